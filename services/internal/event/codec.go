@@ -74,7 +74,7 @@ func Decode(b []byte) (Event, error) {
 		end  int // of the last string
 	)
 	for at := 0; at < len(b); {
-		num, typ, n := protowire.ConsumeTag(b[at:])
+		num, typ, n := consumeTag(b[at:])
 		if n < 0 {
 			return Event{}, fmt.Errorf("%w: tag at byte %d: %w", ErrMalformed, at, protowire.ParseError(n))
 		}
@@ -123,7 +123,7 @@ func EncodeTick(dst []byte, ingestMS int64) []byte {
 // DecodeTick returns the ingest time of a Tick. Errors wrap ErrMalformed.
 func DecodeTick(b []byte) (ingestMS int64, err error) {
 	for at := 0; at < len(b); {
-		num, typ, n := protowire.ConsumeTag(b[at:])
+		num, typ, n := consumeTag(b[at:])
 		if n < 0 {
 			return 0, fmt.Errorf("%w: tick: %w", ErrMalformed, protowire.ParseError(n))
 		}
@@ -146,6 +146,19 @@ func DecodeTick(b []byte) (ingestMS int64, err error) {
 
 // span is a part of the record that is being decoded.
 type span struct{ from, to int }
+
+// errNumber is how protowire reports a field number out of range.
+const errNumber = -2
+
+// consumeTag is protowire.ConsumeTag, which lets numbers pass that no field can
+// have.
+func consumeTag(b []byte) (protowire.Number, protowire.Type, int) {
+	num, typ, n := protowire.ConsumeTag(b)
+	if n >= 0 && !num.IsValid() {
+		return num, typ, errNumber
+	}
+	return num, typ, n
+}
 
 func wireType(num protowire.Number) protowire.Type {
 	switch num {
