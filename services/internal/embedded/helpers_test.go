@@ -1,0 +1,181 @@
+package embedded
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/sasl/plain"
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	events  = "stormbell.events"
+	control = "stormbell.control"
+)
+
+// testClock stands still unless moved.
+type testClock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *testClock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *testClock) Advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// logBuffer collects log lines for assertions.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// testConfig has small segments, no authentication and no floor on free space.
+func testConfig(dir string) Config {
+	cfg := DefaultConfig(dir)
+	cfg.Auth, cfg.MinFreeBytes, cfg.SegmentBytes = false, 0, minSegmentBytes
+	return cfg
+}
+
+func mustOpen(t testing.TB, cfg Config, clock func() time.Time) *Broker {
+	t.Helper()
+	b, err := Open(cfg, quiet(), clock)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, b.Close()) })
+	return b
+}
+
+// client returns a kafka-go client that authenticates if the broker asks.
+func client(t testing.TB, b *Broker) *kafka.Client {
+	t.Helper()
+	transport := &kafka.Transport{DialTimeout: 5 * time.Second, MetadataTTL: time.Second}
+	if name, password := b.Credential(); name != "" {
+		transport.SASL = plain.Mechanism{Username: name, Password: password}
+	}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &kafka.Client{Addr: kafka.TCP(b.Addr()), Timeout: 30 * time.Second, Transport: transport}
+}
+
+func createTopic(t testing.TB, c *kafka.Client, topic string, partitions int, configs ...kafka.ConfigEntry) {
+	t.Helper()
+	resp, err := c.CreateTopics(t.Context(), &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{{
+		Topic: topic, NumPartitions: partitions, ReplicationFactor: 1, ConfigEntries: configs,
+	}}})
+	require.NoError(t, err)
+	require.NoError(t, resp.Errors[topic])
+}
+
+// produce writes values in one batch and returns the offset of the first.
+func produce(ctx context.Context, c *kafka.Client, topic string, part int, values ...[]byte) (int64, error) {
+	records := make([]kafka.Record, len(values))
+	for i, v := range values {
+		records[i] = kafka.Record{Value: kafka.NewBytes(v), Time: time.Now()}
+	}
+	resp, err := c.Produce(ctx, &kafka.ProduceRequest{
+		Topic: topic, Partition: part, RequiredAcks: kafka.RequireAll, Records: kafka.NewRecordReader(records...),
+	})
+	if err != nil {
+		return 0, err
+	}
+	return resp.BaseOffset, resp.Error
+}
+
+func mustProduce(t testing.TB, c *kafka.Client, topic string, part int, values ...[]byte) int64 {
+	t.Helper()
+	offset, err := produce(t.Context(), c, topic, part, values...)
+	require.NoError(t, err)
+	return offset
+}
+
+// fill produces n records of size bytes, one batch each.
+func fill(t testing.TB, c *kafka.Client, topic string, part, n, size int) {
+	t.Helper()
+	for i := range n {
+		mustProduce(t, c, topic, part, append(fmt.Appendf(nil, "%08d", i), bytes.Repeat([]byte{'x'}, size-8)...))
+	}
+}
+
+// offsets returns the first offset and the one after the last.
+func offsets(t testing.TB, c *kafka.Client, topic string, part int) (first, next int64) {
+	t.Helper()
+	resp, err := c.ListOffsets(t.Context(), &kafka.ListOffsetsRequest{
+		Topics: map[string][]kafka.OffsetRequest{topic: {kafka.FirstOffsetOf(part), kafka.LastOffsetOf(part)}},
+	})
+	require.NoError(t, err)
+	require.Len(t, resp.Topics[topic], 1)
+	require.NoError(t, resp.Topics[topic][0].Error)
+	return resp.Topics[topic][0].FirstOffset, resp.Topics[topic][0].LastOffset
+}
+
+// setOffset commits an offset for a group without members.
+func setOffset(t testing.TB, c *kafka.Client, group, topic string, part int, offset int64) {
+	t.Helper()
+	resp, err := c.OffsetCommit(t.Context(), &kafka.OffsetCommitRequest{
+		GroupID: group, GenerationID: -1,
+		Topics: map[string][]kafka.OffsetCommit{topic: {{Partition: part, Offset: offset}}},
+	})
+	require.NoError(t, err)
+	require.NoError(t, resp.Topics[topic][0].Error)
+}
+
+func groupOffset(t testing.TB, c *kafka.Client, group, topic string, part int) int64 {
+	t.Helper()
+	resp, err := c.OffsetFetch(t.Context(), &kafka.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{topic: {part}}})
+	require.NoError(t, err)
+	require.NoError(t, resp.Error)
+	return resp.Topics[topic][0].CommittedOffset
+}
+
+// readAll returns the values of a partition from offset to its end.
+func readAll(t testing.TB, c *kafka.Client, topic string, part int, offset int64) (values []string) {
+	t.Helper()
+	_, next := offsets(t, c, topic, part)
+	for offset < next {
+		resp, err := c.Fetch(t.Context(), &kafka.FetchRequest{
+			Topic: topic, Partition: part, Offset: offset, MinBytes: 1, MaxBytes: 8 << 20, MaxWait: 100 * time.Millisecond,
+		})
+		require.NoError(t, err)
+		require.NoError(t, resp.Error)
+		for {
+			rec, err := resp.Records.ReadRecord()
+			if err != nil {
+				break
+			}
+			if rec.Offset < offset {
+				continue
+			}
+			value, err := kafka.ReadAll(rec.Value)
+			require.NoError(t, err)
+			values = append(values, string(value))
+			offset = rec.Offset + 1
+		}
+	}
+	return values
+}
