@@ -14,7 +14,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"log/slog"
 	"maps"
 	"net"
@@ -102,7 +101,7 @@ func (b *Broker) start(engine map[string]string) error {
 	}
 	v := verifier{
 		cfg: b.cfg, root: b.root(), log: b.log, clock: b.clock,
-		table: crc32.MakeTable(crc32.Castagnoli), known: b.durable.ends(),
+		table: castagnoli(), known: b.durable.ends(),
 	}
 	if err := v.verify(); err != nil {
 		return err
@@ -174,14 +173,15 @@ func (b *Broker) load(size int64, engine map[string]string) error {
 
 // engineConfig switches off all that the engine would delete by itself.
 func engineConfig(cfg Config) map[string]string {
-	const never = "2147483647"
 	return map[string]string{
 		"log.retention.ms":    "-1",
 		"log.retention.bytes": "-1",
 		// Ten years in milliseconds: the timer also applies the settings of
 		// single topics, and the age of seven days where they have none.
-		"log.cleaner.backoff.ms":    "315360000000",
-		"offsets.retention.minutes": never,
+		"log.cleaner.backoff.ms": "315360000000",
+		// A hundred years. The engine counts them in nanoseconds, and the
+		// largest number allowed would overflow and expire all at once.
+		"offsets.retention.minutes": "52560000",
 		"log.segment.bytes":         strconv.FormatInt(cfg.segmentBytes(), 10),
 		"message.max.bytes":         strconv.FormatInt(cfg.MaxFrameBytes, 10),
 	}

@@ -3,8 +3,12 @@ package embedded
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
+	"encoding/json"
 	"fmt"
+	"hash/crc32"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -178,4 +182,40 @@ func readAll(t testing.TB, c *kafka.Client, topic string, part int, offset int64
 		}
 	}
 	return values
+}
+
+// backdateCommits rewrites the entries of the engine's log of group offsets:
+// length, CRC, version, JSON, all but the JSON little-endian.
+func backdateCommits(t testing.TB, raw []byte, when time.Time) (out []byte, n int) {
+	t.Helper()
+	for len(raw) > 0 {
+		size := binary.LittleEndian.Uint32(raw)
+		var entry map[string]any
+		require.NoError(t, json.Unmarshal(raw[10:8+size], &entry))
+		if entry["type"] == "commit" {
+			entry["lc"] = when.UnixMilli()
+			n++
+		}
+		data, err := json.Marshal(entry)
+		require.NoError(t, err)
+		body := append(slices.Clone(raw[8:10]), data...)
+		out = binary.LittleEndian.AppendUint32(out, uint32(len(body)))
+		out = binary.LittleEndian.AppendUint32(out, crc32.Checksum(body, castagnoli()))
+		out = append(out, body...)
+		raw = raw[8+size:]
+	}
+	return out, n
+}
+
+// batch encodes a record batch of n records as it lies in a segment.
+func batch(first int64, n int32, records []byte) []byte {
+	raw := make([]byte, batchHeader, batchHeader+len(records))
+	binary.BigEndian.PutUint64(raw, uint64(first))
+	binary.BigEndian.PutUint32(raw[8:], uint32(batchHeader-lengthFixed+len(records)))
+	raw[batchMagicAt] = 2
+	binary.BigEndian.PutUint32(raw[23:], uint32(n-1))
+	binary.BigEndian.PutUint32(raw[57:], uint32(n))
+	raw = append(raw, records...)
+	binary.BigEndian.PutUint32(raw[17:], crc32.Checksum(raw[crcFrom:], castagnoli()))
+	return raw
 }

@@ -43,6 +43,9 @@ func batchSpan(raw []byte, table *crc32.Table) (first, next int64, size int, ok 
 	return first, first + int64(delta) + 1, size, true
 }
 
+// castagnoli returns the polynomial of the CRC in record batches.
+func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
+
 // checkedSegment is what reading one segment shows.
 type checkedSegment struct {
 	next   int64 // offset after the last whole batch
