@@ -91,13 +91,14 @@ type verifier struct {
 
 	known       map[partition]int64 // ends that were durable
 	damage      []error
+	sound       []sound
 	done, total int64
 	began, told time.Time
 }
 
-// verify checks the log and prepares the engine's start: a torn tail is cut,
-// and each partition gets a summary that spares the engine from decoding
-// every record into memory.
+// verify checks the log and, unless it is damaged, prepares the engine's
+// start: a torn tail is cut, and each partition gets a summary that spares the
+// engine from decoding every record into memory.
 func (v *verifier) verify() error {
 	parts, err := listLog(v.root)
 	if err != nil {
@@ -111,7 +112,7 @@ func (v *verifier) verify() error {
 	}
 	v.began = v.clock()
 	for _, p := range sortedPartitions(parts) {
-		if err := v.partition(p, parts[p]); err != nil {
+		if err := v.check(p, parts[p]); err != nil {
 			return fmt.Errorf("check log of %s: %w", p, err)
 		}
 	}
@@ -121,12 +122,12 @@ func (v *verifier) verify() error {
 		}
 	}
 	if len(v.damage) == 0 {
-		return nil
+		return v.prepare()
 	}
 	err = errors.Join(v.damage...)
 	if v.cfg.AllowCorrupt {
 		v.log.Error("log is damaged, going on without the lost records", "error", err)
-		return nil
+		return v.prepare()
 	}
 	return fmt.Errorf("the log in %s is damaged and stormbell does not start, so that nothing is lost silently: "+
 		"restore the directory from a backup, or start once with --allow-corrupt to go on without the lost records:\n%w", v.cfg.Dir, err)
@@ -166,78 +167,76 @@ func (v *verifier) checkTopics(parts map[partition][]segment) error {
 	return nil
 }
 
-// partition checks one partition and rewrites its summary.
-func (v *verifier) partition(p partition, segments []segment) error {
-	dir := partitionDir(v.root, p)
-	segments, err := v.dropEmpty(segments)
-	if err != nil {
-		return err
+// sound is what of a partition is undamaged.
+type sound struct {
+	part     partition
+	segments []segment
+	good     []int64 // bytes to keep of each segment
+	next     int64   // offset after the last record
+}
+
+// check reads one partition and notes its damage. It changes nothing.
+func (v *verifier) check(p partition, segments []segment) error {
+	found := sound{part: p, segments: segments}
+	last := len(segments) - 1
+	for last > 0 && segments[last].size == 0 {
+		last-- // begun, but not written before the disk was full or the process killed
 	}
-	var next int64
-	found := len(v.damage)
-	for i := range segments {
-		seg := &segments[i]
+	for i, seg := range segments {
 		raw, err := os.ReadFile(seg.path)
 		if err != nil {
 			return err
 		}
 		c := checkSegment(raw, seg.base, v.table)
-		if c.gap || (i > 0 && seg.base != next) {
-			v.damaged("%s: records are missing in or before the segment that begins at %d (the one before ends at %d)", p, seg.base, next)
+		found.good = append(found.good, c.good)
+		if len(raw) == 0 && i >= last {
+			continue
 		}
-		next = c.next
-		if bad := seg.size - c.good; bad > 0 {
-			if err := v.cut(p, seg, c, i == len(segments)-1); err != nil {
-				return err
-			}
+		if c.gap || (i > 0 && seg.base != found.next) {
+			v.damaged("%s: records are missing in or before %s (the segment before ends at offset %d)", p, seg.path, found.next)
+		}
+		found.next = c.next
+		// The end of a write that never finished is no damage.
+		switch {
+		case c.beyond >= 0:
+			v.damaged("%s: damaged at byte %d of %s (offset %d), with whole records behind it from offset %d", p, c.good, seg.path, c.next, c.beyond)
+		case i < last && c.good < int64(len(raw)):
+			v.damaged("%s: damaged at byte %d of %s (offset %d)", p, c.good, seg.path, c.next)
 		}
 		v.progress(int64(len(raw)))
 	}
-	if known := v.known[p]; next < known {
-		v.damaged("%s: ends at offset %d, but records up to %d were stored: %d are gone", p, next, known, known-next)
+	if known := v.known[p]; found.next < known {
+		v.damaged("%s: ends at offset %d, but records up to %d were stored: %d are gone", p, found.next, known, known-found.next)
 	}
-	if len(v.damage) > found && !v.cfg.AllowCorrupt {
-		return nil // leave everything as it is
-	}
-	if segments, err = v.dropEmpty(segments); err != nil {
-		return err
-	}
-	return v.summarise(dir, segments, next)
-}
-
-// cut handles bytes that are no whole batch: the end of a write that never
-// finished is removed, anything else is damage and removed only on demand.
-func (v *verifier) cut(p partition, seg *segment, c checkedSegment, last bool) error {
-	torn := last && c.beyond < 0
-	switch {
-	case c.beyond >= 0:
-		v.damaged("%s: damaged at byte %d of %s (offset %d), with whole records behind it from offset %d", p, c.good, seg.path, c.next, c.beyond)
-	case !last:
-		v.damaged("%s: damaged at byte %d of %s (offset %d)", p, c.good, seg.path, c.next)
-	}
-	if (!torn || c.next < v.known[p]) && !v.cfg.AllowCorrupt {
-		return nil // reported, and nothing is touched
-	}
-	v.log.Warn("removing an unfinished or damaged part of the log", "partition", p.String(), "bytes", seg.size-c.good, "offset", c.next)
-	if err := os.Truncate(seg.path, c.good); err != nil {
-		return err
-	}
-	seg.size = c.good
+	v.sound = append(v.sound, found)
 	return nil
 }
 
-// dropEmpty removes segment files without any byte, left behind where the
-// disk was full or the process was killed before the first write.
-func (v *verifier) dropEmpty(segments []segment) ([]segment, error) {
-	var errs []error
-	kept := slices.DeleteFunc(segments, func(s segment) bool {
-		if s.size > 0 {
-			return false
+// prepare removes all that is not sound and writes the summaries.
+func (v *verifier) prepare() error {
+	for _, s := range v.sound {
+		var kept []segment
+		for i, seg := range s.segments {
+			var err error
+			switch good := s.good[i]; {
+			case good == 0:
+				err = os.Remove(seg.path)
+			case good < seg.size:
+				v.log.Warn("removing an unfinished or damaged part of the log", "partition", s.part.String(), "bytes", seg.size-good, "file", seg.path)
+				err = os.Truncate(seg.path, good)
+			}
+			if err != nil {
+				return fmt.Errorf("cut log of %s: %w", s.part, err)
+			}
+			if seg.size = s.good[i]; seg.size > 0 {
+				kept = append(kept, seg)
+			}
 		}
-		errs = append(errs, os.Remove(s.path))
-		return true
-	})
-	return kept, errors.Join(errs...)
+		if err := v.summarise(partitionDir(v.root, s.part), kept, s.next); err != nil {
+			return fmt.Errorf("summarise log of %s: %w", s.part, err)
+		}
+	}
+	return nil
 }
 
 // summarise writes the file with which the engine starts without replaying.
