@@ -10,6 +10,7 @@ package control
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -348,11 +349,13 @@ func (v *View) TenantKey(tenant string, version uint32) (*controlv1.TenantKey, b
 	return k, ok
 }
 
-// NewestTenantKey returns a tenant's key-encryption key with the highest version.
+// NewestTenantKey returns the key-encryption key of a tenant that was created
+// last. Versions are names without an order, so that two processes that each
+// make a tenant's first key do not overwrite each other's.
 func (v *View) NewestTenantKey(tenant string) (*controlv1.TenantKey, bool) {
 	var newest *controlv1.TenantKey
 	for _, k := range v.snap.Load().keks[tenant] {
-		if newest == nil || k.GetVersion() > newest.GetVersion() {
+		if newest == nil || cmp.Or(cmp.Compare(k.GetCreatedMs(), newest.GetCreatedMs()), cmp.Compare(k.GetVersion(), newest.GetVersion())) > 0 {
 			newest = k
 		}
 	}
