@@ -1,0 +1,54 @@
+package window
+
+import (
+	"fmt"
+	"strconv"
+	"testing"
+)
+
+// BenchmarkAdd folds one detection into a group whose window holds so many
+// records, in order of time and with one in ten 2 s late.
+func BenchmarkAdd(b *testing.B) {
+	for _, kind := range []Kind{EventCount, ValueCount, Temporal, TemporalOrdered} {
+		for _, held := range []int{10, 1000, 50_000} {
+			for _, disorder := range []bool{false, true} {
+				b.Run(fmt.Sprintf("kind=%d/window=%d/disorder=%t", kind, held, disorder), func(b *testing.B) {
+					benchmarkAdd(b, kind, held, disorder)
+				})
+			}
+		}
+	}
+}
+
+func benchmarkAdd(b *testing.B, kind Kind, held int, disorder bool) {
+	spec := &Spec{Kind: kind, Timespan: int64(held), Lateness: 0, Min: MaxRecords, Rules: 1}
+	if spec.temporal() {
+		spec.Rules, spec.Min = 3, 3
+	}
+	g := New(spec)
+	ids := make([]string, 1<<20)
+	for i := range ids {
+		ids[i] = "event-" + strconv.Itoa(i)
+	}
+	values := make([]string, 1000)
+	for i := range values {
+		values[i] = "value-" + strconv.Itoa(i)
+	}
+	keep := []byte("{}")
+	// Ingest is scaled so that the group holds about its window.
+	scale := spec.Reach()/int64(held) + 1
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		t := int64(i)
+		if disorder && i%10 == 0 {
+			t -= int64(held) / 20
+		}
+		g.Add(Record{EventID: ids[i&(1<<20-1)], Time: t, Ingest: int64(i) * scale, Rules: 1 + uint64(i)%2, Value: values[i%1000], HasValue: true, Keep: keep})
+		if w := int64(i) * scale; w >= g.Next() {
+			g.Advance(w)
+		}
+		if i%500 == 0 {
+			g.Changes(nil)
+		}
+	}
+}

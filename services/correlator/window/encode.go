@@ -1,0 +1,300 @@
+package window
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+)
+
+// Change is one field of a group's stored state: its new value, or nil where
+// the field is to be deleted.
+//
+// A group is stored as a map of fields: "m" holds the fired marks and counters,
+// "pN" a page of 64 records in order of arrival, "kN" the event of record N that
+// is kept whole. Pages are written once when full, so that a batch writes what
+// it added and not the whole group. A page goes when its last record is
+// dropped; records that were dropped before reappear in Decode and the next
+// Advance drops them again.
+type Change struct {
+	Field string
+	Value []byte
+}
+
+const (
+	stateVersion = 1
+	pageRecords  = 64
+)
+
+// errCorrupt is wrapped by every error of Decode.
+var errCorrupt = errors.New("corrupt group state")
+
+// pages tracks what of a group has to be stored.
+type pages struct {
+	next    uint64 // sequence number of the next record
+	tail    []byte // the page that is being filled
+	live    map[uint64]int32
+	full    []Change // pages filled since the last call of Changes
+	gone    []uint64 // pages emptied since
+	keeps   map[uint64][]byte
+	changed map[uint64]struct{} // keeps changed since
+	dirty   bool                // the tail has grown
+	meta    bool                // marks or counters have changed
+}
+
+func (p *pages) init() {
+	p.live = map[uint64]int32{}
+	p.keeps = map[uint64][]byte{}
+	p.changed = map[uint64]struct{}{}
+}
+
+func (p *pages) append(r *record, value string) uint64 {
+	seq := p.next
+	p.tail = appendRecord(p.tail, r, value)
+	p.next++
+	p.live[seq/pageRecords]++
+	p.dirty, p.meta = true, true
+	if p.next%pageRecords == 0 {
+		p.full = append(p.full, Change{Field: pageField(seq / pageRecords), Value: p.tail})
+		p.tail, p.dirty = nil, false
+	}
+	return seq
+}
+
+func (p *pages) drop(seq uint64) {
+	p.unkeep(seq)
+	n := seq / pageRecords
+	if p.live[n]--; p.live[n] > 0 || n == p.next/pageRecords {
+		return
+	}
+	delete(p.live, n)
+	p.gone = append(p.gone, n)
+}
+
+func (p *pages) keep(seq uint64, blob []byte) {
+	if len(blob) == 0 {
+		return
+	}
+	p.keeps[seq] = blob
+	p.changed[seq] = struct{}{}
+}
+
+func (p *pages) unkeep(seq uint64) {
+	if _, ok := p.keeps[seq]; !ok {
+		return
+	}
+	delete(p.keeps, seq)
+	p.changed[seq] = struct{}{}
+}
+
+// Changes appends what has changed since the last call, in a fixed order. The
+// values stay valid until the group's next method.
+func (g *Group) Changes(dst []Change) []Change {
+	p := &g.pages
+	for _, c := range p.full {
+		if !slices.ContainsFunc(p.gone, func(n uint64) bool { return pageField(n) == c.Field }) {
+			dst = append(dst, c)
+		}
+	}
+	if p.dirty {
+		dst = append(dst, Change{Field: pageField(p.next / pageRecords), Value: slices.Clone(p.tail)})
+	}
+	for _, n := range p.gone {
+		dst = append(dst, Change{Field: pageField(n)})
+	}
+	seqs := make([]uint64, 0, len(p.changed))
+	for seq := range p.changed {
+		seqs = append(seqs, seq)
+	}
+	slices.Sort(seqs)
+	for _, seq := range seqs {
+		dst = append(dst, Change{Field: keepField(seq), Value: p.keeps[seq]})
+	}
+	if p.meta {
+		dst = append(dst, Change{Field: "m", Value: g.appendMeta(nil)})
+	}
+	p.full, p.gone, p.dirty, p.meta = nil, nil, false, false
+	clear(p.changed)
+	return dst
+}
+
+func (g *Group) appendMeta(b []byte) []byte {
+	b = append(b, stateVersion)
+	b = binary.AppendUvarint(b, g.pages.next)
+	if g.overflow {
+		b = append(b, 1)
+	} else {
+		b = append(b, 0)
+	}
+	buckets := make([]int64, 0, len(g.fired))
+	for k := range g.fired {
+		buckets = append(buckets, k)
+	}
+	slices.Sort(buckets)
+	b = binary.AppendUvarint(b, uint64(len(buckets)))
+	for _, k := range buckets {
+		b = binary.AppendVarint(b, k)
+		b = binary.AppendVarint(b, g.fired[k])
+	}
+	return b
+}
+
+func appendRecord(b []byte, r *record, value string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(r.id)))
+	b = append(b, r.id...)
+	b = binary.AppendVarint(b, r.time)
+	b = binary.AppendVarint(b, r.ingest-r.time)
+	b = binary.AppendUvarint(b, r.rules)
+	if r.value >= 0 {
+		b = append(b, 1)
+		b = binary.AppendUvarint(b, uint64(len(value)))
+		return append(b, value...)
+	}
+	return append(b, 0)
+}
+
+// Decode gives the group whose Changes, applied one after the other, led to
+// fields, in any order; an empty group for none.
+func Decode(spec *Spec, fields []Change) (*Group, error) {
+	g := New(spec)
+	if len(fields) == 0 {
+		return g, nil
+	}
+	i := slices.IndexFunc(fields, func(c Change) bool { return c.Field == "m" })
+	if i < 0 {
+		return nil, fmt.Errorf("%w: no field m", errCorrupt)
+	}
+	if err := g.decodeMeta(fields[i].Value); err != nil {
+		return nil, err
+	}
+	for _, c := range fields {
+		if c.Field == "m" || c.Field == "" {
+			continue
+		}
+		n, err := strconv.ParseUint(c.Field[1:], 10, 64)
+		if err != nil || n > g.pages.next {
+			return nil, fmt.Errorf("%w: field %q", errCorrupt, c.Field)
+		}
+		switch c.Field[0] {
+		case 'p':
+			err = g.decodePage(n, c.Value)
+		case 'k':
+			g.pages.keeps[n] = c.Value
+		default:
+			err = fmt.Errorf("%w: field %q", errCorrupt, c.Field)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(g.recs, func(a, b record) int { return compare(&a, &b) })
+	g.reindex()
+	g.schedule()
+	return g, nil
+}
+
+func (g *Group) decodeMeta(b []byte) error {
+	if len(b) == 0 || b[0] != stateVersion {
+		return fmt.Errorf("%w: version is not %d", errCorrupt, stateVersion)
+	}
+	d := decoder{b: b[1:]}
+	g.pages.next = d.uvarint()
+	g.overflow = d.byte() == 1
+	n := d.uvarint()
+	if n > uint64(len(d.b)) {
+		return fmt.Errorf("%w: %d marks", errCorrupt, n)
+	}
+	for range n {
+		bucket := d.varint()
+		g.fired[bucket] = d.varint()
+	}
+	return d.end("field m")
+}
+
+func (g *Group) decodePage(n uint64, b []byte) error {
+	d := decoder{b: b}
+	seq := n * pageRecords
+	for ; len(d.b) > 0 && !d.bad; seq++ {
+		r := record{id: string(d.bytes()), value: -1, seq: seq}
+		r.time = d.varint()
+		r.ingest = r.time + d.varint()
+		r.rules = d.uvarint()
+		if d.byte() == 1 {
+			r.value = g.values.intern(string(d.bytes()))
+		}
+		if g.spec.Kind == ValueCount && r.value < 0 {
+			return fmt.Errorf("%w: page %d: a record without a value", errCorrupt, n)
+		}
+		g.recs = append(g.recs, r)
+		g.pages.live[n]++
+	}
+	if seq > g.pages.next || seq-n*pageRecords > pageRecords {
+		return fmt.Errorf("%w: page %d has too many records", errCorrupt, n)
+	}
+	if n == g.pages.next/pageRecords {
+		g.pages.tail = slices.Clone(b)
+	}
+	return d.end("page")
+}
+
+// decoder reads varints and strings; after the first fault it yields zeros.
+type decoder struct {
+	b   []byte
+	bad bool
+}
+
+func (d *decoder) end(what string) error {
+	if d.bad || len(d.b) > 0 {
+		return fmt.Errorf("%w: %s", errCorrupt, what)
+	}
+	return nil
+}
+
+func (d *decoder) fail() {
+	d.bad, d.b = true, nil
+}
+
+func (d *decoder) uvarint() uint64 {
+	v, n := binary.Uvarint(d.b)
+	if n <= 0 {
+		d.fail()
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) varint() int64 {
+	v, n := binary.Varint(d.b)
+	if n <= 0 {
+		d.fail()
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) byte() byte {
+	if len(d.b) == 0 {
+		d.fail()
+		return 0
+	}
+	v := d.b[0]
+	d.b = d.b[1:]
+	return v
+}
+
+func (d *decoder) bytes() []byte {
+	n := d.uvarint()
+	if n > uint64(len(d.b)) {
+		d.fail()
+		return nil
+	}
+	v := d.b[:n]
+	d.b = d.b[n:]
+	return v
+}
+
+func pageField(n uint64) string   { return "p" + strconv.FormatUint(n, 10) }
+func keepField(seq uint64) string { return "k" + strconv.FormatUint(seq, 10) }

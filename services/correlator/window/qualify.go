@@ -1,0 +1,274 @@
+package window
+
+import (
+	"math/bits"
+	"slices"
+	"sort"
+)
+
+// Firing says that a bucket of a group has fired: an event in it qualifies.
+type Firing struct {
+	// Bucket is floor(Time / Width), the last part of the alert's id.
+	Bucket int64
+	// EventID, Time and Ingest are those of the event that qualifies.
+	EventID      string
+	Time, Ingest int64
+	// Start and End are the window's ends, both in.
+	Start, End int64
+	// Count is what the condition counted in it: distinct events, values or rules.
+	Count int
+	// AtLeast says that the group was full, so that Count is a lower bound.
+	AtLeast bool
+	// Total is how many distinct events the window holds; Events names up to
+	// MaxRefs of them, the first and the last, in order of (time, id).
+	Total  int
+	Events []Ref
+}
+
+// MaxRefs is how many events a Firing names.
+const MaxRefs = 100
+
+// Ref is one event of a Firing.
+type Ref struct {
+	ID    string
+	Time  int64
+	Rules uint64
+	// Keep is what Record.Keep was, for the events that the group keeps whole.
+	Keep []byte
+}
+
+// evaluate re-evaluates every window that contains a newcomer at time t, and
+// so every event in [t, t+T]: without this, the order of arrival would decide.
+func (g *Group) evaluate(t, ingest int64) []Firing {
+	var out []Firing
+	for j := g.lowerBound(t); j < len(g.recs) && g.recs[j].time <= t+g.spec.Timespan; {
+		b := g.spec.Bucket(g.recs[j].time)
+		if last, ok := g.fired[b]; ok {
+			g.touch(b, last, ingest)
+			j = g.lowerBound((b + 1) * g.spec.Width())
+			continue
+		}
+		f, ok := g.qualifies(j)
+		if !ok {
+			j++
+			continue
+		}
+		f.Bucket = b
+		out = append(out, f)
+		g.touch(b, ingest, f.Ingest)
+		j = g.lowerBound((b + 1) * g.spec.Width())
+	}
+	return out
+}
+
+// touch marks a bucket as fired, for as long as records that touch it can
+// reach others.
+func (g *Group) touch(bucket, last, ingest int64) {
+	was, ok := g.fired[bucket]
+	now := max(last, ingest)
+	if ok && was == now {
+		return
+	}
+	g.fired[bucket] = now
+	g.pages.meta = true
+	g.minDrop = min(g.minDrop, g.markDropAt(now))
+}
+
+// qualifies is the two-dimensional test: whether some set of records that
+// contains recs[j] satisfies the condition, with all event times in [t−T, t]
+// and all ingest times within R of each other.
+func (g *Group) qualifies(j int) (Firing, bool) {
+	e := &g.recs[j]
+	lo, hi := g.lowerBound(e.time-g.spec.Timespan), g.upperBound(e.time)
+	if g.impossible(lo, hi) {
+		return Firing{}, false
+	}
+	best, count := g.stretch(lo, hi, e)
+	if count < g.spec.Min {
+		return Firing{}, false
+	}
+	return g.firing(e, best, count), true
+}
+
+// impossible refuses cheaply what the condition can't hold for, ingest times
+// left aside.
+func (g *Group) impossible(lo, hi int) bool {
+	n := hi - lo
+	latest := hi == len(g.recs)
+	switch g.spec.Kind {
+	case EventCount:
+		if n < g.spec.Min {
+			return true
+		}
+		return g.repeated > 0 && n-g.repeated < g.spec.Min && g.distinctIDs(lo, hi) < g.spec.Min
+	case ValueCount:
+		if latest {
+			return g.values.frontDistinct < g.spec.Min
+		}
+		return n < g.spec.Min || g.values.distinct < g.spec.Min
+	default:
+		if n == 0 {
+			return true
+		}
+		if latest {
+			return !g.spec.enough(g.seenSince(g.recs[lo].time))
+		}
+		var seen uint64
+		for i := hi - 1; i >= lo; i-- {
+			if seen |= g.recs[i].rules; g.spec.enough(seen) {
+				return false
+			}
+		}
+		return true
+	}
+}
+
+func (g *Group) seenSince(t int64) uint64 {
+	var seen uint64
+	for i, last := range g.lastTime {
+		if last >= t {
+			seen |= 1 << i
+		}
+	}
+	return seen
+}
+
+// stretch finds, among the records of recs[lo:hi] whose ingest times lie in
+// some stretch of length R that contains e's, those that count most. The count
+// is zero where no stretch satisfies the condition.
+func (g *Group) stretch(lo, hi int, e *record) (best []*record, count int) {
+	reach := g.spec.Reach()
+	byIngest := make([]*record, 0, hi-lo)
+	first, last := e.ingest, e.ingest
+	for i := lo; i < hi; i++ {
+		r := &g.recs[i]
+		if r.ingest < e.ingest-reach || r.ingest > e.ingest+reach {
+			continue
+		}
+		byIngest = append(byIngest, r)
+		first, last = min(first, r.ingest), max(last, r.ingest)
+	}
+	if last-first <= reach {
+		return byIngest, g.measure(byIngest)
+	}
+	slices.SortStableFunc(byIngest, func(a, b *record) int {
+		if a.ingest != b.ingest {
+			if a.ingest < b.ingest {
+				return -1
+			}
+			return 1
+		}
+		return compare(a, b)
+	})
+	// Only stretches that begin at a record and are maximal to the right can be
+	// best; those with the same end hold less the later they begin.
+	end, ended := 0, -1
+	for begin, b := range byIngest {
+		if b.ingest > e.ingest {
+			break
+		}
+		for end < len(byIngest) && byIngest[end].ingest <= b.ingest+reach {
+			end++
+		}
+		if end == ended || end-begin < g.leastRecords() {
+			continue
+		}
+		ended = end
+		if c := g.measure(byIngest[begin:end]); c > count {
+			best, count = byIngest[begin:end], c
+		}
+	}
+	return best, count
+}
+
+func (g *Group) leastRecords() int {
+	if g.spec.Kind == Temporal {
+		return 1
+	}
+	return g.spec.Min
+}
+
+// measure is what the condition counts in a set of records; for
+// TemporalOrdered zero unless they are in order.
+func (g *Group) measure(recs []*record) int {
+	switch g.spec.Kind {
+	case EventCount:
+		return distinct(recs)
+	case ValueCount:
+		seen := make(map[int32]struct{}, g.spec.Min)
+		for _, r := range recs {
+			seen[r.value] = struct{}{}
+		}
+		return len(seen)
+	case Temporal:
+		var seen uint64
+		for _, r := range recs {
+			seen |= r.rules
+		}
+		return bits.OnesCount64(seen)
+	default:
+		return g.ordered(recs)
+	}
+}
+
+func (g *Group) firing(e *record, recs []*record, count int) Firing {
+	slices.SortFunc(recs, compare)
+	f := Firing{
+		EventID: e.id, Time: e.time, Ingest: e.ingest,
+		Start: e.time - g.spec.Timespan, End: e.time,
+		Count: count, AtLeast: g.overflow,
+	}
+	refs := make([]Ref, 0, min(len(recs), MaxRefs))
+	seen := make(map[string]int, len(recs))
+	for _, r := range recs {
+		keep := g.pages.keeps[r.seq]
+		if i, ok := seen[r.id]; ok {
+			if refs[i].Rules |= r.rules; refs[i].Keep == nil {
+				refs[i].Keep = keep
+			}
+			continue
+		}
+		seen[r.id] = len(refs)
+		refs = append(refs, Ref{ID: r.id, Time: r.time, Rules: r.rules, Keep: keep})
+	}
+	f.Total = len(refs)
+	if len(refs) > MaxRefs {
+		refs = append(refs[:MaxRefs/2:MaxRefs/2], refs[len(refs)-MaxRefs/2:]...)
+	}
+	f.Events = refs
+	return f
+}
+
+// lowerBound is the index of the first record with a time of at least t. Most
+// windows end near the latest record, so that end is tried first.
+func (g *Group) lowerBound(t int64) int {
+	n := len(g.recs)
+	if n == 0 || g.recs[n-1].time < t {
+		return n
+	}
+	return sort.Search(n, func(i int) bool { return g.recs[i].time >= t })
+}
+
+func (g *Group) upperBound(t int64) int {
+	n := len(g.recs)
+	if n == 0 || g.recs[n-1].time <= t {
+		return n
+	}
+	return sort.Search(n, func(i int) bool { return g.recs[i].time > t })
+}
+
+func (g *Group) distinctIDs(lo, hi int) int {
+	seen := make(map[string]struct{}, hi-lo)
+	for i := lo; i < hi; i++ {
+		seen[g.recs[i].id] = struct{}{}
+	}
+	return len(seen)
+}
+
+func distinct(recs []*record) int {
+	seen := make(map[string]struct{}, len(recs))
+	for _, r := range recs {
+		seen[r.id] = struct{}{}
+	}
+	return len(seen)
+}

@@ -1,0 +1,131 @@
+// Package window folds detections into the state of correlations and says when
+// they fire. It is pure: no I/O, no clock, no randomness, no map order. Times
+// are arguments, in Unix milliseconds.
+//
+// A Group is the state of one correlation for one set of group values. The
+// package decides qualification and buckets; it knows nothing of Kafka, Redis,
+// alert ids or Sigma's syntax.
+package window
+
+import (
+	"fmt"
+	"math/bits"
+)
+
+// Kind is how a correlation's condition is measured.
+type Kind uint8
+
+// The kinds that fire at once: their conditions are monotone, a further record
+// never takes a qualification away.
+const (
+	EventCount      Kind = iota + 1 // distinct events
+	ValueCount                      // distinct values
+	Temporal                        // distinct rules
+	TemporalOrdered                 // distinct rules, by distinct events in listed order
+)
+
+const (
+	// EarlyAllowance is how far an event time may lie ahead of its ingest, and
+	// the slack that the design adds to every reach and horizon, in milliseconds.
+	EarlyAllowance = 5 * 60 * 1000
+	// MaxRules is how many rules a temporal correlation may refer to.
+	MaxRules = 64
+	// MaxRecords is how many records a group keeps. Beyond it the oldest by
+	// event time goes and counts read "at least".
+	MaxRecords = 100_000
+	// maxChoices bounds the orders that are tried where fewer rules than all do.
+	maxChoices = 1000
+	// maxSpan keeps sums of times and spans far from overflow: ten years.
+	maxSpan = 10 * 366 * 24 * 3600 * 1000
+)
+
+// Spec is what a correlation demands, as plain data. All durations are in
+// milliseconds.
+type Spec struct {
+	Kind Kind
+	// Timespan T: both ends of [t−T, t] are in.
+	Timespan int64
+	// Lateness L: the largest lateness of the sources that the rule can match.
+	Lateness int64
+	// Min is the least count that fires: `gt: n` is n+1, `gte: n` is n. For the
+	// temporal kinds it counts distinct rules.
+	Min int
+	// Rules is how many rules the correlation refers to; bit i of Record.Rules
+	// stands for the i-th in listed order.
+	Rules int
+	// StrictTies refuses to count events of one millisecond as ordered.
+	StrictTies bool
+	// Suppress widens the bucket of an alert; 0 is Timespan.
+	Suppress int64
+}
+
+// Validate reports why a spec can't be folded: a bound that is exceeded, or a
+// threshold that no group could ever hold.
+func (s *Spec) Validate() error {
+	switch {
+	case s.Kind < EventCount || s.Kind > TemporalOrdered:
+		return fmt.Errorf("unknown kind %d", s.Kind)
+	case s.Timespan <= 0 || s.Timespan > maxSpan:
+		return fmt.Errorf("timespan of %d ms: must be above 0 and at most ten years", s.Timespan)
+	case s.Lateness < 0 || s.Lateness > maxSpan:
+		return fmt.Errorf("lateness of %d ms: must be from 0 to ten years", s.Lateness)
+	case s.Suppress != 0 && (s.Suppress < s.Timespan || s.Suppress > maxSpan):
+		return fmt.Errorf("suppress of %d ms: must be at least the timespan of %d ms", s.Suppress, s.Timespan)
+	case s.Rules < 1 || s.Rules > MaxRules:
+		return fmt.Errorf("%d rules: a correlation refers to 1 to %d", s.Rules, MaxRules)
+	case s.Min < 1:
+		return fmt.Errorf("a threshold of %d would fire without an event: use absence", s.Min)
+	case s.Min > MaxRecords:
+		return fmt.Errorf("a threshold of %d needs more events than the %d that a group keeps", s.Min, MaxRecords)
+	case s.temporal() && s.Min > s.Rules:
+		return fmt.Errorf("a threshold of %d rules can't be reached by %d", s.Min, s.Rules)
+	case s.Kind == TemporalOrdered && choices(s.Rules, s.Min) > maxChoices:
+		return fmt.Errorf("%d of %d rules in order are more than %d ways to fire: demand all, or refer to fewer rules", s.Min, s.Rules, maxChoices)
+	}
+	return nil
+}
+
+// choices is in how many ways at least k of n rules can be chosen, or a number
+// above maxChoices.
+func choices(n, k int) int {
+	sum, c := 0, 1 // c is n over i, for i falling from n
+	for i := n; i >= k; i-- {
+		if sum += c; sum > maxChoices {
+			return sum
+		}
+		c = c * i / (n - i + 1)
+	}
+	return sum
+}
+
+// Reach is R = T + L + 5 min: how far apart the ingest times of records that
+// qualify together may lie. It is also how long past its ingest the watermark
+// must be before a record is dropped: nothing later could reach it.
+func (s *Spec) Reach() int64 { return s.Timespan + s.Lateness + EarlyAllowance }
+
+// LookBack is how far before the watermark a rebuild has to start reading:
+// memory + bucket + L + 5 min. The caller adds the produce slack S and, along
+// chains, the look-backs of the children.
+func (s *Spec) LookBack() int64 { return s.Reach() + s.Width() }
+
+// Width is the width of an alert's bucket.
+func (s *Spec) Width() int64 {
+	if s.Suppress > 0 {
+		return s.Suppress
+	}
+	return s.Timespan
+}
+
+// Bucket is the bucket of an event time: floor(t / Width), also below zero.
+func (s *Spec) Bucket(t int64) int64 {
+	w := s.Width()
+	b := t / w
+	if t%w < 0 {
+		b--
+	}
+	return b
+}
+
+func (s *Spec) temporal() bool { return s.Kind == Temporal || s.Kind == TemporalOrdered }
+
+func (s *Spec) enough(rules uint64) bool { return bits.OnesCount64(rules) >= s.Min }

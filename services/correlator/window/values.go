@@ -1,0 +1,63 @@
+package window
+
+// values counts the distinct values of a group: over all records, and over the
+// window that ends at the latest one, so that the common case (a record in
+// order) costs O(1) whatever the window holds.
+type values struct {
+	ids   map[string]int32
+	names []string
+	// total and front count records by value.
+	total, front []int32
+	// distinct is how many values the group holds, frontDistinct how many the
+	// latest window holds, which begins at recs[lo].
+	distinct, frontDistinct int
+	lo                      int
+}
+
+func (v *values) intern(s string) int32 {
+	if i, ok := v.ids[s]; ok {
+		return i
+	}
+	if v.ids == nil {
+		v.ids = map[string]int32{}
+	}
+	i := int32(len(v.names)) //nolint:gosec // bounded by MaxRecords plus one record
+	v.ids[s] = i
+	v.names = append(v.names, s)
+	v.total = append(v.total, 0)
+	v.front = append(v.front, 0)
+	return i
+}
+
+// insert counts recs[at], which has just been put there.
+func (v *values) insert(recs []record, at int, timespan int64) {
+	r := &recs[at]
+	if v.total[r.value]++; v.total[r.value] == 1 {
+		v.distinct++
+	}
+	start := recs[len(recs)-1].time - timespan
+	if at < v.lo || r.time < start {
+		v.lo++
+		return
+	}
+	if v.front[r.value]++; v.front[r.value] == 1 {
+		v.frontDistinct++
+	}
+	for recs[v.lo].time < start {
+		out := recs[v.lo].value
+		if v.front[out]--; v.front[out] == 0 {
+			v.frontDistinct--
+		}
+		v.lo++
+	}
+}
+
+// rebuild counts anew and forgets the values that no record has any more.
+func (v *values) rebuild(recs []record, timespan int64) {
+	names := v.names
+	*v = values{}
+	for i := range recs {
+		recs[i].value = v.intern(names[recs[i].value])
+		v.insert(recs[:i+1], i, timespan)
+	}
+}
