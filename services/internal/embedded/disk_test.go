@@ -322,3 +322,33 @@ func TestLowDiskIsFullBeforeItFails(t *testing.T) {
 	full, reason = b.Full()
 	require.False(t, full, reason)
 }
+
+// A start that takes longer than a second says how far it is.
+func TestOpenReportsProgress(t *testing.T) {
+	cfg := testConfig(t.TempDir())
+	cfg.Sync = false
+	b := mustOpen(t, cfg, time.Now)
+	c := client(t, b)
+	createTopic(t, c, events, 1)
+	fill(t, c, events, 0, 300, 1000)
+	require.NoError(t, b.Close())
+	for name, tc := range map[string]struct {
+		step  time.Duration // per reading of the clock, about one for each of five segments
+		lines int
+	}{
+		"fast": {time.Millisecond, 0},
+		"slow": {600 * time.Millisecond, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			clock := &testClock{now: time.Now()}
+			var out logBuffer
+			b, err := Open(cfg, slog.New(slog.NewTextHandler(&out, nil)), func() time.Time {
+				clock.Advance(tc.step)
+				return clock.Now()
+			})
+			require.NoError(t, err)
+			require.NoError(t, b.Close())
+			require.Equal(t, tc.lines, strings.Count(out.String(), "checking the log"), out.String())
+		})
+	}
+}

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -92,6 +93,7 @@ type verifier struct {
 	known       map[partition]int64 // ends that were durable
 	damage      []error
 	sound       []sound
+	buffer      bytes.Buffer
 	done, total int64
 	began, told time.Time
 }
@@ -183,7 +185,7 @@ func (v *verifier) check(p partition, segments []segment) error {
 		last-- // begun, but not written before the disk was full or the process killed
 	}
 	for i, seg := range segments {
-		raw, err := os.ReadFile(seg.path)
+		raw, err := v.read(seg.path)
 		if err != nil {
 			return err
 		}
@@ -210,6 +212,17 @@ func (v *verifier) check(p partition, segments []segment) error {
 	}
 	v.sound = append(v.sound, found)
 	return nil
+}
+
+// read returns a file's content, valid until the next call.
+func (v *verifier) read(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	v.buffer.Reset()
+	_, err = v.buffer.ReadFrom(f)
+	return v.buffer.Bytes(), errors.Join(err, f.Close())
 }
 
 // prepare removes all that is not sound and writes the summaries.
