@@ -37,7 +37,7 @@ type Group struct {
 	// repeated is how many records share their id (or its hash) with another.
 	repeated int
 	values   values
-	lastTime []int64 // temporal: latest time by rule
+	rules    ruleTimes
 	// fired holds the buckets that have fired, each with the latest ingest time
 	// that touched it.
 	fired    map[int64]int64
@@ -212,11 +212,7 @@ func (g *Group) index(r *record, at int) {
 		g.values.insert(g.recs, at, g.spec.Timespan)
 	}
 	if g.spec.temporal() {
-		for i := range g.lastTime {
-			if r.rules&(1<<i) != 0 {
-				g.lastTime[i] = max(g.lastTime[i], r.time)
-			}
-		}
+		g.rules.insert(r, at == len(g.recs)-1)
 	}
 }
 
@@ -234,17 +230,7 @@ func (g *Group) reindex() {
 		g.values.rebuild(g.recs, g.spec.Timespan)
 	}
 	if g.spec.temporal() {
-		g.lastTime = make([]int64, g.spec.Rules)
-		for i := range g.lastTime {
-			g.lastTime[i] = math.MinInt64
-		}
-		for _, r := range g.recs {
-			for i := range g.lastTime {
-				if r.rules&(1<<i) != 0 {
-					g.lastTime[i] = max(g.lastTime[i], r.time)
-				}
-			}
-		}
+		g.rules.rebuild(g.spec, g.recs)
 	}
 }
 

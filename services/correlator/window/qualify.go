@@ -41,6 +41,7 @@ type Ref struct {
 // so every event in [t, t+T]: without this, the order of arrival would decide.
 func (g *Group) evaluate(t, ingest int64) []Firing {
 	var out []Firing
+	var sw sweep
 	for j := g.lowerBound(t); j < len(g.recs) && g.recs[j].time <= t+g.spec.Timespan; {
 		b := g.spec.Bucket(g.recs[j].time)
 		if last, ok := g.fired[b]; ok {
@@ -48,9 +49,9 @@ func (g *Group) evaluate(t, ingest int64) []Firing {
 			j = g.lowerBound((b + 1) * g.spec.Width())
 			continue
 		}
-		f, ok := g.qualifies(j)
-		if !ok {
-			j++
+		f, next := g.qualifies(j, &sw)
+		if next > 0 {
+			j = max(next, j+1)
 			continue
 		}
 		f.Bucket = b
@@ -58,6 +59,7 @@ func (g *Group) evaluate(t, ingest int64) []Firing {
 		g.touch(b, ingest, f.Ingest)
 		j = g.lowerBound((b + 1) * g.spec.Width())
 	}
+	sw.close(g)
 	return out
 }
 
@@ -76,61 +78,58 @@ func (g *Group) touch(bucket, last, ingest int64) {
 
 // qualifies is the two-dimensional test: whether some set of records that
 // contains recs[j] satisfies the condition, with all event times in [t−T, t]
-// and all ingest times within R of each other.
-func (g *Group) qualifies(j int) (Firing, bool) {
+// and all ingest times within R of each other. Where it does not, next is the
+// first later record that could qualify instead, above zero; else it is zero.
+func (g *Group) qualifies(j int, sw *sweep) (f Firing, next int) {
 	e := &g.recs[j]
 	lo, hi := g.lowerBound(e.time-g.spec.Timespan), g.upperBound(e.time)
-	if g.impossible(lo, hi) {
-		return Firing{}, false
+	if next := g.impossible(lo, hi, sw); next > 0 {
+		return Firing{}, next
 	}
 	best, count := g.stretch(lo, hi, e)
 	if count < g.spec.Min {
-		return Firing{}, false
+		return Firing{}, j + 1
 	}
-	return g.firing(e, best, count), true
+	return g.firing(e, best, count), 0
 }
 
-// impossible refuses cheaply what the condition can't hold for, ingest times
-// left aside.
-func (g *Group) impossible(lo, hi int) bool {
-	n := hi - lo
-	latest := hi == len(g.recs)
+// impossible refuses cheaply the window recs[lo:hi] for which the condition
+// can't hold, ingest times left aside. It returns the first record at which it
+// could, above zero, or zero where the window must be looked at.
+func (g *Group) impossible(lo, hi int, sw *sweep) int {
 	switch g.spec.Kind {
 	case EventCount:
-		if n < g.spec.Min {
-			return true
+		n := hi - lo
+		if n >= g.spec.Min && g.repeated > 0 && n-g.repeated < g.spec.Min {
+			n = g.distinctIDs(lo, hi)
 		}
-		return g.repeated > 0 && n-g.repeated < g.spec.Min && g.distinctIDs(lo, hi) < g.spec.Min
+		return g.further(hi, n)
 	case ValueCount:
-		if latest {
-			return g.values.frontDistinct < g.spec.Min
+		if g.values.distinct < g.spec.Min {
+			return len(g.recs)
 		}
-		return n < g.spec.Min || g.values.distinct < g.spec.Min
+		if hi == len(g.recs) {
+			return g.further(hi, g.values.frontDistinct)
+		}
+		return g.further(hi, sw.values(g, lo, hi))
 	default:
-		if n == 0 {
-			return true
+		if t, ok := g.rules.enoughAt(g.spec, g.recs[lo].time, g.recs[hi-1].time); !ok {
+			return g.lowerBound(t)
 		}
-		if latest {
-			return !g.spec.enough(g.seenSince(g.recs[lo].time))
+		if g.spec.Kind == TemporalOrdered && g.spec.Min == g.spec.Rules && !sw.ordered(g, lo, hi) {
+			return hi
 		}
-		var seen uint64
-		for i := hi - 1; i >= lo; i-- {
-			if seen |= g.recs[i].rules; g.spec.enough(seen) {
-				return false
-			}
-		}
-		return true
+		return 0
 	}
 }
 
-func (g *Group) seenSince(t int64) uint64 {
-	var seen uint64
-	for i, last := range g.lastTime {
-		if last >= t {
-			seen |= 1 << i
-		}
+// further is the first record at which a window that counts n at its end hi
+// could count enough: each further record adds at most one.
+func (g *Group) further(hi, n int) int {
+	if n >= g.spec.Min {
+		return 0
 	}
-	return seen
+	return hi - 1 + g.spec.Min - n
 }
 
 // stretch finds, among the records of recs[lo:hi] whose ingest times lie in

@@ -8,6 +8,7 @@ type values struct {
 	names []string
 	// total and front count records by value.
 	total, front []int32
+	scratch      []int32 // of a sweep
 	// distinct is how many values the group holds, frontDistinct how many the
 	// latest window holds, which begins at recs[lo].
 	distinct, frontDistinct int
