@@ -1,0 +1,409 @@
+package state
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	_ "embed"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Config says where Redis is.
+type Config struct {
+	// Addrs are host:port. Several are the nodes of a Redis Cluster.
+	Addrs []string
+	// Username and Password belong to an ACL user; without a Username the
+	// password is the default user's.
+	Username, Password string
+	// TLS encrypts connections and verifies the server.
+	TLS bool
+	// CAFile holds the PEM certificates to trust instead of the system's.
+	CAFile string
+	// Timeout bounds one call, connecting included.
+	Timeout time.Duration
+	// Prefix begins every key. It must not contain braces.
+	Prefix string
+}
+
+// DefaultConfig returns a Redis on this machine.
+func DefaultConfig() Config {
+	return Config{Addrs: []string{"127.0.0.1:6379"}, Timeout: 5 * time.Second, Prefix: "sb"}
+}
+
+// Validate reports the first setting that cannot work.
+func (c Config) Validate() error {
+	switch {
+	case len(c.Addrs) == 0 || slices.Contains(c.Addrs, ""):
+		return errors.New("redis: no address: set redis.addrs to host:port")
+	case c.Timeout <= 0:
+		return fmt.Errorf("redis: timeout of %s: use more than 0", c.Timeout)
+	case c.Prefix == "" || strings.ContainsAny(c.Prefix, "{}"):
+		return fmt.Errorf("redis: prefix %q: use a short name without braces", c.Prefix)
+	case c.CAFile != "" && !c.TLS:
+		return errors.New("redis: ca_file without tls: set tls, or remove ca_file")
+	}
+	return nil
+}
+
+// LogValue shows the settings without the password.
+func (c Config) LogValue() slog.Value {
+	return slog.GroupValue(slog.Any("addrs", c.Addrs), slog.String("username", c.Username), slog.Bool("tls", c.TLS))
+}
+
+var (
+	//go:embed commit.lua
+	commitLua string
+	//go:embed acquire.lua
+	acquireLua string
+	//go:embed trim.lua
+	trimLua string
+)
+
+// Redis keeps state in Redis 7 or newer. Its methods are safe for concurrent
+// use. All keys of a partition share one hash tag, so that they live, and fail
+// over, together.
+type Redis struct {
+	client  redis.UniversalClient
+	prefix  string
+	commit  *redis.Script
+	acquire *redis.Script
+	trim    *redis.Script
+}
+
+// OpenRedis connects, and checks that the server is new enough and never
+// evicts keys. It reports what would survive a restart of the server. An
+// error names the setting to change.
+func OpenRedis(ctx context.Context, cfg Config, log *slog.Logger) (*Redis, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	opts := &redis.UniversalOptions{
+		Addrs: cfg.Addrs, Username: cfg.Username, Password: cfg.Password,
+		DialTimeout: cfg.Timeout, ReadTimeout: cfg.Timeout, WriteTimeout: cfg.Timeout,
+		// Deadlines of contexts reach the socket only with this.
+		ContextTimeoutEnabled: true,
+		// A call whose reply was lost is repeated: Commit recognises it.
+		MaxRetries: 3, MinRetryBackoff: 10 * time.Millisecond, MaxRetryBackoff: 250 * time.Millisecond,
+		DisableIdentity: true,
+	}
+	if cfg.TLS {
+		conf := &tls.Config{MinVersion: tls.VersionTLS12}
+		if cfg.CAFile != "" {
+			ca, err := os.ReadFile(cfg.CAFile)
+			if err != nil {
+				return nil, fmt.Errorf("redis: read ca_file: %w", err)
+			}
+			conf.RootCAs = x509.NewCertPool()
+			if !conf.RootCAs.AppendCertsFromPEM(ca) {
+				return nil, fmt.Errorf("redis: ca_file %s holds no PEM certificate", cfg.CAFile)
+			}
+		}
+		opts.TLSConfig = conf
+	}
+	r := NewRedis(redis.NewUniversalClient(opts), cfg.Prefix)
+	if err := r.checkServer(ctx, cfg, log); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+// NewRedis returns a store behind a client that the caller has configured; it
+// checks nothing. OpenRedis is for everyone else. Close closes the client.
+func NewRedis(client redis.UniversalClient, prefix string) *Redis {
+	return &Redis{
+		client: client, prefix: prefix,
+		commit: redis.NewScript(commitLua), acquire: redis.NewScript(acquireLua), trim: redis.NewScript(trimLua),
+	}
+}
+
+// Close ends all connections.
+func (r *Redis) Close() error {
+	if err := r.client.Close(); err != nil && !errors.Is(err, redis.ErrClosed) {
+		return fmt.Errorf("close redis: %w", err)
+	}
+	return nil
+}
+
+const minRedisMajor = 7
+
+func (r *Redis) checkServer(ctx context.Context, cfg Config, log *slog.Logger) error {
+	where := strings.Join(cfg.Addrs, ",")
+	text, err := r.client.Info(ctx).Result()
+	switch {
+	case err != nil && isAuth(err):
+		return fmt.Errorf("redis at %s refuses the credentials of user %q: check redis.username and redis.password", where, cmpOr(cfg.Username, "default"))
+	case err != nil && strings.HasPrefix(err.Error(), "NOPERM"):
+		return fmt.Errorf("redis at %s: user %q may not run INFO: allow +info +eval +evalsha +@hash +@stream +@sortedset +@string on %s:*: %w", where, cfg.Username, cfg.Prefix, err)
+	case err != nil:
+		return fmt.Errorf("redis at %s does not answer: check redis.addrs and redis.tls: %w", where, err)
+	}
+	info := parseInfo(text)
+	major, _, _ := strings.Cut(info["redis_version"], ".")
+	if n, err := strconv.Atoi(major); err != nil || n < minRedisMajor {
+		return fmt.Errorf("redis at %s is version %q: use %d or newer", where, info["redis_version"], minRedisMajor)
+	}
+	if policy := info["maxmemory_policy"]; policy != "noeviction" {
+		return fmt.Errorf("redis at %s has maxmemory-policy %q, which drops open windows: set it to noeviction", where, policy)
+	}
+	log.Info("redis is ready", "redis", cfg, "version", info["redis_version"], "appendonly", info["aof_enabled"] == "1",
+		"last_snapshot", info["rdb_last_save_time"], "maxmemory", info["maxmemory"])
+	if info["aof_enabled"] != "1" {
+		log.Warn("redis does not persist with appendonly: its restart causes a rebuild from the log")
+	}
+	return nil
+}
+
+func isAuth(err error) bool {
+	msg := err.Error()
+	return strings.Contains(msg, "WRONGPASS") || strings.Contains(msg, "NOAUTH") || strings.Contains(msg, "invalid username-password")
+}
+
+func cmpOr(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a
+}
+
+func parseInfo(text string) map[string]string {
+	info := make(map[string]string)
+	for line := range strings.Lines(text) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
+			info[name] = value
+		}
+	}
+	return info
+}
+
+// keys names the keys of a partition.
+type keys struct{ owner, meta, outbox, due, group string }
+
+func (r *Redis) keys(partition int32) keys {
+	tag := "{" + r.prefix + ":c:" + strconv.Itoa(int(partition)) + "}:"
+	return keys{owner: tag + "owner", meta: tag + "meta", outbox: tag + "outbox", due: tag + "due", group: tag + "g:"}
+}
+
+// Acquire makes token the only one whose writes to the partition are taken,
+// and returns what is there.
+func (r *Redis) Acquire(ctx context.Context, partition int32, token string) (Partition, error) {
+	k := r.keys(partition)
+	got, err := r.acquire.Run(ctx, r.client, []string{k.owner, k.meta, k.due}, token).StringSlice()
+	if err != nil {
+		return Partition{}, fmt.Errorf("acquire partition %d: %w", partition, err)
+	}
+	if len(got) != 4 {
+		return Partition{}, fmt.Errorf("acquire partition %d: reply has %d parts", partition, len(got))
+	}
+	p := Partition{Meta: []byte(got[2])}
+	if p.Applied, err = parsePosition(got[0]); err != nil {
+		return Partition{}, fmt.Errorf("acquire partition %d: %w", partition, err)
+	}
+	if p.Seq, err = strconv.ParseInt(got[1], 10, 64); err != nil {
+		return Partition{}, fmt.Errorf("acquire partition %d: sequence: %w", partition, err)
+	}
+	if p.Due, err = parseDue(got[3]); err != nil {
+		return Partition{}, fmt.Errorf("acquire partition %d: %w", partition, err)
+	}
+	return p, nil
+}
+
+// Commit applies a batch whole, or fails with a RefusedError. A batch that
+// was applied already, and whose reply was lost, succeeds. After any other
+// error the outcome is unknown.
+func (r *Redis) Commit(ctx context.Context, partition int32, b *Batch) error {
+	if err := b.check(); err != nil {
+		return err
+	}
+	k := r.keys(partition)
+	names := make([]string, 0, 4+len(b.Changes))
+	names = append(names, k.owner, k.meta, k.outbox, k.due)
+	args := make([]any, 8, 16+2*len(b.Outbox)+8*len(b.Changes))
+	var first int64
+	for i, e := range b.Outbox {
+		if i == 0 {
+			first = e.Seq
+		}
+		args = append(args, e.Offset, e.Body)
+	}
+	pairs, removals := 0, 0
+	for i := range b.Changes {
+		if c := &b.Changes[i]; !c.Drop && c.Due != Never {
+			args = append(args, c.Due, c.Key)
+			pairs++
+		}
+	}
+	for i := range b.Changes {
+		if c := &b.Changes[i]; c.Drop || c.Due == Never {
+			args = append(args, c.Key)
+			removals++
+		}
+	}
+	for i := range b.Changes {
+		names = append(names, k.group+b.Changes[i].Key)
+		args = appendFields(args, &b.Changes[i])
+	}
+	copy(args, []any{b.Token, formatPosition(b.Prev), formatPosition(b.Next), b.Meta, len(b.Outbox), first, pairs, removals})
+	return reply(r.commit.Run(ctx, r.client, names, args...).Slice())
+}
+
+func appendFields(args []any, c *Change) []any {
+	if c.Drop {
+		return append(args, -1, 0)
+	}
+	at := len(args)
+	args = append(args, 0, 0)
+	set, del := 0, 0
+	for _, f := range c.Fields {
+		if f.Value != nil {
+			args = append(args, f.Name, f.Value)
+			set += 2
+		}
+	}
+	for _, f := range c.Fields {
+		if f.Value == nil {
+			args = append(args, f.Name)
+			del++
+		}
+	}
+	args[at], args[at+1] = set, del
+	return args
+}
+
+// reply turns what a script returned into nil or a RefusedError.
+func reply(got []any, err error) error {
+	if err != nil {
+		return fmt.Errorf("write state: %w", err)
+	}
+	if len(got) == 0 {
+		return errors.New("write state: empty reply")
+	}
+	reason, _ := got[0].(string)
+	if reason == "ok" {
+		return nil
+	}
+	refused := &RefusedError{Reason: reason, Applied: Nowhere}
+	if len(got) == 3 {
+		if at, ok := got[1].(string); ok {
+			if refused.Applied, err = parsePosition(at); err != nil {
+				return fmt.Errorf("write state: %w", err)
+			}
+		}
+		foreign, _ := got[2].(int64)
+		refused.Foreign = foreign == 1
+	}
+	return refused
+}
+
+// Load returns the fields of groups, by their keys, each sorted by name; a
+// group that does not exist has none.
+func (r *Redis) Load(ctx context.Context, partition int32, groups []string) ([][]Field, error) {
+	if len(groups) == 0 {
+		return nil, nil
+	}
+	k := r.keys(partition)
+	pipe := r.client.Pipeline()
+	replies := make([]*redis.MapStringStringCmd, len(groups))
+	for i, g := range groups {
+		replies[i] = pipe.HGetAll(ctx, k.group+g)
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, fmt.Errorf("load %d groups of partition %d: %w", len(groups), partition, err)
+	}
+	out := make([][]Field, len(groups))
+	for i, reply := range replies {
+		for name, value := range reply.Val() {
+			out[i] = append(out[i], Field{Name: name, Value: []byte(value)})
+		}
+		slices.SortFunc(out[i], func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
+	}
+	return out, nil
+}
+
+// Due returns at most limit keys of groups whose due time is at most
+// watermark, in order of (due, key), and the least due time of all groups.
+func (r *Redis) Due(ctx context.Context, partition int32, watermark int64, limit int) (groups []string, least int64, err error) {
+	k := r.keys(partition)
+	pipe := r.client.Pipeline()
+	head := pipe.ZRangeWithScores(ctx, k.due, 0, 0)
+	due := pipe.ZRangeByScore(ctx, k.due, &redis.ZRangeBy{Min: "-inf", Max: strconv.FormatInt(watermark, 10), Count: int64(limit)})
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, 0, fmt.Errorf("ask for groups that are due in partition %d: %w", partition, err)
+	}
+	least = Never
+	if h := head.Val(); len(h) > 0 {
+		least = int64(h[0].Score)
+	}
+	return due.Val(), least, nil
+}
+
+// Outbox returns at most limit entries behind a sequence number, in order.
+func (r *Redis) Outbox(ctx context.Context, partition int32, after int64, limit int) ([]Entry, error) {
+	k := r.keys(partition)
+	got, err := r.client.XRangeN(ctx, k.outbox, strconv.FormatInt(after+1, 10)+"-0", "+", int64(limit)).Result()
+	if err != nil {
+		return nil, fmt.Errorf("read outbox of partition %d: %w", partition, err)
+	}
+	out := make([]Entry, len(got))
+	for i, m := range got {
+		seq, _, _ := strings.Cut(m.ID, "-")
+		offset, _ := m.Values["o"].(string)
+		body, _ := m.Values["b"].(string)
+		if out[i].Seq, err = strconv.ParseInt(seq, 10, 64); err != nil {
+			return nil, fmt.Errorf("read outbox of partition %d: sequence: %w", partition, err)
+		}
+		if out[i].Offset, err = strconv.ParseInt(offset, 10, 64); err != nil {
+			return nil, fmt.Errorf("read outbox of partition %d: entry %d: offset: %w", partition, out[i].Seq, err)
+		}
+		out[i].Body = []byte(body)
+	}
+	return out, nil
+}
+
+// Trim removes the outbox entries up to and including a sequence number, or
+// fails with a RefusedError if token is not the owner's.
+func (r *Redis) Trim(ctx context.Context, partition int32, token string, upTo int64) error {
+	k := r.keys(partition)
+	return reply(r.trim.Run(ctx, r.client, []string{k.owner, k.meta, k.outbox}, token, upTo).Slice())
+}
+
+func formatPosition(p Position) string {
+	if p == Nowhere {
+		return ""
+	}
+	return p.String()
+}
+
+func parsePosition(s string) (Position, error) {
+	if s == "" {
+		return Nowhere, nil
+	}
+	offset, step, ok := strings.Cut(s, ":")
+	o, err1 := strconv.ParseInt(offset, 10, 64)
+	n, err2 := strconv.ParseInt(step, 10, 64)
+	if !ok || err1 != nil || err2 != nil {
+		return Nowhere, fmt.Errorf("position %q is not OFFSET:STEP", s)
+	}
+	return Position{o, n}, nil
+}
+
+// parseDue reads a score of the due index, as Redis prints it.
+func parseDue(s string) (int64, error) {
+	if s == "" {
+		return Never, nil
+	}
+	v, err := strconv.ParseFloat(s, 64)
+	if err != nil || math.Abs(v) > 1<<53 {
+		return 0, fmt.Errorf("due time %q is not a time", s)
+	}
+	return int64(v), nil
+}
