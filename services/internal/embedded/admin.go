@@ -105,13 +105,13 @@ func (a *admin) roundTrip(ctx context.Context, req kmsg.Request) (kmsg.Response,
 }
 
 // ends returns the offset after the last record of each partition.
-func (a *admin) ends(ctx context.Context, topics map[string]int) (map[partition]int64, error) {
+func (a *admin) ends(ctx context.Context, topics map[string]topicInfo) (map[partition]int64, error) {
 	req := kmsg.NewPtrListOffsetsRequest()
 	req.ReplicaID = -1
-	for name, partitions := range topics {
+	for name, info := range topics {
 		t := kmsg.NewListOffsetsRequestTopic()
 		t.Topic = name
-		for i := range partitions {
+		for i := range info.Partitions {
 			p := kmsg.NewListOffsetsRequestTopicPartition()
 			p.Partition, p.Timestamp = int32(i), -1
 			t.Partitions = append(t.Partitions, p)

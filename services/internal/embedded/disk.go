@@ -132,24 +132,30 @@ func diskUsage(root string) (n int64, err error) {
 	return n, err
 }
 
-// knownTopics returns the partition counts in the engine's list of topics.
-func knownTopics(root string) (map[string]int, error) {
+// topicInfo is what the engine's list says of a topic.
+type topicInfo struct {
+	Name       string            `json:"name"`
+	Partitions int               `json:"partitions"`
+	Configs    map[string]string `json:"configs"`
+}
+
+func (t topicInfo) compacted() bool { return strings.Contains(t.Configs["cleanup.policy"], "compact") }
+
+// knownTopics returns the engine's list of topics by name.
+func knownTopics(root string) (map[string]topicInfo, error) {
 	raw, err := os.ReadFile(filepath.Join(root, "topics.json"))
 	if err != nil {
 		return nil, err
 	}
 	var file struct {
-		Topics []struct {
-			Name       string `json:"name"`
-			Partitions int    `json:"partitions"`
-		} `json:"topics"`
+		Topics []topicInfo `json:"topics"`
 	}
 	if err := json.Unmarshal(raw, &file); err != nil {
 		return nil, fmt.Errorf("read list of topics: %w", err)
 	}
-	topics := make(map[string]int, len(file.Topics))
+	topics := make(map[string]topicInfo, len(file.Topics))
 	for _, t := range file.Topics {
-		topics[t.Name] = t.Partitions
+		topics[t.Name] = t
 	}
 	return topics, nil
 }

@@ -73,9 +73,9 @@ func (b *Broker) record(ctx context.Context) (ledger, error) {
 		}
 	}
 	l := ledger{Version: ledgerVersion, Ends: make(map[string][]int64), Commits: commits}
-	for name, n := range topics {
-		l.Ends[name] = make([]int64, n)
-		for i := range n {
+	for name, info := range topics {
+		l.Ends[name] = make([]int64, info.Partitions)
+		for i := range info.Partitions {
 			l.Ends[name][i] = ends[partition{name, int32(i)}]
 		}
 	}

@@ -188,7 +188,7 @@ func (b *Broker) floors(parts map[partition][]segment, l ledger) map[partition]f
 // held returns why seg must stay, or nothing.
 func (b *Broker) held(p partition, seg segment, next int64, group floor, now time.Time) string {
 	if slices.Contains(b.cfg.Keep, p.topic) {
-		return p.topic + " is never trimmed"
+		return p.topic + " is never trimmed, only compacted at a start"
 	}
 	if group.why != "" && next > group.offset {
 		return group.why

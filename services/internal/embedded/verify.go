@@ -93,6 +93,7 @@ type verifier struct {
 	known       map[partition]int64 // ends that were durable
 	damage      []error
 	sound       []sound
+	compacted   map[string]bool // topics whose offsets may have holes
 	buffer      bytes.Buffer
 	done, total int64
 	began, told time.Time
@@ -161,8 +162,12 @@ func (v *verifier) checkTopics(parts map[partition][]segment) error {
 	if err != nil {
 		return fmt.Errorf("log in %s has records but no readable list of topics: restore topics.json from a backup: %w", v.cfg.Dir, err)
 	}
+	v.compacted = make(map[string]bool)
+	for name, topic := range topics {
+		v.compacted[name] = topic.compacted()
+	}
 	for p, segments := range parts {
-		if int(p.index) >= topics[p.topic] && totalSize(segments) > 0 {
+		if int(p.index) >= topics[p.topic].Partitions && totalSize(segments) > 0 {
 			v.damaged("%s: has records but the list of topics does not know it", p)
 		}
 	}
@@ -194,7 +199,7 @@ func (v *verifier) check(p partition, segments []segment) error {
 		if len(raw) == 0 && i >= last {
 			continue
 		}
-		if c.gap || (i > 0 && seg.base != found.next) {
+		if !v.compacted[p.topic] && (c.gap || (i > 0 && seg.base != found.next)) {
 			v.damaged("%s: records are missing in or before %s (the segment before ends at offset %d)", p, seg.path, found.next)
 		}
 		found.next = c.next
@@ -243,6 +248,12 @@ func (v *verifier) prepare() error {
 			}
 			if seg.size = s.good[i]; seg.size > 0 {
 				kept = append(kept, seg)
+			}
+		}
+		if v.compacted[s.part.topic] && slices.Contains(v.cfg.Keep, s.part.topic) {
+			var err error
+			if kept, err = v.compact(s.part, kept); err != nil {
+				return err
 			}
 		}
 		if err := v.summarise(partitionDir(v.root, s.part), kept, s.next); err != nil {
