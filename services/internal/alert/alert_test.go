@@ -1,0 +1,185 @@
+package alert
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/stretchr/testify/require"
+
+	alertv1 "github.com/stormbell/stormbell/proto/stormbell/alert/v1"
+	detectionv1 "github.com/stormbell/stormbell/proto/stormbell/detection/v1"
+)
+
+var update = flag.Bool("update", false, "rewrite the documented examples")
+
+const reference = "../../../docs/reference"
+
+func schema(t *testing.T) *jsonschema.Schema {
+	t.Helper()
+	s, err := jsonschema.NewCompiler().Compile(filepath.Join(reference, "alert.v1.schema.json"))
+	require.NoError(t, err)
+	return s
+}
+
+func requireValid(t *testing.T, s *jsonschema.Schema, body []byte) {
+	t.Helper()
+	v, err := jsonschema.UnmarshalJSON(strings.NewReader(string(body)))
+	require.NoError(t, err)
+	require.NoError(t, s.Validate(v), "%s", body)
+}
+
+func event0(i int, action string) Contribution {
+	raw := fmt.Sprintf(`{"eventTime":"2026-03-02T10:%02d:00Z","eventSource":"secretsmanager.amazonaws.com","eventName":%q,"awsRegion":"eu-central-1","sourceIPAddress":"198.51.100.7","userIdentity":{"type":"IAMUser","userName":"mallory"},"recipientAccountId":"111122223333","eventID":"e-%d"}`, i, action, i)
+	return Contribution{
+		ID: fmt.Sprintf("e-%d", i), TimeMS: 1_772_445_600_000 + int64(i)*60_000, RuleID: "11111111-0000-4000-8000-000000000001",
+		Entities: Entities([]byte(raw)), Source: "aws/cloudtrail", Raw: []byte(raw),
+	}
+}
+
+func findings() map[string]*Finding {
+	out := map[string]*Finding{}
+	rule := func(id int, title, level, kind string) *alertv1.Rule {
+		return &alertv1.Rule{
+			Id: fmt.Sprintf("11111111-0000-4000-8000-%012d", id), Title: title, Level: level, Type: kind,
+			Tags: []string{"attack.credential-access", "attack.t1555"}, Revision: "0f1e2d3c4b5a69788796a5b4c3d2e1f0",
+		}
+	}
+	one := event0(1, "StopLogging")
+	out["detection"] = &Finding{
+		ID: StandAloneID("default", "r", "v", one.ID), Tenant: "default", Rule: rule(1, "Trail stopped", "high", "detection"),
+		TimeMS: one.TimeMS, IngestMS: one.TimeMS + 5000, StartMS: one.TimeMS, EndMS: one.TimeMS, Count: 1, Total: 1,
+		Events: []Contribution{one}, TraceID: "4bf92f3577b34da6a3ce929d0e0e4736", BaseURL: "https://stormbell.example",
+	}
+	for i, kind := range []string{"event_count", "value_count", "temporal", "temporal_ordered"} {
+		f := &Finding{
+			ID: CorrelationID("default", kind, "v", []string{"mallory"}, 3), Tenant: "default",
+			Rule:  rule(10+i, "Secrets read in bulk", "high", kind),
+			Group: []*alertv1.GroupValue{{Field: "userIdentity.userName", Value: "mallory"}},
+			Count: 3, Total: 3, TraceID: "4bf92f3577b34da6a3ce929d0e0e4736",
+		}
+		for n := range 3 {
+			f.Events = append(f.Events, event0(n, []string{"ConsoleLogin", "CreateAccessKey", "GetSecretValue"}[n*(i/2)+2*(1-i/2)]))
+		}
+		f.TimeMS, f.EndMS = f.Events[2].TimeMS, f.Events[2].TimeMS
+		f.StartMS, f.IngestMS = f.EndMS-300_000, f.EndMS+2000
+		out[kind] = f
+	}
+	return out
+}
+
+func TestDocumentedExamples(t *testing.T) {
+	s := schema(t)
+	for kind, f := range findings() {
+		t.Run(kind, func(t *testing.T) {
+			got, err := Body(New(f))
+			require.NoError(t, err)
+			requireValid(t, s, got)
+			var v any
+			require.NoError(t, json.Unmarshal(got, &v))
+			pretty, err := json.MarshalIndent(json.RawMessage(got), "", "  ")
+			require.NoError(t, err)
+			file := filepath.Join(reference, "examples", "alert-"+strings.ReplaceAll(kind, "_", "-")+".json")
+			if *update {
+				require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o750))
+				require.NoError(t, os.WriteFile(file, append(pretty, '\n'), 0o600))
+			}
+			want, err := os.ReadFile(file) //nolint:gosec // a fixed name
+			require.NoError(t, err)
+			require.Equal(t, string(want), string(pretty)+"\n", "go test ./internal/alert -update")
+		})
+	}
+}
+
+func TestSummaries(t *testing.T) {
+	want := map[string]string{
+		"detection":        "mallory did StopLogging from 198.51.100.7 in account 111122223333: Trail stopped.",
+		"event_count":      "mallory did GetSecretValue from 198.51.100.7, 3 times within 5m in account 111122223333: Secrets read in bulk.",
+		"value_count":      "mallory did GetSecretValue from 198.51.100.7, with 3 different values within 5m in account 111122223333: Secrets read in bulk.",
+		"temporal":         "mallory did ConsoleLogin, CreateAccessKey, GetSecretValue from 198.51.100.7, 3 steps within 5m in account 111122223333: Secrets read in bulk.",
+		"temporal_ordered": "mallory did ConsoleLogin, CreateAccessKey, GetSecretValue from 198.51.100.7, 3 steps within 5m in account 111122223333: Secrets read in bulk.",
+	}
+	for kind, f := range findings() {
+		require.Equal(t, want[kind], New(f).GetSummary(), kind)
+	}
+}
+
+func TestBodyIsBounded(t *testing.T) {
+	s := schema(t)
+	for name, size := range map[string]int{"small": 10, "typical": 1300, "large": 6000, "too large": 40_000} {
+		for _, events := range []int{1, 10, 11, 100} {
+			t.Run(fmt.Sprintf("%s/%d", name, events), func(t *testing.T) {
+				f := findings()["event_count"]
+				f.Events, f.Total = nil, events*1000
+				for i := range events {
+					c := event0(i, strings.Repeat("ü", 300))
+					c.ID = strings.Repeat("i", 128)
+					c.Entities = &detectionv1.Entities{Principal: strings.Repeat("p", 5000) + fmt.Sprint(i), Resources: []string{fmt.Sprint("r", i)}}
+					c.Raw = fmt.Appendf(nil, `{"n": %d, "text": "%s"}`, i, strings.Repeat("<", size))
+					f.Events = append(f.Events, c)
+				}
+				a := New(f)
+				b, err := Body(a)
+				require.NoError(t, err)
+				require.LessOrEqual(t, len(b), MaxBody)
+				require.True(t, utf8.Valid(b))
+				require.GreaterOrEqual(t, len(a.GetEvents()), min(events, leastIDs))
+				require.True(t, a.GetTruncated())
+				requireValid(t, s, b)
+				if size <= 6000 && events <= 11 {
+					last := a.GetEvents()[len(a.GetEvents())-1]
+					require.Contains(t, string(last.GetEvent()), "<", "the last event is shown first")
+				}
+			})
+		}
+	}
+}
+
+func TestIDs(t *testing.T) {
+	a := CorrelationID("t", "r", "v", []string{"a", "b"}, -3)
+	require.Len(t, a, 32)
+	require.Equal(t, a, CorrelationID("t", "r", "v", []string{"a", "b"}, -3))
+	for _, other := range []string{
+		CorrelationID("t", "r", "v", []string{"ab"}, -3), CorrelationID("t", "r", "v", []string{"a", "b"}, 3),
+		CorrelationID("u", "r", "v", []string{"a", "b"}, -3), StandAloneID("t", "r", "v", "a"),
+	} {
+		require.NotEqual(t, a, other)
+	}
+	alert := &alertv1.Alert{Id: a, Tenant: "t"}
+	updated := &alertv1.Alert{Id: a, Tenant: "t", Type: TypeUpdated}
+	require.NotEqual(t, WebhookID(alert), WebhookID(updated))
+	require.NotContains(t, WebhookID(alert), ".")
+}
+
+func TestEntities(t *testing.T) {
+	for name, tc := range map[string]struct {
+		raw  string
+		want *detectionv1.Entities
+	}{
+		"no object":          {`[1]`, &detectionv1.Entities{}},
+		"no json":            {`{`, &detectionv1.Entities{}},
+		"wrong types":        {`{"eventSource":1,"eventName":{},"userIdentity":[],"resources":7}`, &detectionv1.Entities{Outcome: "success"}},
+		"assumed role":       {`{"eventSource":"s","eventName":"n","userIdentity":{"arn":"arn:aws:sts::1:assumed-role/admin/alice","sessionContext":{"sessionIssuer":{"userName":"admin"}}}}`, &detectionv1.Entities{Principal: "admin/alice", Action: "n", Outcome: "success"}},
+		"service":            {`{"eventSource":"s","eventName":"n","userIdentity":{"type":"AWSService","invokedBy":"config.amazonaws.com"},"errorCode":"AccessDenied"}`, &detectionv1.Entities{Principal: "config.amazonaws.com", Action: "n", Outcome: "AccessDenied"}},
+		"failed sign-in":     {`{"eventSource":"s","eventName":"ConsoleLogin","responseElements":{"ConsoleLogin":"Failure"}}`, &detectionv1.Entities{Action: "ConsoleLogin", Outcome: "failure"}},
+		"ecs, nested":        {`{"user":{"name":"bob"},"source":{"ip":"192.0.2.1"},"event":{"action":"login","outcome":"failure"},"host":{"name":"web1"}}`, &detectionv1.Entities{Principal: "bob", SourceIp: "192.0.2.1", Action: "login", Outcome: "failure", Resources: []string{"web1"}}},
+		"ecs, dotted":        {`{"user.name":"bob","action":"login_failed","src_ip":"192.0.2.1"}`, &detectionv1.Entities{Principal: "bob", SourceIp: "192.0.2.1", Action: "login_failed"}},
+		"resource as an arn": {`{"eventSource":"s","eventName":"n","resources":[{"ARN":"arn:x"},{},3]}`, &detectionv1.Entities{Action: "n", Outcome: "success", Resources: []string{"arn:x"}}},
+	} {
+		require.Equal(t, tc.want, Entities([]byte(tc.raw)), name)
+	}
+}
+
+func FuzzEntities(f *testing.F) {
+	f.Add([]byte(`{"eventSource":"s","eventName":"n","userIdentity":{"arn":"a/b"}}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		e := Entities(raw)
+		require.True(t, utf8.ValidString(e.GetPrincipal()))
+	})
+}
