@@ -12,7 +12,7 @@ import (
 // test fails, the end of the server's log is reported.
 func ForTest(tb testing.TB, options ...func(*Options)) *Server {
 	tb.Helper()
-	child.Require(tb, program)
+	Require(tb)
 	opts := Options{Dir: tb.TempDir()}
 	for _, option := range options {
 		option(&opts)
@@ -30,6 +30,12 @@ func ForTest(tb testing.TB, options ...func(*Options)) *Server {
 		}
 	})
 	return s
+}
+
+// Require skips or fails the test as ForTest does, and starts nothing.
+func Require(tb testing.TB) {
+	tb.Helper()
+	child.Require(tb, program)
 }
 
 func keepLog(tb testing.TB, s *Server) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -130,13 +129,13 @@ func TestTLSAndUser(t *testing.T) {
 }
 
 func TestStartReportsWhatTheServerSaid(t *testing.T) {
-	redis.ForTest(t) // skips where there is none
+	redis.Require(t)
 	_, err := redis.Start(t.Context(), redis.Options{Dir: t.TempDir(), AppendOnly: true, Fsync: "sometimes"})
 	require.ErrorContains(t, err, "appendfsync")
 }
 
 func TestStopRemovesItsTemporaryDirectory(t *testing.T) {
-	redis.ForTest(t)
+	redis.Require(t)
 	s, err := redis.Start(t.Context(), redis.Options{})
 	require.NoError(t, err)
 	pid := s.Pid()
@@ -147,9 +146,7 @@ func TestStopRemovesItsTemporaryDirectory(t *testing.T) {
 }
 
 func TestUserNeedsPassword(t *testing.T) {
+	redis.Require(t)
 	_, err := redis.Start(t.Context(), redis.Options{Dir: t.TempDir(), User: "u"})
-	if err != nil && strings.Contains(err.Error(), "not installed") && os.Getenv("STORMBELL_REQUIRE_REAL") != "1" {
-		t.Skip("redis-server is not installed: run make setup")
-	}
 	require.ErrorContains(t, err, "set together")
 }
