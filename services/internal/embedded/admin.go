@@ -1,12 +1,14 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -140,25 +142,21 @@ func (a *admin) commits(ctx context.Context) ([]commit, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(groups.Groups) == 0 {
-		return nil, nil
-	}
-	req := kmsg.NewPtrOffsetFetchRequest()
-	for _, g := range groups.Groups {
-		rg := kmsg.NewOffsetFetchRequestGroup()
-		rg.Group = g.Group
-		req.Groups = append(req.Groups, rg)
-	}
-	resp, err := ask[*kmsg.OffsetFetchResponse](ctx, a, req)
-	if err != nil {
-		return nil, err
-	}
 	var all []commit
-	for _, g := range resp.Groups {
-		if err := kerr.ErrorForCode(g.ErrorCode); err != nil {
+	for _, g := range groups.Groups {
+		req := kmsg.NewPtrOffsetFetchRequest()
+		req.Group, req.Topics = g.Group, nil // of all topics
+		resp, err := ask[*kmsg.OffsetFetchResponse](ctx, a, req)
+		if err != nil {
+			return nil, err
+		}
+		if resp.ErrorCode == kerr.GroupIDNotFound.Code {
+			continue // gone meanwhile
+		}
+		if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
 			return nil, fmt.Errorf("offsets of group %s: %w", g.Group, err)
 		}
-		for _, t := range g.Topics {
+		for _, t := range resp.Topics {
 			for _, p := range t.Partitions {
 				if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
 					return nil, fmt.Errorf("offset of group %s in %s/%d: %w", g.Group, t.Topic, p.Partition, err)
@@ -169,6 +167,9 @@ func (a *admin) commits(ctx context.Context) ([]commit, error) {
 			}
 		}
 	}
+	slices.SortFunc(all, func(a, b commit) int {
+		return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
+	})
 	return all, nil
 }
 

@@ -47,9 +47,10 @@ const (
 	maxNewPartitions = 1024
 )
 
-// protocol returns the newest version of each request that the broker speaks.
-// In 3.9 produce requests still name their topics, as the guard needs.
-func protocol() *kversion.Versions { return kversion.V3_9_0() }
+// protocol returns the newest version of each request that the broker speaks:
+// the last ones without tagged fields. Decoding those takes time by the number
+// of tags that a frame claims, up to half a minute for twenty bytes.
+func protocol() *kversion.Versions { return kversion.V2_3_0() }
 
 // served reports whether clients may send requests with this key. Left out is
 // what would bypass our retention (DeleteRecords, DeleteTopics, changed
@@ -61,7 +62,7 @@ func served(key int16) bool {
 		kmsg.JoinGroup, kmsg.Heartbeat, kmsg.LeaveGroup, kmsg.SyncGroup,
 		kmsg.DescribeGroups, kmsg.ListGroups, kmsg.DeleteGroups,
 		kmsg.SASLHandshake, kmsg.SASLAuthenticate, kmsg.ApiVersions,
-		kmsg.CreateTopics, kmsg.DescribeConfigs, kmsg.DescribeCluster,
+		kmsg.CreateTopics, kmsg.DescribeConfigs,
 		kmsg.OffsetForLeaderEpoch, kmsg.InitProducerID:
 		return true
 	}
@@ -70,6 +71,10 @@ func served(key int16) bool {
 
 // errFrame marks bytes that are not a request which this broker serves.
 var errFrame = errors.New("not a request that this broker serves")
+
+// errNewer marks a request for the versions we speak in a version that we do
+// not. It is no offence, and has an answer of its own.
+var errNewer = errors.New("newer request for the supported versions")
 
 // inspect decodes one frame without its length and refuses all that the
 // engine behind the guard might not survive. It never panics.
@@ -89,17 +94,16 @@ func inspect(frame []byte, versions *kversion.Versions) (req request, err error)
 		return req, fmt.Errorf("%w: key %d", errFrame, req.key)
 	}
 	newest, ok := versions.LookupMaxKeyVersion(req.key)
-	// A client may ask for ApiVersions newer than we know and is then told.
-	if !ok || req.version < 0 || (req.version > newest && kmsg.Key(req.key) != kmsg.ApiVersions) {
+	if ok && req.version > newest && kmsg.Key(req.key) == kmsg.ApiVersions {
+		return req, errNewer
+	}
+	if !ok || req.version < 0 || req.version > newest {
 		return req, fmt.Errorf("%w: key %d version %d", errFrame, req.key, req.version)
 	}
 	req.body = kmsg.RequestForKey(req.key)
 	req.body.SetVersion(req.version)
 	reader := kbin.Reader{Src: frame[headerBytes:]}
 	reader.NullableString() // client id
-	if req.body.IsFlexible() {
-		kmsg.SkipTags(&reader)
-	}
 	if err := reader.Complete(); err != nil {
 		return req, fmt.Errorf("%w: header: %w", errFrame, err)
 	}

@@ -186,6 +186,9 @@ func (c *guardConn) next() error {
 		return err
 	}
 	req, err := inspect(c.frame.Bytes()[4:], c.g.versions)
+	if errors.Is(err, errNewer) {
+		return c.tellVersions(req)
+	}
 	if err != nil {
 		return err
 	}
@@ -289,6 +292,18 @@ func (c *guardConn) Close() error {
 		<-c.g.slots
 	})
 	return err
+}
+
+// tellVersions answers a request for the supported versions that is too new:
+// in version 0, with the versions in which to ask again (KIP-511).
+func (c *guardConn) tellVersions(req request) error {
+	resp := kmsg.NewPtrApiVersionsResponse()
+	resp.ErrorCode = kerr.UnsupportedVersion.Code
+	key := kmsg.NewApiVersionsResponseApiKey()
+	key.ApiKey = req.key
+	key.MaxVersion, _ = c.g.versions.LookupMaxKeyVersion(req.key)
+	resp.ApiKeys = append(resp.ApiKeys, key)
+	return c.answer(req, resp)
 }
 
 // handshake answers a SASL handshake; only PLAIN is offered.
