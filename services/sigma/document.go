@@ -20,7 +20,7 @@ const (
 	// MaxSource is the largest source that Parse reads, in bytes.
 	MaxSource = 4 << 20
 	// MaxDocument is the largest single rule, in bytes.
-	MaxDocument = 256 << 10
+	MaxDocument = 512 << 10
 	// MaxNodes is how many YAML nodes a rule may have, aliases expanded.
 	MaxNodes = 10_000
 	// MaxDepth is how deep a rule's YAML may nest.

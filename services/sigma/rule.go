@@ -35,10 +35,9 @@ type Rule struct {
 	File         string
 	Line         int
 
-	index  int // position in its Set
-	class  int // position of its log source in Set.classes
-	expr   *expr
-	fields []string // every field that expr reads
+	index int // position in its Set
+	class int // position of its log source in Set.classes
+	expr  *expr
 }
 
 // Correlation is a compiled correlation rule, as plain data: its evaluation

@@ -1,0 +1,342 @@
+package sigma
+
+import (
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// correlationDoc is a parsed correlation; its references are not yet resolved.
+type correlationDoc struct {
+	node      *node
+	typ       CorrelationType
+	rules     []string
+	groupBy   []string
+	timespan  int64
+	condition Condition
+	field     []string
+	aliases   map[string]map[string]string // alias → reference → field
+	generate  bool
+	strict    bool
+	lateness  int64
+	suppress  int64
+}
+
+// supported are the types whose conditions can be evaluated so far.
+var supported = []CorrelationType{EventCount, ValueCount, Temporal, TemporalOrdered}
+
+// later are types that are known, but not supported yet.
+var later = []CorrelationType{ValueSum, ValueAvg, ValuePercentile, ValueMedian}
+
+// extensions are the types that `stormbell: type` will add.
+var extensions = []CorrelationType{Absence, NewValue, ImpossibleTravel}
+
+// Bounds of a correlation.
+const (
+	// MaxReferred is how many rules a correlation may refer to.
+	MaxReferred = 64
+	// MaxGroupBy is how many fields may make up a group, or a value.
+	MaxGroupBy  = 16
+	maxTimespan = 10 * 366 * 24 * 3600 * 1000
+)
+
+var correlationKeys = []string{"type", "rules", "aliases", "group-by", "timespan", "condition", "generate"}
+
+func (p *docParser) correlationRule() {
+	n := p.root.get("correlation")
+	if n == nil {
+		p.extensionRule()
+		return
+	}
+	if n.kind != yaml.MappingNode {
+		p.fail(n, "correlation", "must be a mapping, not %s", n.what())
+		return
+	}
+	p.onlyKeys(n, "correlation", correlationKeys)
+	c := &correlationDoc{node: n, lateness: -1, typ: CorrelationType(p.str(n, "correlation", "type", 64))}
+	switch {
+	case n.get("type") == nil:
+		p.fail(n, "correlation.type", "is missing")
+	case slices.Contains(later, c.typ):
+		p.fail(n.get("type"), "correlation.type", "%s is not supported yet", c.typ)
+	case !slices.Contains(supported, c.typ):
+		p.fail(n.get("type"), "correlation.type", "%q is none of event_count, value_count, temporal, temporal_ordered", c.typ)
+	}
+	p.references(n, c)
+	c.groupBy = p.names(n, "correlation", "group-by")
+	if len(c.groupBy) == 0 {
+		p.warn(n, "correlation.group-by", "is missing: all events are one group")
+	}
+	if n.get("timespan") == nil {
+		p.fail(n, "correlation.timespan", "is missing")
+	} else {
+		c.timespan = p.duration(n, "correlation", "timespan")
+	}
+	p.aliases(n, c)
+	p.correlationCondition(n, c)
+	c.generate = p.boolean(n, "correlation", "generate") || p.boolean(p.root, "", "generate")
+	p.refinements(c)
+	p.doc.correlation = c
+}
+
+// extensionRule is a document that `stormbell:` alone defines.
+func (p *docParser) extensionRule() {
+	n := p.root.get("stormbell")
+	typ := CorrelationType("")
+	if n.kind == yaml.MappingNode {
+		typ = CorrelationType(p.str(n, "stormbell", "type", 64))
+	}
+	if !slices.Contains(extensions, typ) {
+		p.fail(n, "stormbell.type", "must be absence, new_value or impossible_travel where there is no detection or correlation")
+		return
+	}
+	p.fail(n.get("type"), "stormbell.type", "%s is not supported yet", typ)
+}
+
+func (p *docParser) onlyKeys(n *node, path string, known []string) {
+	for _, k := range n.keys {
+		if !slices.Contains(known, k.value) {
+			p.fail(k, join(path, k.value), "is not known here: %s are", strings.Join(known, ", "))
+		}
+	}
+}
+
+// refinements are the keys of `stormbell:` beside `correlation:`.
+func (p *docParser) refinements(c *correlationDoc) {
+	n := p.root.get("stormbell")
+	if n == nil {
+		return
+	}
+	if n.kind != yaml.MappingNode {
+		p.fail(n, "stormbell", "must be a mapping, not %s", n.what())
+		return
+	}
+	p.onlyKeys(n, "stormbell", []string{"lateness", "ties", "suppress"})
+	if n.get("lateness") != nil {
+		c.lateness = p.duration(n, "stormbell", "lateness")
+	}
+	if s := n.get("suppress"); s != nil {
+		if c.suppress = p.duration(n, "stormbell", "suppress"); c.suppress != 0 && c.suppress < c.timespan {
+			p.fail(s, "stormbell.suppress", "must not be shorter than the timespan")
+		}
+	}
+	if t := n.get("ties"); t != nil {
+		switch {
+		case t.value != "strict":
+			p.fail(t, "stormbell.ties", "must be strict")
+		case c.typ != TemporalOrdered:
+			p.fail(t, "stormbell.ties", "only means something to temporal_ordered")
+		default:
+			c.strict = true
+		}
+	}
+}
+
+// names reads a list of distinct, non-empty names.
+func (p *docParser) names(n *node, path, key string) []string {
+	v := n.get(key)
+	names := p.strs(n, path, key)
+	for i, s := range names {
+		switch {
+		case s == "":
+			p.fail(v, join(path, key), "a name must not be empty")
+		case slices.Contains(names[:i], s):
+			p.fail(v, join(path, key), "%q stands twice", s)
+		case strings.Contains(s, "|"):
+			p.fail(v, join(path, key), "%q: modifiers are not allowed here", s)
+		case strings.Count(s, ".") > maxDots:
+			p.fail(v, join(path, key), "%q: a path has at most %d dots", s, maxDots)
+		}
+	}
+	if len(names) > MaxGroupBy && key != "rules" {
+		p.fail(v, join(path, key), "has more than %d names", MaxGroupBy)
+	}
+	return names
+}
+
+func (p *docParser) references(n *node, c *correlationDoc) {
+	c.rules = p.names(n, "correlation", "rules")
+	switch {
+	case len(c.rules) == 0 && n.get("rules") == nil:
+		p.fail(n, "correlation.rules", "is missing: refer to rules by id or name")
+	case len(c.rules) == 0:
+		p.fail(n.get("rules"), "correlation.rules", "is empty: refer to rules by id or name")
+	case len(c.rules) > MaxReferred:
+		p.fail(n.get("rules"), "correlation.rules", "refers to more than %d rules", MaxReferred)
+	case len(c.rules) == 1 && (c.typ == Temporal || c.typ == TemporalOrdered):
+		p.warn(n.get("rules"), "correlation.rules", "one rule alone makes no %s correlation", c.typ)
+	}
+}
+
+// duration reads a whole number and one of s, m, h, d, w, as milliseconds.
+func (p *docParser) duration(n *node, path, key string) int64 {
+	v := n.get(key)
+	units := map[byte]int64{'s': 1000, 'm': 60_000, 'h': 3_600_000, 'd': 86_400_000, 'w': 604_800_000}
+	s := v.value
+	if v.kind != yaml.ScalarNode || len(s) < 2 || units[s[len(s)-1]] == 0 || !isDigit(s[0]) {
+		p.fail(v, join(path, key), "must be a number and s, m, h, d or w, for example 15m")
+		return 0
+	}
+	count, err := strconv.ParseInt(s[:len(s)-1], 10, 64)
+	unit := units[s[len(s)-1]]
+	if err != nil || count < 1 || count > maxTimespan/unit {
+		p.fail(v, join(path, key), "must be more than nothing and at most ten years")
+		return 0
+	}
+	return count * unit
+}
+
+// aliases reads alias → rule → field. Whether they cover every rule is checked
+// once references are resolved.
+func (p *docParser) aliases(n *node, c *correlationDoc) {
+	a := n.get("aliases")
+	if a == nil {
+		return
+	}
+	if a.kind != yaml.MappingNode {
+		p.fail(a, "correlation.aliases", "must map an alias to a field of each rule, not %s", a.what())
+		return
+	}
+	c.aliases = map[string]map[string]string{}
+	for i, k := range a.keys {
+		path := "correlation.aliases." + k.value
+		m := a.items[i]
+		if m.kind != yaml.MappingNode || k.value == "" {
+			p.fail(k, path, "must map each rule to a field, not %s", m.what())
+			continue
+		}
+		if !slices.Contains(c.groupBy, k.value) && !slices.Contains(conditionFields(n), k.value) {
+			p.warn(k, path, "is used neither in group-by nor as the condition's field")
+		}
+		fields := map[string]string{}
+		for j, rule := range m.keys {
+			field := m.items[j]
+			if field.kind != yaml.ScalarNode || field.isNull() || field.value == "" || strings.Count(field.value, ".") > maxDots {
+				p.fail(rule, join(path, rule.value), "must be the name of a field")
+				continue
+			}
+			fields[rule.value] = field.value
+		}
+		c.aliases[k.value] = fields
+	}
+}
+
+func conditionFields(n *node) []string {
+	f := n.get("condition").get("field")
+	switch {
+	case f == nil:
+		return nil
+	case f.kind == yaml.SequenceNode:
+		var out []string
+		for _, item := range f.items {
+			out = append(out, item.value)
+		}
+		return out
+	default:
+		return []string{f.value}
+	}
+}
+
+func (p *docParser) correlationCondition(n *node, c *correlationDoc) {
+	const path = "correlation.condition"
+	temporal := c.typ == Temporal || c.typ == TemporalOrdered
+	v := n.get("condition")
+	switch {
+	case v == nil && temporal:
+		c.condition = Condition{Bounds: []Bound{newBound(GTE, int64(len(c.rules)))}}
+		return
+	case v == nil:
+		p.fail(n, path, "is missing")
+		return
+	case v.kind == yaml.ScalarNode && temporal:
+		p.fail(v, path, "an expression over rule names is not supported yet: give a count")
+		return
+	case v.kind != yaml.MappingNode:
+		p.fail(v, path, "must be a mapping such as gte: 10, not %s", v.what())
+		return
+	}
+	for i, k := range v.keys {
+		if k.value == "field" {
+			if c.typ != ValueCount {
+				p.fail(k, path+".field", "has no meaning for %s", c.typ)
+			}
+			c.field = p.names(v, path, "field")
+			continue
+		}
+		p.bound(k, v.items[i], c)
+	}
+	if c.typ == ValueCount && len(c.field) == 0 {
+		p.fail(v, path+".field", "is missing: name the field whose values are counted")
+	}
+	p.checkBounds(v, c)
+}
+
+func newBound(op Op, count int64) Bound {
+	return Bound{Op: op, Count: count, Number: strconv.FormatInt(count, 10)}
+}
+
+func (p *docParser) bound(k, v *node, c *correlationDoc) {
+	path := "correlation.condition." + k.value
+	op := Op(k.value)
+	if !slices.Contains([]Op{GT, GTE, LT, LTE, EQ, NEQ}, op) {
+		p.fail(k, path, "is not known: gt, gte, lt, lte, eq, neq and field are")
+		return
+	}
+	count, err := strconv.ParseInt(v.value, 10, 64)
+	if v.kind != yaml.ScalarNode || err != nil || count < 0 || count == math.MaxInt64 {
+		p.fail(v, path, "must be a whole number, not %s %q", v.what(), v.value)
+		return
+	}
+	c.condition.Bounds = append(c.condition.Bounds, newBound(op, count))
+}
+
+// checkBounds allows one operator, or a lower and an upper bound, that some
+// count above zero satisfies.
+func (p *docParser) checkBounds(v *node, c *correlationDoc) {
+	const path = "correlation.condition"
+	b := c.condition.Bounds
+	lower := func(o Op) bool { return o == GT || o == GTE }
+	upper := func(o Op) bool { return o == LT || o == LTE }
+	switch {
+	case len(b) == 0:
+		p.fail(v, path, "needs one of gt, gte, lt, lte, eq, neq")
+		return
+	case len(b) == 2 && upper(b[0].Op) && lower(b[1].Op):
+		b[0], b[1] = b[1], b[0]
+	case len(b) == 2 && lower(b[0].Op) && upper(b[1].Op), len(b) == 1:
+	default:
+		p.fail(v, path, "takes one operator, or a lower and an upper bound")
+		return
+	}
+	// Between neighbouring thresholds nothing changes, so these decide.
+	fires := false
+	for _, x := range b {
+		for _, count := range []int64{x.Count - 1, x.Count, x.Count + 1} {
+			if count > 0 && c.condition.Holds(count) {
+				fires = true
+			}
+		}
+	}
+	switch {
+	case !fires:
+		p.fail(v, path, "no count above zero satisfies it: a correlation never fires without an event")
+	case c.typ == Temporal || c.typ == TemporalOrdered:
+		if !p.reachable(c) {
+			p.fail(v, path, "can't be satisfied by %d rules", len(c.rules))
+		}
+	case len(b) == 1 && (b[0].Op == GTE && b[0].Count == 0):
+		p.fail(v, path, "gte: 0 holds without an event: a correlation never fires so")
+	}
+}
+
+func (p *docParser) reachable(c *correlationDoc) bool {
+	for n := int64(1); n <= int64(len(c.rules)); n++ {
+		if c.condition.Holds(n) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,483 @@
+package sigma
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"math/bits"
+)
+
+// valueKind is the JSON type of a collected value.
+type valueKind uint8
+
+const (
+	kindDead valueKind = iota // overruled by a later duplicate or a longer key
+	kindString
+	kindNumber
+	kindTrue
+	kindFalse
+	kindNull
+	kindObject
+	kindArray // its elements follow as values of their own
+)
+
+// value is a collected value of a field. text and fold are made when first
+// asked for.
+type value struct {
+	kind       valueKind
+	hasText    bool
+	hasFold    bool
+	hasInner   bool
+	mask       uint32 // how the field's name was split; less is preferred
+	start, end int32  // in the document; of a string without its quotes
+	next       int32  // value of the same slot, or −1
+	inner      int32  // first of the strings inside an object, in view.inner
+	innerEnd   int32
+	text, fold []byte
+}
+
+// slot is the values of one field in the current document.
+type slot struct {
+	epoch       uint32
+	ready       bool
+	first, last int32
+}
+
+// sighting is when a key was last met, to find duplicates.
+type sighting struct {
+	instance uint64 // of the object
+	from, to int32  // the values that it gave
+}
+
+// maxNesting bounds how deep collected arrays and objects may nest.
+const maxNesting = 512
+
+var (
+	errSyntax = errors.New("not a JSON object")
+	errDepth  = errors.New("nested deeper than 512 levels")
+)
+
+// view reads the fields that its paths name from one JSON document at a time,
+// in one pass. The document must be valid JSON; what is skipped is not checked
+// beyond its brackets and quotes. Of duplicate keys the last counts.
+type view struct {
+	data     []byte
+	epoch    uint32
+	instance uint64
+	slots    []slot
+	values   []value
+	seen     []sighting
+	inner    [][]byte
+	arena    []byte
+	keys     []keyRef
+	err      error
+}
+
+// scan collects the values that p names and, with scalars, every scalar into
+// keywordSlot.
+func (v *view) scan(p *paths, slots int, data []byte, scalars bool) error {
+	if len(v.slots) < slots {
+		v.slots = append(v.slots, make([]slot, slots-len(v.slots))...)
+	}
+	if len(v.seen) < p.edges {
+		v.seen = append(v.seen, make([]sighting, p.edges-len(v.seen))...)
+	}
+	if v.epoch++; v.epoch == 0 {
+		clear(v.slots)
+		v.epoch = 1
+	}
+	v.data, v.err = data, nil
+	v.values, v.inner, v.arena = v.values[:0], v.inner[:0], v.arena[:0]
+	pos := skipSpace(data, 0)
+	if pos >= len(data) || data[pos] != '{' || len(data) > 1<<30 {
+		v.err = errSyntax
+		return v.err
+	}
+	end := v.object(p, &p.nodes[0], pos+1, 0, 0)
+	if v.err == nil && skipSpace(data, end) != len(data) {
+		v.err = errSyntax
+	}
+	if scalars && v.err == nil {
+		v.keys = v.keys[:0]
+		v.scalarsOf(pos, 0)
+	}
+	return v.err
+}
+
+func (v *view) fail(err error) int {
+	if v.err == nil {
+		v.err = err
+	}
+	return len(v.data)
+}
+
+// object reads the members behind "{" and is the position behind "}".
+func (v *view) object(p *paths, n *pathNode, pos int, mask uint32, depth int) int {
+	data := v.data
+	v.instance++
+	instance := v.instance
+	mask |= n.split
+	pos = skipSpace(data, pos)
+	if pos < len(data) && data[pos] == '}' {
+		return pos + 1
+	}
+	for {
+		if pos >= len(data) || data[pos] != '"' {
+			return v.fail(errSyntax)
+		}
+		end, escaped := stringEnd(data, pos+1)
+		if end < 0 {
+			return v.fail(errSyntax)
+		}
+		key := data[pos+1 : end]
+		if escaped {
+			key = v.decode(key)
+		}
+		if pos = skipSpace(data, end+1); pos >= len(data) || data[pos] != ':' {
+			return v.fail(errSyntax)
+		}
+		if pos = skipSpace(data, pos+1); pos >= len(data) {
+			return v.fail(errSyntax)
+		}
+		if e := n.find(key); e == nil {
+			pos = v.skipValue(pos)
+		} else {
+			s := &v.seen[e.id]
+			if s.instance == instance {
+				v.kill(s.from, s.to)
+			}
+			from := int32(len(v.values))
+			pos = v.value(p, &p.nodes[e.child], pos, mask, depth+1)
+			*s = sighting{instance, from, int32(len(v.values))}
+		}
+		if pos = skipSpace(data, pos); pos >= len(data) {
+			return v.fail(errSyntax)
+		}
+		switch data[pos] {
+		case ',':
+			pos = skipSpace(data, pos+1)
+		case '}':
+			return pos + 1
+		default:
+			return v.fail(errSyntax)
+		}
+	}
+}
+
+// kill removes the values of an earlier duplicate.
+func (v *view) kill(from, to int32) {
+	for i := from; i < to; i++ {
+		v.values[i].kind = kindDead
+	}
+}
+
+// value collects what stands at pos for node n, and what lies beneath.
+func (v *view) value(p *paths, n *pathNode, pos int, mask uint32, depth int) int {
+	if depth > maxNesting {
+		return v.fail(errDepth)
+	}
+	switch v.data[pos] {
+	case '{':
+		at := v.add(n.slot, kindObject, mask, pos)
+		end := 0
+		if n.table != nil {
+			end = v.object(p, n, pos+1, mask, depth)
+		} else {
+			end = v.skipContainer(pos)
+		}
+		v.close(at, end)
+		return end
+	case '[':
+		at := v.add(n.slot, kindArray, mask, pos)
+		end := v.array(p, n, pos+1, mask, depth)
+		v.close(at, end)
+		return end
+	default:
+		if n.slot < 0 {
+			return v.skipValue(pos)
+		}
+		return v.scalar(n.slot, pos, mask)
+	}
+}
+
+func (v *view) array(p *paths, n *pathNode, pos int, mask uint32, depth int) int {
+	data := v.data
+	pos = skipSpace(data, pos)
+	if pos < len(data) && data[pos] == ']' {
+		return pos + 1
+	}
+	for pos < len(data) {
+		if pos = skipSpace(data, v.value(p, n, pos, mask, depth+1)); pos >= len(data) {
+			break
+		}
+		switch data[pos] {
+		case ',':
+			pos = skipSpace(data, pos+1)
+		case ']':
+			return pos + 1
+		default:
+			return v.fail(errSyntax)
+		}
+	}
+	return v.fail(errSyntax)
+}
+
+// scalar collects a string, number, true, false or null.
+func (v *view) scalar(s int32, pos int, mask uint32) int {
+	if v.data[pos] == '"' {
+		end, escaped := stringEnd(v.data, pos+1)
+		if end < 0 {
+			return v.fail(errSyntax)
+		}
+		at := v.add(s, kindString, mask, pos+1)
+		val := &v.values[at]
+		val.end = int32(end)
+		if !escaped {
+			val.text, val.hasText = v.data[pos+1:end], true
+		}
+		return end + 1
+	}
+	end := literalEnd(v.data, pos)
+	kind := kindNumber
+	switch v.data[pos] {
+	case 't':
+		kind = kindTrue
+	case 'f':
+		kind = kindFalse
+	case 'n':
+		kind = kindNull
+	}
+	if end == pos {
+		return v.fail(errSyntax)
+	}
+	at := v.add(s, kind, mask, pos)
+	val := &v.values[at]
+	val.end = int32(end)
+	val.text, val.hasText = v.data[pos:end], true
+	return end
+}
+
+// add appends a value to a slot; −1 collects nothing.
+func (v *view) add(s int32, kind valueKind, mask uint32, pos int) int32 {
+	if s < 0 {
+		return -1
+	}
+	at := int32(len(v.values))
+	v.values = append(v.values, value{kind: kind, mask: mask, start: int32(pos), next: -1})
+	sl := &v.slots[s]
+	if sl.epoch != v.epoch {
+		*sl = slot{epoch: v.epoch, first: at, last: at}
+		return at
+	}
+	v.values[sl.last].next = at
+	sl.last = at
+	return at
+}
+
+func (v *view) close(at int32, end int) {
+	if at >= 0 {
+		v.values[at].end = int32(end)
+	}
+}
+
+// first is the slot's first live value, or −1 where the field is absent.
+func (v *view) first(s int) int32 {
+	sl := &v.slots[s]
+	if sl.epoch != v.epoch {
+		return -1
+	}
+	if !sl.ready {
+		v.settle(sl)
+	}
+	return sl.first
+}
+
+// settle drops dead values and those of less preferred splits of the name.
+func (v *view) settle(sl *slot) {
+	best := ^uint32(0)
+	for i := sl.first; i >= 0; i = v.values[i].next {
+		if val := &v.values[i]; val.kind != kindDead {
+			best = min(best, val.mask)
+		}
+	}
+	link := &sl.first
+	for i := sl.first; i >= 0; {
+		val := &v.values[i]
+		next := val.next
+		if val.kind != kindDead && val.mask == best {
+			*link = i
+			link = &val.next
+		}
+		i = next
+	}
+	*link = -1
+	sl.ready = true
+}
+
+func (v *view) skipValue(pos int) int {
+	switch v.data[pos] {
+	case '"':
+		end, _ := stringEnd(v.data, pos+1)
+		if end < 0 {
+			return v.fail(errSyntax)
+		}
+		return end + 1
+	case '{', '[':
+		return v.skipContainer(pos)
+	default:
+		end := literalEnd(v.data, pos)
+		if end == pos {
+			return v.fail(errSyntax)
+		}
+		return end
+	}
+}
+
+// skipContainer is the position behind the bracket that closes the one at pos.
+func (v *view) skipContainer(pos int) int {
+	data := v.data
+	depth := 0
+	for pos < len(data) {
+		switch data[pos] {
+		case '"':
+			end, _ := stringEnd(data, pos+1)
+			if end < 0 {
+				return v.fail(errSyntax)
+			}
+			pos = end + 1
+			continue
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth--; depth == 0 {
+				return pos + 1
+			}
+		}
+		pos++
+	}
+	return v.fail(errSyntax)
+}
+
+func skipSpace(data []byte, pos int) int {
+	for pos < len(data) && data[pos] <= ' ' && (data[pos] == ' ' || data[pos] == '\n' || data[pos] == '\t' || data[pos] == '\r') {
+		pos++
+	}
+	return pos
+}
+
+// literalEnd is behind the number or word at pos.
+func literalEnd(data []byte, pos int) int {
+	for pos < len(data) {
+		switch c := data[pos]; c {
+		case ',', '}', ']', ' ', '\n', '\t', '\r', ':', '"', '{', '[':
+			return pos
+		}
+		pos++
+	}
+	return pos
+}
+
+// stringEnd is the position of the quote that ends the string whose text begins
+// at pos, or −1, and whether there are escapes before it.
+func stringEnd(data []byte, pos int) (end int, escaped bool) {
+	const ones, tops, quotes, slashes = 0x0101010101010101, 0x8080808080808080, 0x2222222222222222, 0x5c5c5c5c5c5c5c5c
+	for pos+8 <= len(data) {
+		x := binary.LittleEndian.Uint64(data[pos:])
+		q, s := x^quotes, x^slashes
+		if m := ((q - ones) &^ q & tops) | ((s - ones) &^ s & tops); m != 0 {
+			pos += bits.TrailingZeros64(m) >> 3
+			if data[pos] == '"' {
+				return pos, escaped
+			}
+			escaped = true
+			pos += 2
+			continue
+		}
+		pos += 8
+	}
+	for pos < len(data) {
+		switch data[pos] {
+		case '"':
+			return pos, escaped
+		case '\\':
+			escaped = true
+			pos++
+		}
+		pos++
+	}
+	return -1, escaped
+}
+
+// keyRef is a key of an object that is being read for scalars.
+type keyRef struct {
+	hash     uint64
+	key      []byte
+	from, to int32
+}
+
+// scalarsOf collects every scalar at or beneath pos into keywordSlot.
+func (v *view) scalarsOf(pos, depth int) int {
+	if depth > maxNesting {
+		return v.fail(errDepth)
+	}
+	data := v.data
+	if c := data[pos]; c != '{' && c != '[' {
+		return v.scalar(keywordSlot, pos, 0)
+	}
+	closing := data[pos] + 2 // the closing bracket of either kind in ASCII
+	object := data[pos] == '{'
+	base := len(v.keys)
+	for pos = skipSpace(data, pos+1); pos < len(data) && data[pos] != closing; pos = skipSpace(data, pos) {
+		if data[pos] == ',' {
+			pos++
+			continue
+		}
+		if !object {
+			pos = v.scalarsOf(pos, depth+1)
+			continue
+		}
+		if data[pos] != '"' {
+			return v.fail(errSyntax)
+		}
+		end, escaped := stringEnd(data, pos+1)
+		if end < 0 {
+			return v.fail(errSyntax)
+		}
+		key := data[pos+1 : end]
+		if escaped {
+			key = v.decode(key)
+		}
+		pos = skipSpace(data, end+1)
+		if pos >= len(data) || data[pos] != ':' {
+			return v.fail(errSyntax)
+		}
+		if pos = skipSpace(data, pos+1); pos >= len(data) {
+			return v.fail(errSyntax)
+		}
+		ref := v.keyOf(base, key)
+		from := int32(len(v.values))
+		pos = v.scalarsOf(pos, depth+1)
+		v.keys[ref].from, v.keys[ref].to = from, int32(len(v.values))
+	}
+	v.keys = v.keys[:base]
+	return pos + 1
+}
+
+// manyKeys is from how many keys on duplicates are no longer looked for by
+// comparing with each: an object that wide would cost its square.
+const manyKeys = 256
+
+// keyOf finds or adds a key of the object whose keys begin at base; a duplicate's
+// values die.
+func (v *view) keyOf(base int, key []byte) int {
+	h := hashBytes(key)
+	keys := v.keys[base:]
+	for i := max(0, len(keys)-manyKeys); i < len(keys); i++ {
+		if keys[i].hash == h && bytes.Equal(keys[i].key, key) {
+			v.kill(keys[i].from, keys[i].to)
+			return base + i
+		}
+	}
+	v.keys = append(v.keys, keyRef{hash: h, key: key})
+	return len(v.keys) - 1
+}
