@@ -35,7 +35,7 @@ func Start(argv []string, logPath string) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open log of %s: %w", argv[0], err)
 	}
-	cmd := exec.Command(argv[0], argv[1:]...) //nolint:gosec,noctx // the callers fix the program; its life is not bounded by a context but by Kill and Stop
+	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // the callers fix the program; its life is not bounded by a context but by Kill and Stop
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = attributes()
 	p := &Process{done: make(chan struct{})}
@@ -134,7 +134,7 @@ func (p *Process) signal(sig syscall.Signal) error {
 // Tail returns the last lines of the file at path, a few kilobytes of them, and
 // says so if it cannot be read.
 func Tail(path string) string {
-	b, err := os.ReadFile(path) //nolint:gosec // a log that this process wrote
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return "(no log: " + err.Error() + ")"
 	}

@@ -81,7 +81,7 @@ func download(ctx context.Context, lib string) (err error) {
 	if err := os.WriteFile(file, pom, 0o600); err != nil {
 		return fmt.Errorf("fetch kafka: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, "mvn", "--quiet", "--batch-mode", "--no-transfer-progress", "--file", file, //nolint:gosec // paths of our own
+	cmd := exec.CommandContext(ctx, "mvn", "--quiet", "--batch-mode", "--no-transfer-progress", "--file", file,
 		"dependency:copy-dependencies", "-DincludeScope=runtime", "-DoutputDirectory="+jars)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("fetch kafka with maven: %w; it said:\n%s", err, bytes.TrimSpace(out))

@@ -62,7 +62,7 @@ func Require(tb testing.TB) {
 // keepLogs is best effort: the test has failed for another reason.
 func (c *Cluster) keepLogs(tb testing.TB) {
 	tb.Helper()
-	kept, err := os.MkdirTemp("", "stormbell-kafka-logs-")
+	kept, err := os.MkdirTemp("", "stormbell-kafka-logs-") //nolint:usetesting // it must outlive the test
 	if err != nil {
 		return
 	}

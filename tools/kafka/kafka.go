@@ -150,7 +150,7 @@ func (c *Cluster) prepare() error {
 // clusterID reads the id of the cluster that lives here already or makes one:
 // 16 random bytes in URL-safe base64.
 func clusterID(path string) (string, error) {
-	b, err := os.ReadFile(path) //nolint:gosec // our own directory
+	b, err := os.ReadFile(path)
 	if err == nil {
 		return string(b), nil
 	}

@@ -61,7 +61,7 @@ func (c *Cluster) format(ctx context.Context, n *node) error {
 			args = append(args, "--add-scram", fmt.Sprintf("%s=[name=%s,password=%s]", mechanism, c.opts.User, c.opts.Password))
 		}
 	}
-	if out, err := exec.CommandContext(ctx, "java", args...).CombinedOutput(); err != nil { //nolint:gosec // arguments of our own
+	if out, err := exec.CommandContext(ctx, "java", args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("format storage of kafka: %w; it said:\n%s", err, bytes.TrimSpace(out))
 	}
 	return nil

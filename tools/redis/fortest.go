@@ -41,7 +41,7 @@ func Require(tb testing.TB) {
 func keepLog(tb testing.TB, s *Server) {
 	tb.Helper()
 	tb.Logf("last words of redis:\n%s", child.Tail(s.LogFile()))
-	f, err := os.CreateTemp("", "stormbell-redis-*.log")
+	f, err := os.CreateTemp("", "stormbell-redis-*.log") //nolint:usetesting // it must outlive the test
 	if err != nil {
 		return
 	}
