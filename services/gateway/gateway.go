@@ -1,0 +1,214 @@
+// Package gateway is the HTTP edge: it authenticates, bounds and reads what
+// clients post, appends it to the topic `events`, and answers success only
+// after the broker's acknowledgement. It also serves the management API.
+//
+// It does not judge events: rules are not its business. It reads no event
+// field but those that identify, date and classify it, and keeps no event.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/net/netutil"
+
+	"github.com/stormbell/stormbell/services/internal/control"
+	"github.com/stormbell/stormbell/services/internal/seal"
+	"github.com/stormbell/stormbell/services/internal/tenant"
+	"github.com/stormbell/stormbell/services/sigma"
+)
+
+// Deps is what the gateway works with. All but Full and Rules are needed.
+type Deps struct {
+	// Producer writes to `events`, which has Partitions partitions.
+	Producer   Producer
+	Partitions int
+	// Control must be followed by its Run, and outlive the gateway.
+	Control *control.View
+	// Sealer seals secrets before they enter control.
+	Sealer *seal.Sealer
+	// CheckURL refuses URLs that webhooks must not have. Its errors name the
+	// setting that would allow them, and never an address.
+	CheckURL func(url string) error
+	// Full reports whether the broker can take no more events, and why.
+	Full func() (full bool, why string)
+	// Rules are the options that the correlator compiles rules with.
+	Rules sigma.Options
+
+	Log            *slog.Logger
+	TracerProvider trace.TracerProvider
+	MeterProvider  metric.MeterProvider
+	Clock          func() time.Time
+}
+
+// Service is one gateway.
+type Service struct {
+	cfg        Config
+	deps       Deps
+	tracer     trace.Tracer
+	metrics    *metrics
+	sources    sources
+	quotas     *tenant.Quotas
+	intake     *intake
+	partitions *partitions
+	batches    sync.Pool // of *batch
+	arenas     sync.Pool // of *arena
+
+	listener net.Listener
+	cert     *certificate // nil without TLS
+	serving  atomic.Bool
+	draining atomic.Bool
+
+	changes sync.Mutex // held by read-modify-write changes of control
+	listsMu sync.Mutex // guards lists; taken after changes
+	lists   map[string][]ruleBody
+}
+
+// New returns a gateway that has its port but does not serve yet. Run ends
+// with the port closed; without a Run, Close closes it.
+func New(cfg Config, deps Deps) (*Service, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if deps.Partitions <= 0 {
+		return nil, fmt.Errorf("gateway: topic events has %d partitions: set it up first", deps.Partitions)
+	}
+	all, err := newSources(cfg)
+	if err != nil {
+		return nil, err
+	}
+	m, err := newMetrics(deps.MeterProvider, all, deps.Producer.Queued)
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{
+		cfg: cfg, deps: deps, metrics: m, sources: all,
+		tracer:     deps.TracerProvider.Tracer("github.com/stormbell/stormbell/services/gateway"),
+		quotas:     tenant.NewQuotas(),
+		intake:     newIntake(cfg.MaxBodyBytes, cfg.MaxInflightBytes),
+		partitions: newPartitions(deps.Partitions),
+		lists:      make(map[string][]ruleBody),
+	}
+	if cfg.TLS.CertFile != "" {
+		if s.cert, err = loadCertificate(cfg.TLS, deps.Log); err != nil {
+			return nil, fmt.Errorf("gateway: %w", err)
+		}
+	}
+	if s.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
+		return nil, fmt.Errorf("gateway: %w: stop what uses the port, or set listen to another", err)
+	}
+	return s, nil
+}
+
+// Addr returns the host and port that the gateway listens on.
+func (s *Service) Addr() string { return s.listener.Addr().String() }
+
+// Ready returns nil once requests are served, or why they are not.
+func (s *Service) Ready() error {
+	switch {
+	case s.draining.Load():
+		return errors.New("gateway is stopping")
+	case !s.serving.Load():
+		return errors.New("gateway does not serve yet")
+	case !s.deps.Control.Ready():
+		return errors.New("gateway has not read control yet")
+	}
+	if s.deps.Full != nil {
+		if full, why := s.deps.Full(); full {
+			return fmt.Errorf("gateway has no room for events: %s", why)
+		}
+	}
+	return nil
+}
+
+// Close closes the port of a gateway that was never run.
+func (s *Service) Close() error {
+	if err := s.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("gateway: close listener: %w", err)
+	}
+	return nil
+}
+
+// Run serves until ctx ends. Then it refuses new requests, lets those under
+// way end within Config.DrainTimeout, and returns nil. It may be called once.
+func (s *Service) Run(ctx context.Context) error {
+	if err := s.deps.Control.AwaitReady(ctx); err != nil {
+		return errors.Join(ignoreEnd(ctx, err), s.Close())
+	}
+	server := s.server()
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	ticks := time.NewTicker(tickInterval)
+	defer ticks.Stop()
+	wg.Go(func() { s.tick(background, ticks.C) })
+
+	listener := netutil.LimitListener(s.listener, s.cfg.MaxConnections)
+	failed := make(chan error, 1) // the one return of Serve
+	if s.cert != nil {
+		looks := time.NewTicker(certInterval)
+		defer looks.Stop()
+		wg.Go(func() { s.cert.watch(background, looks.C) })
+		server.TLSConfig = s.cert.config()
+		go func() { failed <- server.ServeTLS(listener, "", "") }()
+	} else {
+		go func() { failed <- server.Serve(listener) }()
+	}
+	s.serving.Store(true)
+	s.deps.Log.InfoContext(ctx, "gateway serves", "listen", s.Addr(), "tls", s.cert != nil, "partitions", s.deps.Partitions)
+	select {
+	case err := <-failed:
+		return fmt.Errorf("gateway: serve: %w", err)
+	case <-ctx.Done():
+	}
+	return s.drain(ctx, server, failed)
+}
+
+// drain answers what is under way and refuses what still comes on open
+// connections.
+func (s *Service) drain(ctx context.Context, server *http.Server, failed <-chan error) error {
+	s.draining.Store(true)
+	server.SetKeepAlivesEnabled(false)
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
+	defer cancel()
+	err := server.Shutdown(limit)
+	if err != nil {
+		s.deps.Log.WarnContext(ctx, "gateway stops with requests under way", "waited", s.cfg.DrainTimeout.String())
+		_ = server.Close() // what it reports is what Shutdown did
+	}
+	<-failed
+	s.deps.Log.InfoContext(ctx, "gateway stopped")
+	return nil
+}
+
+func (s *Service) server() *http.Server {
+	return &http.Server{
+		Handler:           s.routes(),
+		ReadHeaderTimeout: s.cfg.HeaderTimeout,
+		ReadTimeout:       s.cfg.BodyTimeout,
+		// The wait for the broker lies between the body and the answer.
+		WriteTimeout:   s.cfg.BodyTimeout + s.cfg.ProduceTimeout + 5*time.Second,
+		IdleTimeout:    s.cfg.IdleTimeout,
+		MaxHeaderBytes: 16 << 10,
+		// Handshakes that fail and the like are the clients' business.
+		ErrorLog: slog.NewLogLogger(s.deps.Log.Handler(), slog.LevelDebug),
+	}
+}
+
+// ignoreEnd drops an error that only says that ctx ended.
+func ignoreEnd(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
