@@ -28,10 +28,10 @@ type value struct {
 	hasText    bool
 	hasFold    bool
 	hasInner   bool
-	mask       uint32 // how the field's name was split; less is preferred
-	start, end int32  // in the document; of a string without its quotes
-	next       int32  // value of the same slot, or −1
-	inner      int32  // first of the strings inside an object, in view.inner
+	slot       int32
+	start, end int32 // in the document; of a string without its quotes
+	next       int32 // value of the same slot, or −1
+	inner      int32 // first of the strings inside an object, in view.inner
 	innerEnd   int32
 	text, fold []byte
 }
@@ -41,6 +41,12 @@ type slot struct {
 	epoch       uint32
 	ready       bool
 	first, last int32
+}
+
+// claim is which key of an object gave a field's values.
+type claim struct {
+	instance uint64
+	rank     int32
 }
 
 // sighting is when a key was last met, to find duplicates.
@@ -67,6 +73,7 @@ type view struct {
 	slots    []slot
 	values   []value
 	seen     []sighting
+	claims   []claim // by slot
 	inner    [][]byte
 	arena    []byte
 	keys     []keyRef
@@ -78,6 +85,7 @@ type view struct {
 func (v *view) scan(p *paths, slots int, data []byte, scalars bool) error {
 	if len(v.slots) < slots {
 		v.slots = append(v.slots, make([]slot, slots-len(v.slots))...)
+		v.claims = append(v.claims, make([]claim, slots-len(v.claims))...)
 	}
 	if len(v.seen) < p.edges {
 		v.seen = append(v.seen, make([]sighting, p.edges-len(v.seen))...)
@@ -93,7 +101,7 @@ func (v *view) scan(p *paths, slots int, data []byte, scalars bool) error {
 		v.err = errSyntax
 		return v.err
 	}
-	end := v.object(p, &p.nodes[0], pos+1, 0, 0)
+	end := v.object(p, &p.nodes[0], pos+1, 0)
 	if v.err == nil && skipSpace(data, end) != len(data) {
 		v.err = errSyntax
 	}
@@ -112,11 +120,11 @@ func (v *view) fail(err error) int {
 }
 
 // object reads the members behind "{" and is the position behind "}".
-func (v *view) object(p *paths, n *pathNode, pos int, mask uint32, depth int) int {
+func (v *view) object(p *paths, n *pathNode, pos, depth int) int {
 	data := v.data
 	v.instance++
 	instance := v.instance
-	mask |= n.split
+	yielded := 0
 	pos = skipSpace(data, pos)
 	if pos < len(data) && data[pos] == '}' {
 		return pos + 1
@@ -147,8 +155,9 @@ func (v *view) object(p *paths, n *pathNode, pos int, mask uint32, depth int) in
 				v.kill(s.from, s.to)
 			}
 			from := int32(len(v.values))
-			pos = v.value(p, &p.nodes[e.child], pos, mask, depth+1)
+			pos = v.value(p, &p.nodes[e.child], pos, depth+1)
 			*s = sighting{instance, from, int32(len(v.values))}
+			yielded++
 		}
 		if pos = skipSpace(data, pos); pos >= len(data) {
 			return v.fail(errSyntax)
@@ -157,9 +166,35 @@ func (v *view) object(p *paths, n *pathNode, pos int, mask uint32, depth int) in
 		case ',':
 			pos = skipSpace(data, pos+1)
 		case '}':
+			if n.rivals != nil && yielded > 1 {
+				v.prefer(n, instance)
+			}
 			return pos + 1
 		default:
 			return v.fail(errSyntax)
+		}
+	}
+}
+
+// prefer keeps, of the values that one object gave a field by several keys,
+// those of the longest key.
+func (v *view) prefer(n *pathNode, instance uint64) {
+	for rank, place := range n.rivals {
+		s := v.seen[n.table[place].id]
+		if s.instance != instance {
+			continue
+		}
+		for i := s.from; i < s.to; i++ {
+			val := &v.values[i]
+			if val.kind == kindDead {
+				continue
+			}
+			c := &v.claims[val.slot]
+			if c.instance == instance && c.rank != int32(rank) {
+				val.kind = kindDead
+				continue
+			}
+			*c = claim{instance, int32(rank)}
 		}
 	}
 }
@@ -172,42 +207,42 @@ func (v *view) kill(from, to int32) {
 }
 
 // value collects what stands at pos for node n, and what lies beneath.
-func (v *view) value(p *paths, n *pathNode, pos int, mask uint32, depth int) int {
+func (v *view) value(p *paths, n *pathNode, pos, depth int) int {
 	if depth > maxNesting {
 		return v.fail(errDepth)
 	}
 	switch v.data[pos] {
 	case '{':
-		at := v.add(n.slot, kindObject, mask, pos)
+		at := v.add(n.slot, kindObject, pos)
 		end := 0
 		if n.table != nil {
-			end = v.object(p, n, pos+1, mask, depth)
+			end = v.object(p, n, pos+1, depth)
 		} else {
 			end = v.skipContainer(pos)
 		}
 		v.close(at, end)
 		return end
 	case '[':
-		at := v.add(n.slot, kindArray, mask, pos)
-		end := v.array(p, n, pos+1, mask, depth)
+		at := v.add(n.slot, kindArray, pos)
+		end := v.array(p, n, pos+1, depth)
 		v.close(at, end)
 		return end
 	default:
 		if n.slot < 0 {
 			return v.skipValue(pos)
 		}
-		return v.scalar(n.slot, pos, mask)
+		return v.scalar(n.slot, pos)
 	}
 }
 
-func (v *view) array(p *paths, n *pathNode, pos int, mask uint32, depth int) int {
+func (v *view) array(p *paths, n *pathNode, pos, depth int) int {
 	data := v.data
 	pos = skipSpace(data, pos)
 	if pos < len(data) && data[pos] == ']' {
 		return pos + 1
 	}
 	for pos < len(data) {
-		if pos = skipSpace(data, v.value(p, n, pos, mask, depth+1)); pos >= len(data) {
+		if pos = skipSpace(data, v.value(p, n, pos, depth+1)); pos >= len(data) {
 			break
 		}
 		switch data[pos] {
@@ -223,13 +258,13 @@ func (v *view) array(p *paths, n *pathNode, pos int, mask uint32, depth int) int
 }
 
 // scalar collects a string, number, true, false or null.
-func (v *view) scalar(s int32, pos int, mask uint32) int {
+func (v *view) scalar(s int32, pos int) int {
 	if v.data[pos] == '"' {
 		end, escaped := stringEnd(v.data, pos+1)
 		if end < 0 {
 			return v.fail(errSyntax)
 		}
-		at := v.add(s, kindString, mask, pos+1)
+		at := v.add(s, kindString, pos+1)
 		val := &v.values[at]
 		val.end = int32(end)
 		if !escaped {
@@ -250,7 +285,7 @@ func (v *view) scalar(s int32, pos int, mask uint32) int {
 	if end == pos {
 		return v.fail(errSyntax)
 	}
-	at := v.add(s, kind, mask, pos)
+	at := v.add(s, kind, pos)
 	val := &v.values[at]
 	val.end = int32(end)
 	val.text, val.hasText = v.data[pos:end], true
@@ -258,12 +293,12 @@ func (v *view) scalar(s int32, pos int, mask uint32) int {
 }
 
 // add appends a value to a slot; −1 collects nothing.
-func (v *view) add(s int32, kind valueKind, mask uint32, pos int) int32 {
+func (v *view) add(s int32, kind valueKind, pos int) int32 {
 	if s < 0 {
 		return -1
 	}
 	at := int32(len(v.values))
-	v.values = append(v.values, value{kind: kind, mask: mask, start: int32(pos), next: -1})
+	v.values = append(v.values, value{kind: kind, slot: s, start: int32(pos), next: -1})
 	sl := &v.slots[s]
 	if sl.epoch != v.epoch {
 		*sl = slot{epoch: v.epoch, first: at, last: at}
@@ -292,23 +327,14 @@ func (v *view) first(s int) int32 {
 	return sl.first
 }
 
-// settle drops dead values and those of less preferred splits of the name.
+// settle drops dead values.
 func (v *view) settle(sl *slot) {
-	best := ^uint32(0)
+	link := &sl.first
 	for i := sl.first; i >= 0; i = v.values[i].next {
 		if val := &v.values[i]; val.kind != kindDead {
-			best = min(best, val.mask)
-		}
-	}
-	link := &sl.first
-	for i := sl.first; i >= 0; {
-		val := &v.values[i]
-		next := val.next
-		if val.kind != kindDead && val.mask == best {
 			*link = i
 			link = &val.next
 		}
-		i = next
 	}
 	*link = -1
 	sl.ready = true
@@ -422,7 +448,7 @@ func (v *view) scalarsOf(pos, depth int) int {
 	}
 	data := v.data
 	if c := data[pos]; c != '{' && c != '[' {
-		return v.scalar(keywordSlot, pos, 0)
+		return v.scalar(keywordSlot, pos)
 	}
 	closing := data[pos] + 2 // the closing bracket of either kind in ASCII
 	object := data[pos] == '{'

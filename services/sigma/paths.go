@@ -1,12 +1,15 @@
 package sigma
 
 import (
+	"cmp"
 	"encoding/binary"
 	"math/bits"
+	"slices"
 	"strings"
 )
 
-// maxDots bounds the dots of a field's name: each is a bit of a split mask.
+// maxDots bounds the dots of a field's name: ways to split it grow by their
+// square.
 const maxDots = 30
 
 // paths are the fields that a scan collects, as a graph of prefixes. A field
@@ -20,9 +23,12 @@ type paths struct {
 // pathNode stands for a consumed prefix.
 type pathNode struct {
 	slot  int32  // of the field that ends here, or −1
-	split uint32 // the bit of the dot behind the prefix
 	mask  uint32 // of table, whose length is a power of two; 0 with no table
 	table []pathEdge
+	// rivals are the places in table of all edges, longest key first, where some
+	// key begins another ("a" and "a.b"), so that one object may give a field
+	// twice; else nil.
+	rivals []int32
 }
 
 // pathEdge leads from a prefix by one literal key.
@@ -77,7 +83,6 @@ func newPaths(fields map[string]int) *paths {
 		number[prefix] = n
 		node := pathNode{slot: -1}
 		if prefix != root {
-			node.split = 1 << (31 - strings.Count(prefix, "."))
 			if slot, ok := ends[prefix]; ok {
 				node.slot = int32(slot)
 			}
@@ -95,12 +100,37 @@ func newPaths(fields map[string]int) *paths {
 				table[at] = pathEdge{key: l.key, used: true, id: int32(p.edges), child: add(l.to)}
 				p.edges++
 			}
-			p.nodes[n].table, p.nodes[n].mask = table, mask
+			p.nodes[n].table, p.nodes[n].mask, p.nodes[n].rivals = table, mask, rivals(table)
 		}
 		return n
 	}
 	add(root)
 	return p
+}
+
+// rivals orders a table's edges by length of key if some keys begin others.
+func rivals(table []pathEdge) []int32 {
+	keys := map[string]bool{}
+	var order []int32
+	for i, e := range table {
+		if e.used {
+			keys[e.key] = true
+			order = append(order, int32(i))
+		}
+	}
+	found := false
+	for key := range keys {
+		for i := range len(key) {
+			found = found || (key[i] == '.' && keys[key[:i]])
+		}
+	}
+	if !found {
+		return nil
+	}
+	slices.SortFunc(order, func(a, b int32) int {
+		return cmp.Or(len(table[b].key)-len(table[a].key), strings.Compare(table[a].key, table[b].key))
+	})
+	return order
 }
 
 // find is the edge of a key, or nil.
