@@ -1,0 +1,180 @@
+# All that continuous integration does is a target here and runs on a laptop with
+# Go, make and a shell. `make help` lists the targets.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+# The modules of the workspace, in the order of their dependence.
+MODULES := proto services tools services/e2e
+
+# Tools are pinned in tools/pins, a module of its own outside the workspace, and
+# compiled into .bin by the first target that needs them.
+BIN := $(CURDIR)/.bin
+
+# The race detector needs a C compiler; make setup says so where there is none.
+RACE = $$(command -v gcc >/dev/null 2>&1 && echo -race)
+
+# What `make generate` writes; nothing else may differ after it.
+GENERATED := ':(glob)proto/**/*.pb.go' docs/reference
+
+# Settings of single targets, for the command line.
+FUZZTIME ?= 30s
+BENCH ?= .
+COUNT ?= 1
+BASE ?= main
+VULNDB ?=
+TEST_TIMEOUT ?= 20m
+
+##@ Run
+
+.PHONY: build
+build: ## compile all programs into ./bin
+	@mkdir -p bin
+	GOWORK=off go -C services build -trimpath -o $(CURDIR)/bin/ ./cmd/...
+
+.PHONY: up
+up: build ## build and serve everything in one process on the embedded default
+	./bin/stormbell up $(ARGS)
+
+##@ Test
+
+.PHONY: setup
+setup: ## install what the tests need, or say what is missing
+	@tools/setup/setup.sh
+	@if command -v java >/dev/null 2>&1 && command -v mvn >/dev/null 2>&1; then \
+		go run ./tools/cmd/kafka -fetch || [ "$$STORMBELL_REQUIRE_REAL" != 1 ]; fi
+
+# Services are tested as they ship, without the workspace and with the race
+# detector, and once more as they are developed. The workspace may pick other
+# versions of libraries, which is what the second run is for; it leaves out the
+# long tests and the race detector, which have had their turn.
+.PHONY: test
+test: setup test-alone test-work ## set up and run every test, on both runners
+
+.PHONY: test-alone
+test-alone: ## test the services as they ship, without the workspace
+	GOWORK=off go -C services test $(RACE) -timeout $(TEST_TIMEOUT) ./...
+
+.PHONY: test-work
+test-work: ## test all modules in the workspace
+	go test $(RACE) -timeout $(TEST_TIMEOUT) ./proto/... ./tools/...
+	go test -short -timeout $(TEST_TIMEOUT) ./services/...
+	go test $(RACE) -timeout $(TEST_TIMEOUT) ./services/e2e/...
+
+.PHONY: test-cluster
+test-cluster: setup ## run the end-to-end scenarios on real Kafka and Redis only
+	STORMBELL_REQUIRE_REAL=1 STORMBELL_RUNNERS=cluster go test $(RACE) -count=1 -timeout $(TEST_TIMEOUT) ./services/e2e/...
+
+.PHONY: test-short
+test-short: ## run the tests that take milliseconds
+	go test -short $(MODULES:%=./%/...)
+
+.PHONY: fuzz-short
+fuzz-short: ## fuzz every decoder for FUZZTIME (30s) each
+	@for module in $(MODULES); do \
+		grep -rlE --include='*_test.go' '^func Fuzz' $$module | while read -r file; do \
+			[ $$module = services ] && case $$file in services/e2e/*) continue ;; esac; \
+			for name in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*)\(.*/\1/p' $$file); do \
+				echo "fuzz $$(dirname $$file) $$name"; \
+				go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) ./$$(dirname $$file) || exit 1; \
+			done; \
+		done || exit 1; \
+	done
+
+.PHONY: bench
+bench: ## run benchmarks: BENCH is a pattern, COUNT a number of runs
+	go -C services test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) ./...
+
+.PHONY: bench-compare
+bench-compare: $(BIN)/benchstat ## compare two files of benchmark results, OLD and NEW
+	$(BIN)/benchstat $(OLD) $(NEW)
+
+##@ Check
+
+.PHONY: lint
+lint: lint-proto lint-go ## lint contracts and code
+
+# golangci-lint knows no workspace: it runs in each module that has packages.
+.PHONY: lint-go
+lint-go: $(BIN)/golangci-lint
+	@failed=; for module in $(MODULES); do \
+		[ -n "$$(go -C $$module list ./... 2>/dev/null)" ] || continue; \
+		echo "lint $$module"; \
+		(cd $$module && $(BIN)/golangci-lint run ./...) || failed=1; \
+	done; [ -z "$$failed" ]
+
+.PHONY: lint-proto
+lint-proto: $(BIN)/buf
+	$(BIN)/buf lint
+
+.PHONY: proto-breaking
+proto-breaking: $(BIN)/buf ## compare the contracts with those on BASE (main)
+	$(BIN)/buf breaking --against '.git#branch=$(BASE)'
+
+.PHONY: verify
+verify: verify-generate verify-tidy lint vuln ## check what is generated, go.mod, lint and vulnerabilities
+
+.PHONY: verify-generate
+verify-generate: generate ## fail if generated files are not what their sources make
+	git diff --exit-code -- $(GENERATED)
+	@new=$$(git ls-files --others --exclude-standard -- $(GENERATED)); \
+		[ -z "$$new" ] || { echo "generated but not committed: $$new" >&2; exit 1; }
+
+.PHONY: verify-tidy
+verify-tidy: ## fail if a go.mod or go.sum is not tidy
+	@failed=; for module in $(MODULES); do \
+		echo "tidy $$module"; \
+		GOWORK=off go -C $$module mod tidy -diff || failed=1; \
+	done; [ -z "$$failed" ]
+
+# Not part of .ci/run: it needs the vulnerability database. VULNDB names a copy,
+# for instance file:///srv/vulndb.
+.PHONY: vuln
+vuln: $(BIN)/govulncheck ## look for known vulnerabilities in what ships
+	@GOWORK=off $(BIN)/govulncheck -C services $(if $(VULNDB),-db $(VULNDB)) ./... || { code=$$?; \
+		echo "vuln: failed. Findings stand above (exit 3); if the database could not be reached, name a copy with VULNDB=file:///DIR" >&2; exit $$code; }
+
+##@ Change
+
+.PHONY: generate
+generate: $(BIN)/buf $(BIN)/protoc-gen-go ## write Go from contracts, and references from code
+	$(BIN)/buf generate
+	go -C services generate ./...
+
+.PHONY: fmt
+fmt: $(BIN)/golangci-lint $(BIN)/buf ## format code and contracts
+	$(BIN)/buf format --write
+	@for module in $(MODULES); do (cd $$module && $(BIN)/golangci-lint fmt ./...) || exit 1; done
+
+.PHONY: fix
+fix: $(BIN)/golangci-lint ## let the linters repair what they can
+	@for module in $(MODULES); do \
+		[ -n "$$(go -C $$module list ./... 2>/dev/null)" ] || continue; \
+		(cd $$module && $(BIN)/golangci-lint run --fix ./...); \
+	done
+
+.PHONY: clean
+clean: ## remove what was built here, pinned tools included
+	rm -rf bin .bin
+
+##@ Help
+
+.PHONY: help
+help: ## show this list
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# A pinned tool is built again when its version may have changed.
+define pin
+$(BIN)/$(notdir $(1)): tools/pins/go.mod
+	@echo "compile $(notdir $(1))"
+	@GOBIN=$(BIN) GOWORK=off go -C tools/pins install $(1)
+	@touch $$@
+endef
+$(eval $(call pin,github.com/bufbuild/buf/cmd/buf))
+$(eval $(call pin,google.golang.org/protobuf/cmd/protoc-gen-go))
+$(eval $(call pin,golang.org/x/vuln/cmd/govulncheck))
+$(eval $(call pin,golang.org/x/perf/cmd/benchstat))
+$(eval $(call pin,mvdan.cc/gofumpt))
+$(eval $(call pin,github.com/golangci/golangci-lint/v2/cmd/golangci-lint))
