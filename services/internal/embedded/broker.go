@@ -221,9 +221,9 @@ func lockDir(dir string) (*flock.Flock, error) {
 		}
 		return nil, fmt.Errorf("log directory %s is in use by %s: stop it, or use another --data", dir, holder)
 	}
-	if err := os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("write lock of %s: %w", dir, err), lock.Close())
-	}
+	// The number serves only the message above; a full disk must not keep us
+	// from starting.
+	_ = os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600)
 	return lock, nil
 }
 

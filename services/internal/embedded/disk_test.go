@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -207,6 +208,8 @@ func TestConcurrentProducesShareSyncs(t *testing.T) {
 	createTopic(t, client(t, b), events, 1)
 	// A round that is held up gathers all that arrive meanwhile.
 	gate := make(chan struct{})
+	release := sync.OnceFunc(func() { close(gate) })
+	defer release()
 	real := b.sync.fsync
 	b.sync.fsync = func(f *os.File) error {
 		<-gate
@@ -226,7 +229,7 @@ func TestConcurrentProducesShareSyncs(t *testing.T) {
 		defer b.sync.mu.Unlock()
 		return b.sync.inflight[partition{events, 0}] == writers
 	}, 5*time.Second, time.Millisecond)
-	close(gate)
+	release()
 	for range writers {
 		require.NoError(t, <-done)
 	}
@@ -291,7 +294,16 @@ func TestDiskFull(t *testing.T) {
 	require.Len(t, acked, before+20)
 	require.NoError(t, b.Close())
 
+	// A start must work on a full disk, or nothing could ever be trimmed.
+	require.Error(t, os.WriteFile(ballast, make([]byte, 8<<20), 0o600))
 	b = mustOpen(t, cfg, clock.Now)
+	c = client(t, b)
+	require.Error(t, write())
+	full, _ = b.Full()
+	require.True(t, full)
+	require.NoError(t, os.Remove(ballast))
+	require.NoError(t, b.Enforce(t.Context()))
+	require.NoError(t, write())
 	got := readAll(t, client(t, b), events, 0, 0)
 	for offset, value := range acked {
 		require.Less(t, offset, int64(len(got)))

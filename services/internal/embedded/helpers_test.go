@@ -141,12 +141,27 @@ func offsets(t testing.TB, c *kafka.Client, topic string, part int) (first, next
 // setOffset commits an offset for a group without members.
 func setOffset(t testing.TB, c *kafka.Client, group, topic string, part int, offset int64) {
 	t.Helper()
-	resp, err := c.OffsetCommit(t.Context(), &kafka.OffsetCommitRequest{
+	require.NoError(t, commitOffset(t.Context(), c, group, topic, part, offset))
+}
+
+func commitOffset(ctx context.Context, c *kafka.Client, group, topic string, part int, offset int64) error {
+	resp, err := c.OffsetCommit(ctx, &kafka.OffsetCommitRequest{
 		GroupID: group, GenerationID: -1,
 		Topics: map[string][]kafka.OffsetCommit{topic: {{Partition: part, Offset: offset}}},
 	})
-	require.NoError(t, err)
-	require.NoError(t, resp.Topics[topic][0].Error)
+	if err != nil {
+		return err
+	}
+	return resp.Topics[topic][0].Error
+}
+
+// commitEnd commits, for a group without members, all that it can see.
+func commitEnd(ctx context.Context, c *kafka.Client, group, topic string, part int) error {
+	resp, err := c.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{topic: {kafka.LastOffsetOf(part)}}})
+	if err != nil {
+		return err
+	}
+	return commitOffset(ctx, c, group, topic, part, resp.Topics[topic][0].LastOffset)
 }
 
 func groupOffset(t testing.TB, c *kafka.Client, group, topic string, part int) int64 {

@@ -44,6 +44,9 @@ func batchSpan(raw []byte, table *crc32.Table) (first, next int64, size int, ok 
 	return first, first + int64(delta) + 1, size, true
 }
 
+// summaryName is the engine's summary of a partition.
+const summaryName = "snapshot.json"
+
 // castagnoli returns the polynomial of the CRC in record batches.
 func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
 
@@ -256,8 +259,14 @@ func (v *verifier) prepare() error {
 				return err
 			}
 		}
-		if err := v.summarise(partitionDir(v.root, s.part), kept, s.next); err != nil {
-			return fmt.Errorf("summarise log of %s: %w", s.part, err)
+		// Without a summary the engine reads more, so a full disk is no
+		// reason not to start: that may be what makes room.
+		dir := partitionDir(v.root, s.part)
+		if err := v.summarise(dir, kept, s.next); err != nil {
+			v.log.Warn("cannot write a summary, loading takes more memory", "partition", s.part.String(), "error", err)
+			if err := os.Remove(filepath.Join(dir, summaryName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return fmt.Errorf("remove the outdated summary of %s: %w", s.part, err)
+			}
 		}
 	}
 	return nil
@@ -288,7 +297,7 @@ func (v *verifier) summarise(dir string, segments []segment, next int64) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "snapshot.json"), raw, 0o600)
+	return os.WriteFile(filepath.Join(dir, summaryName), raw, 0o600)
 }
 
 // progress logs once a second when the check takes longer than that.
