@@ -117,8 +117,8 @@ func (in *intake) unzstd(buf *bodyBuffer, plain *plainReader) error {
 			in.zstds.Put(z)
 		}
 	}
-	if errors.Is(err, zstd.ErrDecoderSizeExceeded) {
-		return errBodyTooLarge
+	if errors.Is(err, zstd.ErrDecoderSizeExceeded) || errors.Is(err, zstd.ErrWindowSizeExceeded) {
+		return errBodyTooLarge // a window that we refuse is asked for by larger bodies only
 	}
 	return plain.blame(err)
 }
