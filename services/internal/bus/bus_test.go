@@ -13,6 +13,9 @@ import (
 
 	"github.com/segmentio/kafka-go"
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.opentelemetry.io/otel/metric/noop"
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
@@ -23,7 +26,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/segmentio/kafka-go.(*connPool).discover"))
+	goleak.VerifyTestMain(m)
 }
 
 // config is for the broker that STORMBELL_TEST_KAFKA names, else for an
@@ -99,14 +102,56 @@ func TestProduceAndFetch(t *testing.T) {
 	require.Empty(t, recs)
 }
 
-func TestOffsetOutsideTheLogIsAnError(t *testing.T) {
+func TestOffsetOutsideTheLogIsAnErrorAndNeverMoved(t *testing.T) {
+	c, cfg := start(t, 1)
+	for range 10 {
+		_, err := c.Produce(t.Context(), bus.TopicEvents, 0, messages(1))
+		require.NoError(t, err)
+	}
+	trim(t, cfg, bus.TopicEvents, 4)
+	first, end, err := c.Offsets(t.Context(), bus.TopicEvents, 0)
+	require.NoError(t, err)
+	require.Equal(t, []int64{4, 10}, []int64{first, end})
+	for name, offset := range map[string]int64{"below the start": 3, "at nought": 0, "beyond the end": 11, "last": -1, "first": -2} {
+		var out *bus.OutOfRangeError
+		_, _, err := c.Fetch(t.Context(), bus.TopicEvents, 0, offset)
+		require.ErrorAs(t, err, &out, name)
+		require.Equal(t, bus.OutOfRangeError{Topic: bus.TopicEvents, Offset: offset, First: 4, End: 10}, *out, name)
+		err = c.Follow(t.Context(), bus.TopicEvents, 0, offset, func([]bus.Record) error { return nil })
+		require.ErrorAs(t, err, &out, name)
+		err = c.Read(t.Context(), bus.TopicEvents, 0, offset, 12, func([]bus.Record) error { return nil })
+		require.ErrorAs(t, err, &out, name)
+	}
+	require.Len(t, values(t, c, bus.TopicEvents, 0), 6)
+}
+
+func TestReadDoesNotWaitForATailThatIsLost(t *testing.T) {
 	c, _ := start(t, 1)
 	_, err := c.Produce(t.Context(), bus.TopicEvents, 0, messages(3))
 	require.NoError(t, err)
+	n := 0
+	err = c.Read(t.Context(), bus.TopicEvents, 0, 0, 5, func(r []bus.Record) error { n += len(r); return nil })
 	var out *bus.OutOfRangeError
-	_, _, err = c.Fetch(t.Context(), bus.TopicEvents, 0, 7)
 	require.ErrorAs(t, err, &out)
-	require.EqualValues(t, 3, out.End)
+	require.Equal(t, bus.OutOfRangeError{Topic: bus.TopicEvents, Offset: 4, First: 0, End: 3}, *out)
+	require.Equal(t, 3, n)
+}
+
+// trim deletes what stands below an offset of partition 0.
+func trim(t *testing.T, cfg bus.Config, topic string, before int64) {
+	t.Helper()
+	k, err := kgo.NewClient(kgo.SeedBrokers(cfg.Brokers...))
+	require.NoError(t, err)
+	defer k.Close()
+	req := kmsg.NewPtrDeleteRecordsRequest()
+	at := kmsg.NewDeleteRecordsRequestTopic()
+	at.Topic = cfg.TopicPrefix + topic
+	at.Partitions = []kmsg.DeleteRecordsRequestTopicPartition{{Partition: 0, Offset: before}}
+	req.Topics = append(req.Topics, at)
+	req.TimeoutMillis = 5000
+	res, err := req.RequestWith(t.Context(), k)
+	require.NoError(t, err)
+	require.NoError(t, kerr.ErrorForCode(res.Topics[0].Partitions[0].ErrorCode))
 }
 
 func TestOffsetAtTime(t *testing.T) {
@@ -205,160 +250,6 @@ func TestTopicsAreHeldToTheirCount(t *testing.T) {
 	require.Contains(t, strings.Join(differs, "\n"), "retention.ms=604800000, wanted is 360000000")
 }
 
-func TestProducerGroupsAndBuildsLate(t *testing.T) {
-	c, _ := start(t, 1)
-	p := bus.NewProducer(c, bus.TopicEvents, bus.DefaultProducerConfig())
-	var wg sync.WaitGroup
-	errs := make(chan error, 200)
-	for i := range 200 {
-		wg.Go(func() {
-			errs <- p.Submit(t.Context(), 0, 10, func(dst []bus.Message) []bus.Message {
-				return append(dst, bus.Message{Value: fmt.Append(nil, i)})
-			})
-		})
-	}
-	wg.Wait()
-	p.Close()
-	for range 200 {
-		require.NoError(t, <-errs)
-	}
-	seen := map[string]bool{}
-	require.NoError(t, c.Read(t.Context(), bus.TopicEvents, 0, 0, 200, func(r []bus.Record) error {
-		for _, x := range r {
-			seen[string(x.Value)] = true
-		}
-		return nil
-	}))
-	require.Len(t, seen, 200)
-	require.Zero(t, p.Queued())
-	require.ErrorIs(t, p.Submit(t.Context(), 0, 1, nil), bus.ErrClosed)
-}
-
-func TestProducerRefusesBeyondItsBound(t *testing.T) {
-	c, _ := start(t, 1)
-	cfg := bus.DefaultProducerConfig()
-	cfg.MaxQueuedBytes = 100
-	p := bus.NewProducer(c, bus.TopicEvents, cfg)
-	defer p.Close()
-	building, release := make(chan struct{}), make(chan struct{})
-	first := make(chan error, 1)
-	go func() {
-		first <- p.Submit(t.Context(), 0, 90, func(dst []bus.Message) []bus.Message {
-			close(building)
-			<-release
-			return append(dst, bus.Message{Value: []byte("a")})
-		})
-	}()
-	<-building
-	require.ErrorIs(t, p.Submit(t.Context(), 0, 20, nil), bus.ErrQueueFull)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	err := p.Submit(ctx, 0, 5, func(dst []bus.Message) []bus.Message { return append(dst, bus.Message{Value: []byte("b")}) })
-	require.ErrorIs(t, err, bus.ErrOutcomeUnknown)
-	close(release)
-	require.NoError(t, <-first)
-}
-
-func TestGroupKeepsMetadataAndRestartsHandlers(t *testing.T) {
-	c, _ := start(t, 2)
-	for p := range 2 {
-		_, err := c.Produce(t.Context(), bus.TopicEvents, p, messages(4))
-		require.NoError(t, err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var mu sync.Mutex
-	failed, seen := false, map[int]int{}
-	again := make(chan *bus.Claim, 8)
-	err := c.Consume(ctx, bus.GroupConfig{ID: "g", Topics: []string{bus.TopicEvents}}, func(ctx context.Context, cl *bus.Claim) error {
-		offset, err := cl.Start(ctx)
-		if err != nil {
-			return err
-		}
-		for {
-			recs, _, err := cl.Fetch(ctx, offset)
-			if err != nil {
-				return err
-			}
-			for _, r := range recs {
-				offset = r.Offset + 1
-				mu.Lock()
-				seen[cl.Partition]++
-				fail := cl.Partition == 0 && !failed && r.Offset == 1
-				failed = failed || fail
-				total := seen[0] + seen[1]
-				mu.Unlock()
-				if err := cl.Commit(ctx, offset, fmt.Sprintf("w=%d", offset)); err != nil {
-					return err
-				}
-				if fail {
-					return errors.New("boom")
-				}
-				if total == 8 {
-					again <- cl
-					cancel()
-				}
-			}
-		}
-	})
-	require.NoError(t, err)
-	require.Equal(t, map[int]int{0: 4, 1: 4}, seen, "the failed handler went on where it had committed")
-	cl := <-again
-	require.Error(t, cl.Commit(context.Background(), 1, ""), "backwards")
-
-	ctx, cancel = context.WithCancel(t.Context())
-	defer cancel()
-	claims := make(chan bus.Claim, 2)
-	require.NoError(t, c.Consume(ctx, bus.GroupConfig{ID: "g", Topics: []string{bus.TopicEvents}}, func(ctx context.Context, cl *bus.Claim) error {
-		claims <- bus.Claim{Partition: cl.Partition, Committed: cl.Committed, Metadata: cl.Metadata}
-		if len(claims) == 2 {
-			cancel()
-		}
-		<-ctx.Done()
-		return nil
-	}))
-	for range 2 {
-		cl := <-claims
-		require.EqualValues(t, 4, cl.Committed)
-		require.Equal(t, "w=4", cl.Metadata)
-	}
-}
-
-func TestALateCommitOfAFormerOwnerIsRefused(t *testing.T) {
-	c, cfg := start(t, 1)
-	_, err := c.Produce(t.Context(), bus.TopicEvents, 0, messages(1))
-	require.NoError(t, err)
-	group := bus.GroupConfig{ID: "g", Topics: []string{bus.TopicEvents}}
-	first := make(chan *bus.Claim, 1)
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		_ = c.Consume(ctx, group, func(ctx context.Context, cl *bus.Claim) error {
-			first <- cl
-			<-ctx.Done()
-			return nil
-		})
-	})
-	old := <-first
-	require.NoError(t, old.Commit(t.Context(), 0, "first"))
-	cancel()
-	wg.Wait()
-	ctx, cancel = context.WithCancel(t.Context())
-	second := make(chan *bus.Claim, 1)
-	wg.Go(func() {
-		_ = open(t, cfg).Consume(ctx, group, func(ctx context.Context, cl *bus.Claim) error {
-			second <- cl
-			<-ctx.Done()
-			return nil
-		})
-	})
-	owner := <-second
-	require.ErrorIs(t, old.Commit(t.Context(), 1, "zombie"), bus.ErrNotOwner)
-	require.NoError(t, owner.Commit(t.Context(), 1, "owner"))
-	cancel()
-	wg.Wait()
-}
-
 func TestDeadLetterIsWhole(t *testing.T) {
 	c, _ := start(t, 1)
 	rec := &bus.Record{Topic: bus.TopicEvents, Partition: 0, Offset: 42, Key: []byte("k"), Value: []byte{0xff, 0}, Headers: []bus.Header{{Key: "tenant", Value: []byte("acme")}}}
@@ -372,25 +263,6 @@ func TestDeadLetterIsWhole(t *testing.T) {
 	require.Equal(t, "acme", d.GetTenant())
 	require.EqualValues(t, 3, d.GetAttempts())
 	require.Len(t, d.GetReason(), 2000)
-}
-
-func TestValidate(t *testing.T) {
-	for name, tc := range map[string]struct {
-		change func(*bus.Config)
-		want   string
-	}{
-		"no broker":        {func(c *bus.Config) { c.Brokers = nil }, "kafka.brokers"},
-		"slow produce":     {func(c *bus.Config) { c.ProduceTimeout = time.Minute }, "produce_timeout"},
-		"codec":            {func(c *bus.Config) { c.Compression = "rar" }, "compression"},
-		"half certificate": {func(c *bus.Config) { c.TLS.CertFile = "x" }, "go together"},
-		"sasl in clear":    {func(c *bus.Config) { c.SASL.Mechanism = "plain" }, "without TLS"},
-		"sasl unknown":     {func(c *bus.Config) { c.TLS.Enabled, c.SASL.Mechanism = true, "gssapi" }, "none of"},
-	} {
-		cfg := bus.DefaultConfig()
-		require.NoError(t, cfg.Validate())
-		tc.change(&cfg)
-		require.ErrorContains(t, cfg.Validate(), tc.want, name)
-	}
 }
 
 func BenchmarkProduce(b *testing.B) {
@@ -410,4 +282,24 @@ func BenchmarkProduce(b *testing.B) {
 			b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "records/s")
 		})
 	}
+}
+
+func BenchmarkFetch(b *testing.B) {
+	c, _ := start(b, 1)
+	const n = 5000
+	msgs := make([]bus.Message, 500)
+	for i := range msgs {
+		msgs[i].Value = fmt.Appendf(make([]byte, 0, 1300), "%01300d", i)
+	}
+	for range n / len(msgs) {
+		_, err := c.Produce(b.Context(), bus.TopicEvents, 0, msgs)
+		require.NoError(b, err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := c.Read(b.Context(), bus.TopicEvents, 0, 0, n, func([]bus.Record) error { return nil }); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "records/s")
 }

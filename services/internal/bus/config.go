@@ -12,6 +12,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -92,10 +93,23 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("kafka.produce_timeout: %s must be above 0 and at most %s, half the watermark's slack", c.ProduceTimeout, slack/2)
 	case c.SessionTimeout < time.Second || c.RebalanceTimeout < time.Second:
 		return errors.New("kafka.session_timeout and kafka.rebalance_timeout: at least 1s")
+	case c.SessionTimeout > time.Minute || c.RebalanceTimeout > time.Minute:
+		return errors.New("kafka.session_timeout and kafka.rebalance_timeout: at most 1m, for so long the partitions of a dead member stand still")
+	case !c.TLS.Enabled && c.TLS != TLSConfig{}:
+		return errors.New("kafka.tls: files or a server name are set, but kafka.tls.enabled is not: nothing would be encrypted")
 	case (c.TLS.CertFile == "") != (c.TLS.KeyFile == ""):
 		return errors.New("kafka.tls: cert_file and key_file go together")
 	case c.SASL.Mechanism != "" && !c.TLS.Enabled && !c.SASL.AllowPlaintext:
 		return errors.New("kafka.sasl: refused without TLS: set kafka.tls.enabled, or kafka.sasl.allow_plaintext to send the password in the clear")
+	case c.SASL.Mechanism != "" && c.SASL.Username == "":
+		return errors.New("kafka.sasl.username: needed with a mechanism")
+	case c.SASL.Password != "" && c.SASL.PasswordFile != "":
+		return errors.New("kafka.sasl: set password_file or the environment variable, not both")
+	}
+	for _, b := range c.Brokers {
+		if _, port, err := net.SplitHostPort(b); err != nil || port == "" {
+			return fmt.Errorf("kafka.brokers: %q is not host:port", b)
+		}
 	}
 	if _, err := compression(c.Compression); err != nil {
 		return err
@@ -142,6 +156,9 @@ func (c *Config) saslMechanism() (sasl.Mechanism, error) {
 			return nil, fmt.Errorf("kafka.sasl.password_file: %w", err)
 		}
 		password = strings.TrimRight(string(b), "\r\n")
+	}
+	if c.SASL.Mechanism != "" && password == "" {
+		return nil, errors.New("kafka.sasl: no password: set kafka.sasl.password_file, or the environment variable that ends in SASL_PASSWORD")
 	}
 	return mechanism(c.SASL, password)
 }

@@ -26,17 +26,36 @@ func (e *OutOfRangeError) Error() string {
 }
 
 const (
-	maxWait  = 250 * time.Millisecond
-	maxFetch = 4 << 20
+	maxWait = 250 * time.Millisecond
+	// maxFetch is in bytes as stored: compressed.
+	maxFetch = 1 << 20
 )
 
-// Fetch reads records from an offset on, about 4 MiB at most, and waits up to
-// 250 ms where there is none: then it returns none and no error. end is the
-// offset behind the last record of the partition.
+// Fetch reads records from an offset on, about 1 MiB of compressed batches at
+// most, and waits up to 250 ms where there is none: then it returns none and no
+// error. end is the offset behind the last record of the partition. An offset
+// that the log does not hold is an *OutOfRangeError. In a compacted topic the
+// first record may come later than asked for.
 func (c *Client) Fetch(ctx context.Context, topic string, partition int, offset int64) (records []Record, end int64, err error) {
+	f, err := c.fetch(ctx, topic, partition, offset)
+	return f.records, f.end, err
+}
+
+type fetched struct {
+	records  []Record
+	end      int64
+	throttle time.Duration // for so long the broker tells us to wait
+}
+
+func (c *Client) fetch(ctx context.Context, topic string, partition int, offset int64) (fetched, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, 0, err
+		return fetched{}, err
 	}
+	if offset < 0 { // the library gives some of them a meaning
+		return fetched{}, c.outOfRange(ctx, topic, partition, offset)
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
 	res, err := c.kafka.Fetch(ctx, &kafka.FetchRequest{
 		Topic: c.full(topic), Partition: partition, Offset: offset,
 		MinBytes: 1, MaxBytes: maxFetch, MaxWait: maxWait,
@@ -44,24 +63,31 @@ func (c *Client) Fetch(ctx context.Context, topic string, partition int, offset 
 	if err == nil {
 		err = res.Error
 	}
-	if errors.Is(err, kafka.OffsetOutOfRange) {
-		first, end, oerr := c.Offsets(ctx, topic, partition)
-		if oerr != nil {
-			return nil, 0, oerr
-		}
-		return nil, 0, &OutOfRangeError{Topic: topic, Partition: partition, Offset: offset, First: first, End: end}
+	if errors.Is(err, kafka.OffsetOutOfRange) || (err == nil && res.LogStartOffset > offset) {
+		return fetched{}, c.outOfRange(ctx, topic, partition, offset)
+	}
+	var records []Record
+	if err == nil {
+		records, err = readAll(res.Records, topic, partition, offset)
 	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("fetch %s/%d at %d: %w", topic, partition, offset, err)
+		return fetched{}, fmt.Errorf("fetch %s/%d at %d: %w", topic, partition, offset, c.cause(ctx, err))
 	}
-	if res.LogStartOffset > offset {
-		return nil, 0, &OutOfRangeError{Topic: topic, Partition: partition, Offset: offset, First: res.LogStartOffset, End: res.HighWatermark}
-	}
-	records, err = readAll(res.Records, topic, partition, offset)
+	return fetched{records, res.HighWatermark, res.Throttle}, nil
+}
+
+// outOfRange is the OutOfRangeError, or why the range can't be told. A broker
+// that says so while the log holds the offset has yet to catch up as its leader:
+// that passes.
+func (c *Client) outOfRange(ctx context.Context, topic string, partition int, offset int64) error {
+	first, end, err := c.Offsets(ctx, topic, partition)
 	if err != nil {
-		return nil, 0, fmt.Errorf("fetch %s/%d at %d: %w", topic, partition, offset, err)
+		return err
 	}
-	return records, res.HighWatermark, nil
+	if first <= offset && offset <= end {
+		return fmt.Errorf("fetch %s/%d at %d: %w", topic, partition, offset, kafka.OffsetNotAvailable)
+	}
+	return &OutOfRangeError{Topic: topic, Partition: partition, Offset: offset, First: first, End: end}
 }
 
 func readAll(r kafka.RecordReader, topic string, partition int, offset int64) ([]Record, error) {
@@ -78,24 +104,42 @@ func readAll(r kafka.RecordReader, topic string, partition int, offset int64) ([
 			}
 			return nil, err
 		}
-		rec := Record{Topic: topic, Partition: partition, Offset: k.Offset, Time: k.Time}
-		key, kerr := protocol.ReadAll(k.Key)
-		value, verr := protocol.ReadAll(k.Value)
-		if err := errors.Join(kerr, verr); err != nil {
-			return nil, err
-		}
-		// A batch may begin before the offset that was asked for.
-		if k.Offset < offset {
+		if k.Offset < offset { // a batch may begin before the offset that was asked for
+			release(k.Key, k.Value)
 			continue
 		}
-		rec.Key, rec.Value = key, value
-		if len(k.Headers) > 0 {
-			rec.Headers = make([]Header, len(k.Headers))
-			for i, h := range k.Headers {
-				rec.Headers[i] = Header{Key: h.Key, Value: h.Value}
-			}
+		rec, err := convert(k)
+		if err != nil {
+			return nil, err
 		}
+		rec.Topic, rec.Partition = topic, partition
 		out = append(out, rec)
+	}
+}
+
+// convert copies a record out of the response's buffers and gives those back.
+func convert(k *kafka.Record) (Record, error) {
+	defer release(k.Key, k.Value)
+	key, kerr := protocol.ReadAll(k.Key)
+	value, verr := protocol.ReadAll(k.Value)
+	if err := errors.Join(kerr, verr); err != nil {
+		return Record{}, err
+	}
+	rec := Record{Offset: k.Offset, Time: k.Time, Key: key, Value: value}
+	if len(k.Headers) > 0 {
+		rec.Headers = make([]Header, len(k.Headers))
+		for i, h := range k.Headers {
+			rec.Headers[i] = Header{Key: h.Key, Value: h.Value}
+		}
+	}
+	return rec, nil
+}
+
+func release(parts ...protocol.Bytes) {
+	for _, p := range parts {
+		if p != nil {
+			_ = p.Close() // of memory: can't fail
+		}
 	}
 }
 
@@ -127,86 +171,124 @@ func (c *Client) OffsetAtTime(ctx context.Context, topic string, partition int, 
 	return end, nil
 }
 
-func (c *Client) listOffsets(ctx context.Context, topic string, reqs ...kafka.OffsetRequest) (kafka.PartitionOffsets, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.ProduceTimeout)
+func (c *Client) listOffsets(ctx context.Context, topic string, reqs ...kafka.OffsetRequest) (offsets kafka.PartitionOffsets, err error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	for attempt := 0; ; attempt++ {
-		res, err := c.kafka.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{c.full(topic): reqs}})
-		if err == nil {
-			for _, p := range res.Topics[c.full(topic)] {
-				if p.Error != nil {
-					err = p.Error
-					break
-				}
-				return p, nil
-			}
-			if err == nil {
-				err = kafka.UnknownTopicOrPartition
-			}
-		}
-		if !temporary(err) || !pause(ctx, attempt) {
-			return kafka.PartitionOffsets{}, fmt.Errorf("offsets of %s/%d: %w", topic, reqs[0].Partition, err)
-		}
+	err = c.retry(ctx, "list offsets of "+topic, func() (err error) {
+		offsets, err = c.listOffsetsOnce(ctx, topic, reqs)
+		return err
+	})
+	if err != nil {
+		return kafka.PartitionOffsets{}, fmt.Errorf("offsets of %s/%d: %w", topic, reqs[0].Partition, err)
 	}
+	return offsets, nil
 }
+
+func (c *Client) listOffsetsOnce(ctx context.Context, topic string, reqs []kafka.OffsetRequest) (kafka.PartitionOffsets, error) {
+	res, err := c.kafka.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{c.full(topic): reqs}})
+	if err != nil {
+		return kafka.PartitionOffsets{}, err
+	}
+	for _, p := range res.Topics[c.full(topic)] {
+		return p, p.Error
+	}
+	return kafka.PartitionOffsets{}, kafka.UnknownTopicOrPartition
+}
+
+const (
+	// emptyLooks is how often a broker must say that there is nothing where its
+	// end says there is something before that counts as compacted away: an end
+	// may be younger than the records of its answer.
+	emptyLooks = 3
+	// patience is how many long polls Read waits for an end that the log should
+	// have reached already: about 10 s, enough for a new leader to catch up.
+	patience = 40
+)
 
 // Read hands the records of a partition from an offset up to another to fn, in
 // batches, and returns when it has seen all below to. Faults that may pass are
-// waited out.
+// waited out. to must be no greater than an end that the broker has told: a log
+// that does not reach it within about 10 s has lost its tail, an
+// *OutOfRangeError.
 func (c *Client) Read(ctx context.Context, topic string, partition int, from, to int64, fn func([]Record) error) error {
-	for attempt := 0; from < to; {
-		records, end, err := c.Fetch(ctx, topic, partition, from)
+	attempt, empty := 0, 0
+	for from < to {
+		f, err := c.fetch(ctx, topic, partition, from)
 		if err != nil {
-			if temporary(err) && pause(ctx, attempt) {
-				attempt++
-				continue
+			if ctx.Err() != nil || !temporary(err) {
+				return err
 			}
-			return err
-		}
-		attempt = 0
-		for i := range records {
-			if records[i].Offset >= to {
-				records = records[:i]
-				from = to
-				break
-			}
-		}
-		if len(records) == 0 {
-			if from < to && end >= to {
-				return nil // what stood there is compacted away
-			}
+			c.complain(ctx, attempt, "kafka request failed, trying again", "read "+topic, err)
+			pause(ctx, attempt)
+			attempt++
 			continue
 		}
-		if err := fn(records); err != nil {
-			return err
+		attempt = 0
+		records := below(f.records, to)
+		switch {
+		case len(records) > 0:
+			if err := fn(records); err != nil {
+				return err
+			}
+			from, empty = records[len(records)-1].Offset+1, 0
+		case len(f.records) > 0:
+			return nil // the next record stands behind to
+		case f.throttle > 0:
+			wait(ctx, min(f.throttle, time.Second))
+		default:
+			empty++
 		}
-		from = max(from, records[len(records)-1].Offset+1)
+		if f.end >= to && empty >= emptyLooks {
+			return nil
+		}
+		if empty >= patience {
+			return c.tailLost(ctx, topic, partition, to)
+		}
 	}
 	return nil
 }
 
+func below(records []Record, to int64) []Record {
+	n := len(records)
+	for n > 0 && records[n-1].Offset >= to {
+		n--
+	}
+	return records[:n]
+}
+
+func (c *Client) tailLost(ctx context.Context, topic string, partition int, to int64) error {
+	first, end, err := c.Offsets(ctx, topic, partition)
+	if err != nil {
+		return err
+	}
+	return &OutOfRangeError{Topic: topic, Partition: partition, Offset: to - 1, First: first, End: end}
+}
+
 // Follow hands every record of a partition from an offset on to fn, in batches,
-// until ctx ends or fn returns an error. Faults that may pass are waited out.
+// until ctx ends, fn returns an error or the log does not hold the offset; it
+// returns that error, never nil. Faults that may pass are waited out.
 func (c *Client) Follow(ctx context.Context, topic string, partition int, from int64, fn func([]Record) error) error {
 	for attempt := 0; ; {
-		records, _, err := c.Fetch(ctx, topic, partition, from)
+		f, err := c.fetch(ctx, topic, partition, from)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil && !temporary(err):
 			return err
 		case err != nil:
+			c.complain(ctx, attempt, "kafka request failed, trying again", "follow "+topic, err)
 			pause(ctx, attempt)
 			attempt++
 			continue
 		}
 		attempt = 0
-		if len(records) == 0 {
+		if len(f.records) == 0 {
+			wait(ctx, min(f.throttle, time.Second))
 			continue
 		}
-		if err := fn(records); err != nil {
+		if err := fn(f.records); err != nil {
 			return err
 		}
-		from = records[len(records)-1].Offset + 1
+		from = f.records[len(f.records)-1].Offset + 1
 	}
 }

@@ -47,6 +47,8 @@ func (c *TopicsConfig) Validate() error {
 		return fmt.Errorf("topics.retention: %s is less than the 76h that retries of webhooks need", c.Retention)
 	case c.ReplicationFactor == 0 || c.ReplicationFactor < -1:
 		return fmt.Errorf("topics.replication_factor: %d must be positive, or -1 for the broker's default", c.ReplicationFactor)
+	case c.MinInSyncReplicas < 0 || c.ReplicationFactor > 0 && c.MinInSyncReplicas > c.ReplicationFactor:
+		return fmt.Errorf("topics.min_in_sync_replicas: %d must be from 0, the broker's default, to topics.replication_factor: else nothing can be written", c.MinInSyncReplicas)
 	}
 	return nil
 }
@@ -64,79 +66,140 @@ func (c *TopicsConfig) Specs() []TopicSpec {
 	}
 }
 
-// EnsureTopics creates the topics that are missing and checks those that are
-// there. A count of partitions that differs is an error. What else differs is
-// returned as sentences for the operator's eyes.
+// EnsureTopics creates the topics that are missing, waits until all can be
+// written, and checks them. A count of partitions that differs is an error. What
+// else differs is returned as sentences for the operator's eyes; nothing that
+// exists is changed. It waits until ctx ends for brokers that do not answer.
 func (c *Client) EnsureTopics(ctx context.Context, cfg TopicsConfig) (differs []string, err error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	brokers, err := c.createMissing(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	err = c.retry(ctx, "describe topics", func() (err error) {
+		differs, err = c.checkTopics(ctx, cfg)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return append(differs, c.checkBroker(ctx, cfg, brokers)...), nil
+}
+
+// startupGrace is how long a cluster may say that it has too few brokers for
+// the replicas asked for: they may still be starting.
+const startupGrace = 30 * time.Second
+
+// createMissing returns once all topics are there as they have to be, whoever
+// created them, and knows the brokers then.
+func (c *Client) createMissing(ctx context.Context, cfg TopicsConfig) ([]kafka.Broker, error) {
+	began := time.Now()
 	for attempt := 0; ; attempt++ {
-		differs, err = c.ensureTopics(ctx, cfg)
-		if err == nil || !temporary(err) || !pause(ctx, attempt) {
-			return differs, err
+		missing, brokers, err := c.missing(ctx, cfg)
+		if err == nil && len(missing) == 0 {
+			return brokers, nil
+		}
+		if err == nil {
+			err = c.createTopics(ctx, missing, cfg)
+		}
+		switch {
+		case err == nil: // look again: another process may have been faster, with other settings
+		case errors.Is(err, kafka.InvalidReplicationFactor) && time.Since(began) < startupGrace, temporary(err):
+			c.complain(ctx, attempt, "topics are not ready, trying again", "create topics", err)
+		default:
+			return nil, err
+		}
+		if !pause(ctx, attempt) {
+			return nil, fmt.Errorf("topics are not ready: %w", errors.Join(ctx.Err(), err))
 		}
 	}
 }
 
-func (c *Client) ensureTopics(ctx context.Context, cfg TopicsConfig) ([]string, error) {
+// missing returns the topics that are not there yet. It is an error if one has
+// another count of partitions, or one without a leader, which passes.
+func (c *Client) missing(ctx context.Context, cfg TopicsConfig) ([]TopicSpec, []kafka.Broker, error) {
 	meta, err := c.kafka.Metadata(ctx, &kafka.MetadataRequest{})
 	if err != nil {
-		return nil, fmt.Errorf("list topics: %w", err)
+		return nil, nil, fmt.Errorf("list topics: %w", err)
 	}
-	found := map[string]int{}
+	found := map[string]kafka.Topic{}
 	for _, t := range meta.Topics {
-		if t.Error == nil {
-			found[t.Name] = len(t.Partitions)
-		}
+		found[t.Name] = t
 	}
-	var create []kafka.TopicConfig
-	var present []TopicSpec
+	var missing []TopicSpec
 	for _, s := range cfg.Specs() {
-		n, ok := found[c.full(s.Name)]
-		if !ok {
-			create = append(create, c.topicConfig(s, cfg))
+		t, ok := found[c.full(s.Name)]
+		if !ok || errors.Is(t.Error, kafka.UnknownTopicOrPartition) {
+			missing = append(missing, s)
 			continue
 		}
-		if n != s.Partitions {
-			return nil, fmt.Errorf("topic %s has %d partitions, configured are %d: the count is fixed once the topic is there; set topics.partitions to %d, or move to new topics under another kafka.topic_prefix", c.full(s.Name), n, s.Partitions, n)
+		if t.Error != nil {
+			return nil, nil, fmt.Errorf("topic %s: %w", c.full(s.Name), t.Error)
 		}
-		present = append(present, s)
+		if n := len(t.Partitions); n != s.Partitions {
+			return nil, nil, fmt.Errorf("topic %s has %d partitions, configured are %d: the count is fixed once the topic is there; set topics.partitions to %d, or move to new topics under another kafka.topic_prefix", c.full(s.Name), n, s.Partitions, n)
+		}
+		for _, p := range t.Partitions {
+			if errors.Is(p.Error, kafka.LeaderNotAvailable) {
+				return nil, nil, fmt.Errorf("topic %s, partition %d: %w", c.full(s.Name), p.ID, p.Error)
+			}
+		}
 	}
-	if err := c.createTopics(ctx, create); err != nil {
-		return nil, err
-	}
-	differs, err := c.checkTopics(ctx, present)
-	if err != nil {
-		return nil, err
-	}
-	return append(differs, c.checkBroker(ctx, cfg, meta.Brokers)...), nil
+	return missing, meta.Brokers, nil
 }
 
 func (c *Client) topicConfig(s TopicSpec, cfg TopicsConfig) kafka.TopicConfig {
 	t := kafka.TopicConfig{Topic: c.full(s.Name), NumPartitions: s.Partitions, ReplicationFactor: cfg.ReplicationFactor}
-	for k, v := range s.want() {
-		t.ConfigEntries = append(t.ConfigEntries, kafka.ConfigEntry{ConfigName: k, ConfigValue: v})
-	}
-	if cfg.MinInSyncReplicas > 0 {
-		t.ConfigEntries = append(t.ConfigEntries, kafka.ConfigEntry{ConfigName: "min.insync.replicas", ConfigValue: strconv.Itoa(cfg.MinInSyncReplicas)})
+	for _, w := range s.wanted(cfg) {
+		if w.set {
+			t.ConfigEntries = append(t.ConfigEntries, kafka.ConfigEntry{ConfigName: w.key, ConfigValue: w.value})
+		}
 	}
 	return t
 }
 
-func (s *TopicSpec) want() map[string]string {
+// setting is how a topic should be configured. Those that are not set on
+// creation are the broker's to decide, and only looked at.
+type setting struct {
+	key, value string
+	set        bool
+	why        string
+}
+
+func (s *TopicSpec) wanted(cfg TopicsConfig) []setting {
+	list := []setting{
+		// Write times by one clock: those of many senders differ, and replay
+		// starts by write time.
+		{"message.timestamp.type", "LogAppendTime", true, "replay looks records up by the time of their write"},
+		{"unclean.leader.election.enable", "false", false, "acknowledged records can be lost"},
+	}
+	if cfg.MinInSyncReplicas > 0 {
+		list = append(list, setting{"min.insync.replicas", strconv.Itoa(cfg.MinInSyncReplicas), true, "acknowledged records have fewer copies, or need more brokers"})
+	}
 	if s.Compacted {
-		return map[string]string{"cleanup.policy": "compact"}
+		return append(list, setting{"cleanup.policy", "compact", true, "records that are still needed may be deleted"})
 	}
 	ms := int64(-1)
 	if s.Retention > 0 {
 		ms = s.Retention.Milliseconds()
 	}
-	return map[string]string{"cleanup.policy": "delete", "retention.ms": strconv.FormatInt(ms, 10)}
+	return append(list,
+		setting{"cleanup.policy", "delete", true, "records without a key can't be compacted, and others must not be"},
+		setting{"retention.ms", strconv.FormatInt(ms, 10), true, "records are kept for another time"},
+		setting{"retention.bytes", "-1", false, "records are deleted before their time"},
+	)
 }
 
-func (c *Client) createTopics(ctx context.Context, topics []kafka.TopicConfig) error {
-	if len(topics) == 0 {
-		return nil
+func (c *Client) createTopics(ctx context.Context, specs []TopicSpec, cfg TopicsConfig) error {
+	req := &kafka.CreateTopicsRequest{}
+	for _, s := range specs {
+		req.Topics = append(req.Topics, c.topicConfig(s, cfg))
 	}
-	res, err := c.kafka.CreateTopics(ctx, &kafka.CreateTopicsRequest{Topics: topics})
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	res, err := c.kafka.CreateTopics(ctx, req)
 	if err != nil {
 		return fmt.Errorf("create topics: %w", err)
 	}
@@ -148,31 +211,39 @@ func (c *Client) createTopics(ctx context.Context, topics []kafka.TopicConfig) e
 	return nil
 }
 
-func (c *Client) checkTopics(ctx context.Context, specs []TopicSpec) ([]string, error) {
-	if len(specs) == 0 {
-		return nil, nil
-	}
+func (c *Client) checkTopics(ctx context.Context, cfg TopicsConfig) ([]string, error) {
 	req := &kafka.DescribeConfigsRequest{}
+	specs := cfg.Specs()
 	for _, s := range specs {
+		var keys []string
+		for _, w := range s.wanted(cfg) {
+			keys = append(keys, w.key)
+		}
 		req.Resources = append(req.Resources, kafka.DescribeConfigRequestResource{
-			ResourceType: kafka.ResourceTypeTopic, ResourceName: c.full(s.Name), ConfigNames: []string{"cleanup.policy", "retention.ms"},
+			ResourceType: kafka.ResourceTypeTopic, ResourceName: c.full(s.Name), ConfigNames: keys,
 		})
 	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
 	res, err := c.kafka.DescribeConfigs(ctx, req)
 	if err != nil {
 		return nil, fmt.Errorf("describe topics: %w", err)
 	}
+	found := map[string]map[string]string{}
+	for _, r := range res.Resources {
+		if r.Error != nil {
+			return nil, fmt.Errorf("describe topic %s: %w", r.ResourceName, r.Error)
+		}
+		found[r.ResourceName] = map[string]string{}
+		for _, e := range r.ConfigEntries {
+			found[r.ResourceName][e.ConfigName] = e.ConfigValue
+		}
+	}
 	var differs []string
 	for _, s := range specs {
-		want := s.want()
-		for _, r := range res.Resources {
-			if r.ResourceName != c.full(s.Name) {
-				continue
-			}
-			for _, e := range r.ConfigEntries {
-				if w, ok := want[e.ConfigName]; ok && w != e.ConfigValue {
-					differs = append(differs, fmt.Sprintf("topic %s has %s=%s, wanted is %s: change it with kafka-configs, or the configuration here", c.full(s.Name), e.ConfigName, e.ConfigValue, w))
-				}
+		for _, w := range s.wanted(cfg) {
+			if is, ok := found[c.full(s.Name)][w.key]; ok && is != w.value {
+				differs = append(differs, fmt.Sprintf("topic %s has %s=%s, wanted is %s: %s; change it with kafka-configs, or the configuration here", c.full(s.Name), w.key, is, w.value, w.why))
 			}
 		}
 	}
@@ -186,6 +257,8 @@ func (c *Client) checkBroker(ctx context.Context, cfg TopicsConfig, brokers []ka
 	if len(brokers) == 0 {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
 	res, err := c.kafka.DescribeConfigs(ctx, &kafka.DescribeConfigsRequest{Resources: []kafka.DescribeConfigRequestResource{{
 		ResourceType: kafka.ResourceTypeBroker, ResourceName: strconv.Itoa(brokers[0].ID), ConfigNames: []string{key},
 	}}})

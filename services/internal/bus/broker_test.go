@@ -1,0 +1,321 @@
+package bus_test
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"net"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/stormbell/stormbell/services/internal/bus"
+)
+
+// fake starts an engine without the embedded broker's guards, on a port that
+// outlives it, for faults that must be made in the broker.
+func fake(t *testing.T, dir string, port int, options ...kfake.Opt) *kfake.Cluster {
+	t.Helper()
+	options = append([]kfake.Opt{kfake.NumBrokers(1), kfake.Ports(port), kfake.DataDir(dir)}, options...)
+	k, err := kfake.NewCluster(options...)
+	require.NoError(t, err)
+	t.Cleanup(k.Close)
+	return k
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	var lc net.ListenConfig
+	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, l.Close()) }()
+	return l.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // as asked for
+}
+
+func at(port int) bus.Config {
+	cfg := bus.DefaultConfig()
+	cfg.Brokers = []string{net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
+	return cfg
+}
+
+// TestConnectionsThatABrokerLeftBehind: the first request on such a connection
+// fails, which nobody outside may notice.
+func TestConnectionsThatABrokerLeftBehind(t *testing.T) {
+	dir, port := t.TempDir(), freePort(t)
+	k := fake(t, dir, port)
+	c := open(t, at(port))
+	_, err := c.EnsureTopics(t.Context(), topics(1))
+	require.NoError(t, err)
+	_, err = c.Produce(t.Context(), bus.TopicEvents, 0, messages(1))
+	require.NoError(t, err)
+
+	k.Close()
+	fake(t, dir, port)
+	_, err = c.Produce(t.Context(), bus.TopicEvents, 0, messages(1))
+	require.NoError(t, err)
+	require.Equal(t, []string{"0", "0"}, values(t, c, bus.TopicEvents, 0))
+}
+
+func TestABrokerThatComesLateIsWaitedFor(t *testing.T) {
+	dir, port := t.TempDir(), freePort(t)
+	k := fake(t, dir, port)
+	_, err := open(t, at(port)).EnsureTopics(t.Context(), topics(1))
+	require.NoError(t, err)
+	k.Close()
+
+	c := open(t, at(port))
+	require.ErrorContains(t, c.Healthy(t.Context()), "kafka does not answer")
+	result := make(chan error, 1)
+	go func() {
+		_, err := c.Produce(context.Background(), bus.TopicEvents, 0, messages(1))
+		result <- err
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	_, err = c.Produce(ctx, bus.TopicEvents, 0, messages(1))
+	require.ErrorContains(t, err, "connection refused", "the cause, not that the topic is unknown")
+	fake(t, dir, port)
+	require.NoError(t, <-result)
+	require.NoError(t, c.Healthy(t.Context()))
+}
+
+func TestFollowOutlivesItsBroker(t *testing.T) {
+	dir, port := t.TempDir(), freePort(t)
+	k := fake(t, dir, port)
+	c := open(t, at(port))
+	_, err := c.EnsureTopics(t.Context(), topics(1))
+	require.NoError(t, err)
+	_, err = c.Produce(t.Context(), bus.TopicEvents, 0, messages(1))
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	offsets := make(chan int64, 8)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_ = c.Follow(ctx, bus.TopicEvents, 0, 0, func(r []bus.Record) error {
+			for _, x := range r {
+				offsets <- x.Offset
+			}
+			return nil
+		})
+	})
+	require.EqualValues(t, 0, <-offsets)
+	k.Close()
+	fake(t, dir, port)
+	_, err = c.Produce(t.Context(), bus.TopicEvents, 0, messages(1))
+	require.NoError(t, err)
+	require.EqualValues(t, 1, <-offsets)
+	cancel()
+	wg.Wait()
+}
+
+// TestAnErrorIsNoProofOfAbsence: the broker writes, and its answer is lost.
+func TestAnErrorIsNoProofOfAbsence(t *testing.T) {
+	port := freePort(t)
+	k := fake(t, t.TempDir(), port)
+	c := open(t, at(port))
+	_, err := c.EnsureTopics(t.Context(), topics(1))
+	require.NoError(t, err)
+	answers := make(chan struct{})
+	k.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		k.SleepControl(func() { <-answers })
+		return nil, nil, false // then as usual
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	_, err = c.Produce(ctx, bus.TopicEvents, 0, messages(1))
+	require.Error(t, err)
+	close(answers)
+	require.Eventually(t, func() bool {
+		_, end, err := c.Offsets(t.Context(), bus.TopicEvents, 0)
+		return err == nil && end == 1
+	}, 10*time.Second, 5*time.Millisecond)
+}
+
+func TestPassingFaultsAreRetried(t *testing.T) {
+	port := freePort(t)
+	k := fake(t, t.TempDir(), port)
+	c := open(t, at(port))
+	_, err := c.EnsureTopics(t.Context(), topics(1))
+	require.NoError(t, err)
+	for _, code := range []*kerr.Error{kerr.NotLeaderForPartition, kerr.NotEnoughReplicas, kerr.RequestTimedOut} {
+		k.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+			res := req.ResponseKind().(*kmsg.ProduceResponse) //nolint:forcetypeassert // as asked for
+			topic := kmsg.NewProduceResponseTopic()
+			topic.Topic = req.(*kmsg.ProduceRequest).Topics[0].Topic //nolint:forcetypeassert // as asked for
+			partition := kmsg.NewProduceResponseTopicPartition()
+			partition.ErrorCode = code.Code
+			topic.Partitions = append(topic.Partitions, partition)
+			res.Topics = append(res.Topics, topic)
+			return res, nil, true
+		})
+		_, err := c.Produce(t.Context(), bus.TopicEvents, 0, messages(1))
+		require.NoError(t, err, code.Message)
+	}
+	require.Len(t, values(t, c, bus.TopicEvents, 0), 3)
+}
+
+// TestAThrottledFetchSkipsNothing: an empty answer from a broker that limits us
+// is not the end of the log.
+func TestAThrottledFetchSkipsNothing(t *testing.T) {
+	port := freePort(t)
+	k := fake(t, t.TempDir(), port)
+	c := open(t, at(port))
+	_, err := c.EnsureTopics(t.Context(), topics(1))
+	require.NoError(t, err)
+	_, err = c.Produce(t.Context(), bus.TopicEvents, 0, messages(3))
+	require.NoError(t, err)
+	left := 5
+	k.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		if left--; left > 0 {
+			k.KeepControl()
+		}
+		asked := req.(*kmsg.FetchRequest)               //nolint:forcetypeassert // as asked for
+		res := req.ResponseKind().(*kmsg.FetchResponse) //nolint:forcetypeassert // as asked for
+		res.ThrottleMillis = 1
+		topic := kmsg.NewFetchResponseTopic()
+		topic.Topic = asked.Topics[0].Topic
+		partition := kmsg.NewFetchResponseTopicPartition()
+		partition.HighWatermark, partition.LogStartOffset = 3, 0
+		topic.Partitions = append(topic.Partitions, partition)
+		res.Topics = append(res.Topics, topic)
+		return res, nil, true
+	})
+	require.Equal(t, []string{"0", "1", "2"}, values(t, c, bus.TopicEvents, 0))
+	require.Zero(t, left)
+}
+
+func TestTooLargeIsSaidAtOnce(t *testing.T) {
+	port := freePort(t)
+	fake(t, t.TempDir(), port)
+	c := open(t, at(port))
+	_, err := c.EnsureTopics(t.Context(), topics(1))
+	require.NoError(t, err)
+	for name, size := range map[string]int{"for the broker": 2 << 20, "for any broker": 9 << 20} {
+		large := make([]byte, size)
+		_, _ = rand.Read(large) // does not compress
+		_, err = c.Produce(t.Context(), bus.TopicEvents, 0, []bus.Message{{Value: large}})
+		require.ErrorIs(t, err, bus.ErrTooLarge, name)
+	}
+	large := make([]byte, 2<<20)
+	_, _ = rand.Read(large)
+	rec := &bus.Record{Topic: bus.TopicEvents, Offset: 7, Value: large}
+	require.NoError(t, c.DeadLetter(t.Context(), rec, "detect", "boom", 3), "its size does not keep it from being passed over")
+}
+
+func TestSASL(t *testing.T) {
+	for _, mechanism := range []string{"plain", "scram-sha-256", "scram-sha-512"} {
+		t.Run(mechanism, func(t *testing.T) {
+			port := freePort(t)
+			name := map[string]string{"plain": "PLAIN", "scram-sha-256": "SCRAM-SHA-256", "scram-sha-512": "SCRAM-SHA-512"}[mechanism]
+			fake(t, t.TempDir(), port, kfake.EnableSASL(), kfake.Superuser(name, "user", "right"))
+			secret := filepath.Join(t.TempDir(), "password")
+			require.NoError(t, os.WriteFile(secret, []byte("right\n"), 0o600))
+			cfg := at(port)
+			cfg.SASL = bus.SASLConfig{Mechanism: mechanism, Username: "user", PasswordFile: secret, AllowPlaintext: true}
+			c := open(t, cfg)
+			_, err := c.EnsureTopics(t.Context(), topics(1))
+			require.NoError(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			require.NoError(t, c.Consume(ctx, bus.GroupConfig{ID: "g", Topics: []string{bus.TopicEvents}}, func(ctx context.Context, cl *bus.Claim) error {
+				defer cancel()
+				return cl.Commit(ctx, 0, "")
+			}))
+
+			cfg.SASL.Password, cfg.SASL.PasswordFile = "wrong-canary", ""
+			_, err = open(t, cfg).Produce(t.Context(), bus.TopicEvents, 0, messages(1))
+			require.ErrorIs(t, err, kafka.SASLAuthenticationFailed, "at once, and the cause")
+			require.NotContains(t, err.Error(), "canary")
+		})
+	}
+}
+
+func TestTLS(t *testing.T) {
+	// The test server lends its certificate, which is valid for 127.0.0.1 and
+	// example.com.
+	server := httptest.NewUnstartedServer(nil)
+	server.StartTLS()
+	defer server.Close()
+	own := &tls.Config{Certificates: server.TLS.Certificates, MinVersion: tls.VersionTLS12, ClientAuth: tls.RequireAnyClientCert}
+	dir := t.TempDir()
+	ca, cert, key := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	write(t, ca, "CERTIFICATE", server.Certificate().Raw)
+	write(t, cert, "CERTIFICATE", server.Certificate().Raw)
+	writeKey(t, key, server.TLS.Certificates[0].PrivateKey)
+	port := freePort(t)
+	fake(t, t.TempDir(), port, kfake.TLS(own))
+
+	good := at(port)
+	good.TLS = bus.TLSConfig{Enabled: true, CAFile: ca, CertFile: cert, KeyFile: key}
+	tests := []struct {
+		name, want string
+		change     func(*bus.TLSConfig)
+	}{
+		{"good", "", func(*bus.TLSConfig) {}},
+		{"named", "", func(c *bus.TLSConfig) { c.ServerName = "example.com" }},
+		{"unknown authority", "certificate", func(c *bus.TLSConfig) { c.CAFile = "" }},
+		{"other name", "not other.example", func(c *bus.TLSConfig) { c.ServerName = "other.example" }},
+		{"no client certificate", "", func(c *bus.TLSConfig) { c.CertFile, c.KeyFile = "", "" }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg := good
+			tt.change(&cfg.TLS)
+			c := open(t, cfg)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			err := c.Healthy(ctx)
+			if tt.name == "good" || tt.name == "named" {
+				require.NoError(t, err)
+				_, err = c.EnsureTopics(t.Context(), topics(1))
+				require.NoError(t, err)
+				ctx, cancel := context.WithCancel(t.Context())
+				require.NoError(t, c.Consume(ctx, bus.GroupConfig{ID: "g", Topics: []string{bus.TopicEvents}}, func(context.Context, *bus.Claim) error {
+					cancel()
+					return nil
+				}))
+				return
+			}
+			require.ErrorContains(t, err, tt.want)
+		})
+	}
+}
+
+func write(t *testing.T, path, kind string, der []byte) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
+}
+
+func writeKey(t *testing.T, path string, key any) {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	write(t, path, "PRIVATE KEY", der)
+}
+
+func TestCloseIsQuick(t *testing.T) {
+	c, cfg := start(t, 1)
+	d := open(t, cfg)
+	ctx, cancel := context.WithCancel(t.Context())
+	following := make(chan error, 1)
+	go func() {
+		following <- d.Follow(ctx, bus.TopicEvents, 0, 0, func([]bus.Record) error { return nil })
+	}()
+	_, err := c.Produce(t.Context(), bus.TopicEvents, 0, messages(1))
+	require.NoError(t, err)
+	cancel()
+	require.ErrorIs(t, <-following, context.Canceled)
+	d.Close() // goleak waits for what is left, and not for long
+	d.Close()
+}

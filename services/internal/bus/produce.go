@@ -1,0 +1,196 @@
+package bus
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	"golang.org/x/sync/errgroup"
+)
+
+// ErrTooLarge says that the broker takes no record of that size: trying again
+// is useless.
+var ErrTooLarge = errors.New("records are larger than the broker takes (max.message.bytes of the topic)")
+
+// Produce writes messages to one partition in one request and returns the
+// offset of the first once all in-sync replicas have them. Faults that may pass
+// are tried again until ctx or the produce time-out ends: a message may then
+// stand in the log twice. After an error the messages may still be written, now
+// or later, and what they point to may still be read; every record carries an
+// id by which readers recognise it.
+func (c *Client) Produce(ctx context.Context, topic string, partition int, msgs []Message) (base int64, err error) {
+	if len(msgs) == 0 {
+		return 0, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.ProduceTimeout)
+	defer cancel()
+	size := 0
+	for i := range msgs {
+		size += msgs[i].size()
+	}
+	if size > maxUncompressed {
+		return 0, fmt.Errorf("produce %d bytes to %s/%d: %w", size, topic, partition, ErrTooLarge)
+	}
+	// A request that has been given up may still be encoded: it must not see
+	// what the caller does with the slice next.
+	msgs = slices.Clone(msgs)
+	start, attempts := time.Now(), int64(0)
+	err = c.retry(ctx, "produce to "+topic, func() (err error) {
+		attempts++
+		base, err = c.produceOnce(ctx, topic, partition, msgs)
+		return err
+	})
+	attrs := metric.WithAttributeSet(attribute.NewSet(attribute.String("topic", topic)))
+	if attempts > 1 {
+		c.metrics.retries.Add(ctx, attempts-1, attrs)
+	}
+	if err != nil {
+		c.metrics.failures.Add(ctx, 1, attrs)
+		if errors.Is(err, kafka.MessageSizeTooLarge) || errors.Is(err, kafka.RecordListTooLarge) {
+			err = fmt.Errorf("%w: %w", ErrTooLarge, err)
+		}
+		return 0, fmt.Errorf("produce %d records to %s/%d: %w", len(msgs), topic, partition, err)
+	}
+	c.metrics.produce.Record(ctx, time.Since(start).Seconds(), attrs)
+	c.metrics.batch.Record(ctx, int64(len(msgs)), attrs)
+	c.metrics.records.Add(ctx, int64(len(msgs)), attrs)
+	return base, nil
+}
+
+func (c *Client) produceOnce(ctx context.Context, topic string, partition int, msgs []Message) (int64, error) {
+	res, err := c.kafka.Produce(ctx, &kafka.ProduceRequest{
+		Topic: c.full(topic), Partition: partition, RequiredAcks: kafka.RequireAll,
+		Records: &reader{msgs: msgs, now: time.Now()}, Compression: c.codec,
+	})
+	if err != nil {
+		return 0, err
+	}
+	if res.Error != nil {
+		return 0, res.Error
+	}
+	for _, e := range res.RecordErrors {
+		return 0, e
+	}
+	return res.BaseOffset, nil
+}
+
+// reader converts messages while the request is encoded. All get the same time,
+// that of the attempt: a batch has one write time.
+type reader struct {
+	msgs       []Message
+	now        time.Time
+	next       int
+	record     kafka.Record
+	key, value memory
+	shared     []Header // those that headers were converted from
+	converted  []kafka.Header
+}
+
+// ReadRecord implements kafka.RecordReader. The record is good until the next
+// call.
+func (r *reader) ReadRecord() (*kafka.Record, error) {
+	if r.next == len(r.msgs) {
+		return nil, io.EOF
+	}
+	m := &r.msgs[r.next]
+	r.next++
+	r.record = kafka.Record{Time: r.now, Key: r.key.of(m.Key), Value: r.value.of(m.Value)}
+	if len(m.Headers) > 0 {
+		// Messages of one request share their headers: convert them once.
+		if len(r.shared) != len(m.Headers) || &r.shared[0] != &m.Headers[0] {
+			r.shared, r.converted = m.Headers, make([]kafka.Header, len(m.Headers))
+			for i, h := range m.Headers {
+				r.converted[i] = kafka.Header{Key: h.Key, Value: h.Value}
+			}
+		}
+		r.record.Headers = r.converted
+	}
+	return &r.record, nil
+}
+
+// memory is a protocol.Bytes that can be used again for the next record.
+type memory struct{ bytes.Reader }
+
+func (m *memory) of(b []byte) protocol.Bytes {
+	if b == nil {
+		return nil // not the same as empty
+	}
+	m.Reset(b)
+	return m
+}
+
+// Close implements protocol.Bytes.
+func (*memory) Close() error { return nil }
+
+// ProduceKeyed writes messages to the partitions of their keys, one request a
+// partition (more where they exceed 900 kB), and returns nil once all are
+// acknowledged. Messages with the same key keep their order. After an error
+// some may be written.
+func (c *Client) ProduceKeyed(ctx context.Context, topic string, msgs []Message) error {
+	n, err := c.Partitions(ctx, topic)
+	if err != nil {
+		return err
+	}
+	byPartition := map[int][]Message{}
+	for _, m := range msgs {
+		p := Partition(m.Key, n)
+		byPartition[p] = append(byPartition[p], m)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for p, list := range byPartition {
+		g.Go(func() error { return c.produceAll(ctx, topic, p, list) })
+	}
+	return g.Wait()
+}
+
+// produceAll writes messages in order, in as many requests as it takes.
+func (c *Client) produceAll(ctx context.Context, topic string, partition int, msgs []Message) error {
+	for len(msgs) > 0 {
+		n := chunk(msgs)
+		if _, err := c.Produce(ctx, topic, partition, msgs[:n]); err != nil {
+			return err
+		}
+		msgs = msgs[n:]
+	}
+	return nil
+}
+
+// maxRequest is the most that one produce carries, in bytes before compression:
+// the default limit of brokers is 1 MiB.
+const maxRequest = 900_000
+
+// maxUncompressed is far beyond what any broker takes: a connection that it
+// closes over the size would look like a fault that may pass.
+const maxUncompressed = 8 << 20
+
+func chunk(msgs []Message) int {
+	size := 0
+	for i := range msgs {
+		if size += msgs[i].size(); size > maxRequest && i > 0 {
+			return i
+		}
+	}
+	return len(msgs)
+}
+
+func (m *Message) size() int {
+	n := len(m.Key) + len(m.Value) + 24
+	for _, h := range m.Headers {
+		n += len(h.Key) + len(h.Value) + 4
+	}
+	return n
+}
+
+// Partition is the partition of a key among n, as Java's default partitioner
+// has it (murmur2).
+func Partition(key []byte, n int) int {
+	return int(murmur2(key)&0x7fffffff) % n
+}
