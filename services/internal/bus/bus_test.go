@@ -103,7 +103,15 @@ func TestProduceAndFetch(t *testing.T) {
 }
 
 func TestOffsetOutsideTheLogIsAnErrorAndNeverMoved(t *testing.T) {
-	c, cfg := start(t, 1)
+	cfg := config(t)
+	if os.Getenv("STORMBELL_TEST_KAFKA") == "" { // the embedded broker lets no one else delete
+		port := freePort(t)
+		fake(t, t.TempDir(), port)
+		cfg = at(port)
+	}
+	c := open(t, cfg)
+	_, err := c.EnsureTopics(t.Context(), topics(1))
+	require.NoError(t, err)
 	for range 10 {
 		_, err := c.Produce(t.Context(), bus.TopicEvents, 0, messages(1))
 		require.NoError(t, err)

@@ -44,7 +44,11 @@ func (c *Client) Consume(ctx context.Context, cfg GroupConfig, handle Handler) e
 	if err != nil {
 		return fmt.Errorf("consumer group %s: %w", cfg.ID, err)
 	}
-	defer func() { _ = group.Close() }() // waits until the group is left; the error is always nil
+	leave := func() { _ = group.Close() } // waits until the group is left; the error is always nil
+	defer leave()
+	// Before any handler ends: a generation whose function returns while the
+	// group is open is followed by a new join, which waits for the other members.
+	defer context.AfterFunc(ctx, leave)()
 	for attempt := 0; ; attempt++ {
 		gen, err := group.Next(ctx)
 		switch {
@@ -98,6 +102,7 @@ func (c *Client) generation(parent, genCtx context.Context, gen *kafka.Generatio
 	})
 	wg.Wait()
 	overdue.Stop()
+	<-genCtx.Done() // where ctx ended first, the group is being closed
 }
 
 func (c *Client) own(ctx context.Context, gen *kafka.Generation, group, topic string, partition int, handle Handler) {

@@ -201,3 +201,36 @@ func TestSettingsThatTheBrokerRefusesEndConsume(t *testing.T) {
 	require.ErrorContains(t, err, "kafka.session_timeout=1s")
 	require.NoError(t, c.Healthy(t.Context()))
 }
+
+// TestMembersThatLeaveTogetherDoNotWaitForEachOther: were it so, each would ask
+// to join anew and wait for a join time-out of 11 s.
+func TestMembersThatLeaveTogetherDoNotWaitForEachOther(t *testing.T) {
+	c, cfg := start(t, 2)
+	group := bus.GroupConfig{ID: "g", Topics: []string{bus.TopicEvents}}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	owners := make(chan string, 64)
+	for _, member := range []*bus.Client{c, open(t, cfg)} {
+		wg.Go(func() {
+			_ = member.Consume(ctx, group, func(ctx context.Context, cl *bus.Claim) error {
+				owners <- cl.Member
+				<-ctx.Done()
+				return nil
+			})
+		})
+	}
+	for a, b := <-owners, <-owners; a == b; a, b = b, <-owners {
+	}
+	cancel()
+	left := make(chan struct{})
+	go func() {
+		wg.Wait()
+		close(left)
+	}()
+	select {
+	case <-left:
+	case <-time.After(cfg.RebalanceTimeout):
+		t.Error("members wait for each other to leave")
+		<-left
+	}
+}

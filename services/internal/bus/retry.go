@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/bits"
 	"net"
@@ -46,10 +47,14 @@ func (c *Client) cause(ctx context.Context, err error) error {
 	if !errors.Is(err, protocol.ErrNoTopic) {
 		return err
 	}
-	if _, merr := c.kafka.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{}}); merr != nil && ctx.Err() == nil {
-		return merr
+	_, merr := c.kafka.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{}})
+	switch {
+	case merr == nil || ctx.Err() != nil:
+		return err
+	case errors.Is(merr, io.EOF), errors.Is(merr, io.ErrUnexpectedEOF):
+		return fmt.Errorf("the broker hung up at once: check kafka.tls, and kafka.sasl with its password: %w", merr)
 	}
-	return err
+	return merr
 }
 
 // temporary reports whether an error may pass by itself. A topic or leader that
