@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/segmentio/kafka-go"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -322,4 +323,37 @@ func TestCloseIsQuick(t *testing.T) {
 	require.ErrorIs(t, <-following, context.Canceled)
 	d.Close() // goleak waits for what is left, and not for long
 	d.Close()
+}
+
+// TestSecuredKafka needs a real Kafka with SASL over TLS: its host:port in
+// STORMBELL_TEST_KAFKA_SECURE, the authority's file in …_CA, and the user "user"
+// with the password "right".
+func TestSecuredKafka(t *testing.T) {
+	addr, ca := os.Getenv("STORMBELL_TEST_KAFKA_SECURE"), os.Getenv("STORMBELL_TEST_KAFKA_SECURE_CA")
+	if addr == "" {
+		t.Skip("STORMBELL_TEST_KAFKA_SECURE names no Kafka")
+	}
+	for _, mechanism := range []string{"plain", "scram-sha-256", "scram-sha-512"} {
+		t.Run(mechanism, func(t *testing.T) {
+			cfg := bus.DefaultConfig()
+			cfg.Brokers, cfg.TopicPrefix = []string{addr}, "secure."
+			cfg.TLS = bus.TLSConfig{Enabled: true, CAFile: ca}
+			cfg.SASL = bus.SASLConfig{Mechanism: mechanism, Username: "user", Password: "right"}
+			c := open(t, cfg)
+			_, err := c.EnsureTopics(t.Context(), topics(1))
+			require.NoError(t, err)
+			_, err = c.Produce(t.Context(), bus.TopicEvents, 0, messages(1))
+			require.NoError(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			require.NoError(t, c.Consume(ctx, bus.GroupConfig{ID: "g", Topics: []string{bus.TopicEvents}}, func(ctx context.Context, cl *bus.Claim) error {
+				defer cancel()
+				return cl.Commit(ctx, max(cl.Committed, 0), mechanism)
+			}))
+
+			cfg.SASL.Password = "wrong-canary"
+			_, err = open(t, cfg).Produce(t.Context(), bus.TopicEvents, 0, messages(1))
+			require.ErrorIs(t, err, kafka.SASLAuthenticationFailed, "at once, with the cause")
+			require.NotContains(t, err.Error(), "canary")
+		})
+	}
 }

@@ -99,7 +99,7 @@ func New(cfg Config, log *slog.Logger, meters metric.MeterProvider) (*Client, er
 	}
 	transport := &kafka.Transport{
 		ClientID: cfg.ClientID, TLS: tlsConfig, SASL: auth,
-		DialTimeout: dialTimeout, IdleTimeout: 30 * time.Second, MetadataTTL: 5 * time.Second,
+		DialTimeout: dialTimeout, IdleTimeout: 30 * time.Second, MetadataTTL: 2 * time.Second,
 	}
 	c := &Client{
 		cfg: cfg, log: log, transport: transport, codec: codec,
