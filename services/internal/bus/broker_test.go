@@ -65,7 +65,7 @@ func TestConnectionsThatABrokerLeftBehind(t *testing.T) {
 	fake(t, dir, port)
 	_, err = c.Produce(t.Context(), bus.TopicEvents, 0, messages(1))
 	require.NoError(t, err)
-	require.Equal(t, []string{"0", "0"}, values(t, c, bus.TopicEvents, 0))
+	require.Equal(t, []string{"0", "0"}, values(t, c))
 }
 
 func TestABrokerThatComesLateIsWaitedFor(t *testing.T) {
@@ -163,7 +163,7 @@ func TestPassingFaultsAreRetried(t *testing.T) {
 		_, err := c.Produce(t.Context(), bus.TopicEvents, 0, messages(1))
 		require.NoError(t, err, code.Message)
 	}
-	require.Len(t, values(t, c, bus.TopicEvents, 0), 3)
+	require.Len(t, values(t, c), 3)
 }
 
 // TestAThrottledFetchSkipsNothing: an empty answer from a broker that limits us
@@ -194,7 +194,7 @@ func TestAThrottledFetchSkipsNothing(t *testing.T) {
 		res.Topics = append(res.Topics, topic)
 		return res, nil, true
 	})
-	require.Equal(t, []string{"0", "1", "2"}, values(t, c, bus.TopicEvents, 0))
+	require.Equal(t, []string{"0", "1", "2"}, values(t, c))
 	require.Zero(t, left)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -51,9 +52,9 @@ type Record struct {
 
 // Header returns the value of the last header of that name, nil without one.
 func (r *Record) Header(key string) []byte {
-	for i := len(r.Headers) - 1; i >= 0; i-- {
-		if r.Headers[i].Key == key {
-			return r.Headers[i].Value
+	for _, h := range slices.Backward(r.Headers) {
+		if h.Key == key {
+			return h.Value
 		}
 	}
 	return nil

@@ -21,9 +21,9 @@ const maxReason = 2000
 // the reason says so: a record must not hold up its partition by its size.
 func (c *Client) DeadLetter(ctx context.Context, r *Record, stage, reason string, attempts int) error {
 	d := &dlqv1.DeadLetter{
-		Topic: r.Topic, Partition: int32(r.Partition), Offset: r.Offset, //nolint:gosec // partitions are few
+		Topic: r.Topic, Partition: int32(r.Partition), Offset: r.Offset,
 		Stage: stage, Reason: strings.ToValidUTF8(reason[:min(len(reason), maxReason)], "\uFFFD"),
-		Attempts: uint32(max(attempts, 0)), //nolint:gosec // not negative
+		Attempts: uint32(max(attempts, 0)),
 		Key:      r.Key, Value: r.Value, TimeMs: time.Now().UnixMilli(),
 		Tenant: strings.ToValidUTF8(string(r.Header("tenant")), "\uFFFD"),
 	}

@@ -218,7 +218,7 @@ func (c *Client) Read(ctx context.Context, topic string, partition int, from, to
 			if ctx.Err() != nil || !temporary(err) {
 				return err
 			}
-			c.complain(ctx, attempt, "kafka request failed, trying again", "read "+topic, err)
+			c.complain(ctx, attempt, "read "+topic, err)
 			pause(ctx, attempt)
 			attempt++
 			continue
@@ -276,7 +276,7 @@ func (c *Client) Follow(ctx context.Context, topic string, partition int, from i
 		case err != nil && !temporary(err):
 			return err
 		case err != nil:
-			c.complain(ctx, attempt, "kafka request failed, trying again", "follow "+topic, err)
+			c.complain(ctx, attempt, "follow "+topic, err)
 			pause(ctx, attempt)
 			attempt++
 			continue

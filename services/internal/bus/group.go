@@ -22,8 +22,9 @@ var ErrNotOwner = errors.New("partition is owned by another member")
 
 // A Handler owns one partition until ctx ends, which it must heed well within
 // the rebalance time-out. ctx ends when the generation does or the caller's ctx
-// does. A handler that returns before that is started again after a pause, with
-// the then committed offset; the group's other partitions do not notice.
+// does. A handler that returns before that, having stopped all that it started, is
+// started again after a pause, with the then committed offset; the group's other
+// partitions do not notice.
 type Handler func(ctx context.Context, claim *Claim) error
 
 // Consume joins the group and runs handle for each partition that it is given,
@@ -58,7 +59,7 @@ func (c *Client) Consume(ctx context.Context, cfg GroupConfig, handle Handler) e
 			return fmt.Errorf("consumer group %s: the broker refuses kafka.session_timeout=%s or kafka.rebalance_timeout=%s, or the group's name belongs to another kind of client: %w", c.full(cfg.ID), c.cfg.SessionTimeout, c.cfg.RebalanceTimeout, err)
 		case err != nil:
 			// A fresh broker answers so until its offsets topic is there.
-			c.complain(ctx, attempt, "cannot join the consumer group, trying again", "join "+cfg.ID, err)
+			c.complain(ctx, attempt, "join "+cfg.ID, err)
 			pause(ctx, attempt)
 			continue
 		}

@@ -10,7 +10,7 @@ func murmur2(data []byte) uint32 {
 		m    = 0x5bd1e995
 		r    = 24
 	)
-	h := uint32(seed) ^ uint32(len(data)) //nolint:gosec // as the hash is defined
+	h := uint32(seed) ^ uint32(len(data))
 	for ; len(data) >= 4; data = data[4:] {
 		k := binary.LittleEndian.Uint32(data) * m
 		h = h*m ^ (k^k>>r)*m

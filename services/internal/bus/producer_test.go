@@ -18,13 +18,13 @@ func one(value string) func([]bus.Message) []bus.Message {
 	return func(dst []bus.Message) []bus.Message { return append(dst, bus.Message{Value: []byte(value)}) }
 }
 
-// values reads all that a partition holds.
-func values(t testing.TB, c *bus.Client, topic string, partition int) []string {
+// values reads all that partition 0 of events holds.
+func values(t testing.TB, c *bus.Client) []string {
 	t.Helper()
-	first, end, err := c.Offsets(t.Context(), topic, partition)
+	first, end, err := c.Offsets(t.Context(), bus.TopicEvents, 0)
 	require.NoError(t, err)
 	var out []string
-	require.NoError(t, c.Read(t.Context(), topic, partition, first, end, func(r []bus.Record) error {
+	require.NoError(t, c.Read(t.Context(), bus.TopicEvents, 0, first, end, func(r []bus.Record) error {
 		for _, x := range r {
 			out = append(out, string(x.Value))
 		}
@@ -72,7 +72,7 @@ func TestProducerGroupsAndBuildsLate(t *testing.T) {
 	for range n {
 		require.NoError(t, <-errs)
 	}
-	require.ElementsMatch(t, append(want, "held"), values(t, c, bus.TopicEvents, 0))
+	require.ElementsMatch(t, append(want, "held"), values(t, c))
 	p.Close()
 	require.Zero(t, p.Queued())
 	require.ErrorIs(t, p.Submit(t.Context(), 0, 1, nil), bus.ErrClosed)
@@ -114,7 +114,7 @@ func TestProducerTakesBackWhatStillWaits(t *testing.T) {
 	require.EqualValues(t, 10, p.Queued())
 	release()
 	require.NoError(t, <-result)
-	require.Equal(t, []string{"held"}, values(t, c, bus.TopicEvents, 0))
+	require.Equal(t, []string{"held"}, values(t, c))
 }
 
 func TestProducerDoesNotKnowWhatBecomesOfWhatIsUnderWay(t *testing.T) {
@@ -133,7 +133,7 @@ func TestProducerDoesNotKnowWhatBecomesOfWhatIsUnderWay(t *testing.T) {
 	require.ErrorIs(t, <-result, bus.ErrOutcomeUnknown)
 	close(hold)
 	p.Close()
-	require.Equal(t, []string{"late"}, values(t, c, bus.TopicEvents, 0), "an error does not mean that it is not written")
+	require.Equal(t, []string{"late"}, values(t, c), "an error does not mean that it is not written")
 }
 
 // TestOneTooLargeDoesNotFailItsCompany: random bytes, since the limit is on
@@ -163,7 +163,7 @@ func TestOneTooLargeDoesNotFailItsCompany(t *testing.T) {
 	for _, err := range good {
 		require.NoError(t, err)
 	}
-	stored := values(t, c, bus.TopicEvents, 0)
+	stored := values(t, c)
 	for _, v := range []string{"held", "0", "1", "2"} {
 		require.Contains(t, stored, v)
 	}

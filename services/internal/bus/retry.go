@@ -25,7 +25,7 @@ func (c *Client) retry(ctx context.Context, what string, do func() error) error 
 		if !temporary(err) || ctx.Err() != nil {
 			return err
 		}
-		c.complain(ctx, attempt, "kafka request failed, trying again", what, err)
+		c.complain(ctx, attempt, what, err)
 		if !pause(ctx, attempt) {
 			return err
 		}
@@ -34,9 +34,9 @@ func (c *Client) retry(ctx context.Context, what string, do func() error) error 
 
 // complain logs the 8th, 16th, 32nd … failure in a row: about a second after
 // the first, then less and less often. A fault that passes is not worth a line.
-func (c *Client) complain(ctx context.Context, attempt int, msg, what string, err error) {
-	if attempt >= 8 && bits.OnesCount(uint(attempt)) == 1 { //nolint:gosec // not negative
-		c.log.WarnContext(ctx, msg, "request", what, "attempts", attempt, "error", err)
+func (c *Client) complain(ctx context.Context, attempt int, what string, err error) {
+	if attempt >= 8 && bits.OnesCount(uint(attempt)) == 1 {
+		c.log.WarnContext(ctx, "kafka request failed, trying again", "request", what, "attempts", attempt, "error", err)
 	}
 }
 
@@ -60,12 +60,10 @@ func (c *Client) cause(ctx context.Context, err error) error {
 // temporary reports whether an error may pass by itself. A topic or leader that
 // is not known yet is one: metadata takes a moment to spread.
 func temporary(err error) bool {
-	var k kafka.Error
-	if errors.As(err, &k) {
+	if k, ok := errors.AsType[kafka.Error](err); ok {
 		return k.Temporary() || k == kafka.BrokerNotAvailable || k == kafka.ReplicaNotAvailable
 	}
-	var p protocol.Error
-	if errors.As(err, &p) {
+	if _, ok := errors.AsType[protocol.Error](err); ok {
 		return !errors.Is(err, protocol.ErrNoRecord)
 	}
 	var n net.Error

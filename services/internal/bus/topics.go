@@ -107,7 +107,7 @@ func (c *Client) createMissing(ctx context.Context, cfg TopicsConfig) ([]kafka.B
 		switch {
 		case err == nil: // look again: another process may have been faster, with other settings
 		case errors.Is(err, kafka.InvalidReplicationFactor) && time.Since(began) < startupGrace, temporary(err):
-			c.complain(ctx, attempt, "topics are not ready, trying again", "create topics", err)
+			c.complain(ctx, attempt, "create topics", err)
 		default:
 			return nil, err
 		}
