@@ -6,11 +6,13 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"log/slog"
 	"net"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -20,6 +22,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.opentelemetry.io/otel/metric/noop"
 
 	"github.com/stormbell/stormbell/services/internal/bus"
 )
@@ -196,6 +199,109 @@ func TestAThrottledFetchSkipsNothing(t *testing.T) {
 	})
 	require.Equal(t, []string{"0", "1", "2"}, values(t, c))
 	require.Zero(t, left)
+}
+
+func TestCommitsTellWhoseThePartitionIs(t *testing.T) {
+	tests := []struct {
+		name string
+		code *kerr.Error
+		want error
+	}{
+		{"rebalance", kerr.RebalanceInProgress, bus.ErrNotOwner},
+		{"generation", kerr.IllegalGeneration, bus.ErrNotOwner},
+		{"member", kerr.UnknownMemberID, bus.ErrNotOwner},
+		{"metadata too large", kerr.OffsetMetadataTooLarge, kafka.OffsetMetadataTooLarge},
+		{"coordinator moves", kerr.NotCoordinator, nil},
+		{"coordinator loads", kerr.CoordinatorLoadInProgress, nil},
+	}
+	port := freePort(t)
+	k := fake(t, t.TempDir(), port)
+	c := open(t, at(port))
+	_, err := c.EnsureTopics(t.Context(), topics(1))
+	require.NoError(t, err)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			result := make(chan error, 1)
+			require.NoError(t, c.Consume(ctx, bus.GroupConfig{ID: tt.name, Topics: []string{bus.TopicEvents}}, func(ctx context.Context, cl *bus.Claim) error {
+				defer cancel()
+				k.ControlKey(int16(kmsg.OffsetCommit), func(req kmsg.Request) (kmsg.Response, error, bool) {
+					res := req.ResponseKind().(*kmsg.OffsetCommitResponse) //nolint:forcetypeassert // as asked for
+					topic := kmsg.NewOffsetCommitResponseTopic()
+					topic.Topic = req.(*kmsg.OffsetCommitRequest).Topics[0].Topic //nolint:forcetypeassert // as asked for
+					partition := kmsg.NewOffsetCommitResponseTopicPartition()
+					partition.ErrorCode = tt.code.Code
+					topic.Partitions = append(topic.Partitions, partition)
+					res.Topics = append(res.Topics, topic)
+					return res, nil, true
+				})
+				result <- cl.Commit(ctx, 0, "m")
+				return nil
+			}))
+			if tt.want == nil {
+				require.NoError(t, <-result, "tried again")
+				return
+			}
+			require.ErrorIs(t, <-result, tt.want)
+		})
+	}
+}
+
+func TestWhatAnOperatorChangedIsReported(t *testing.T) {
+	port := freePort(t)
+	fake(t, t.TempDir(), port, kfake.BrokerConfigs(map[string]string{"offsets.retention.minutes": "60"}))
+	cfg := at(port)
+	k := &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Transport: &kafka.Transport{}}
+	defer k.Transport.(*kafka.Transport).CloseIdleConnections() //nolint:forcetypeassert // made above
+	topic := func(name, key, value string) kafka.TopicConfig {
+		return kafka.TopicConfig{
+			Topic: cfg.TopicPrefix + name, NumPartitions: 1, ReplicationFactor: 1,
+			ConfigEntries: []kafka.ConfigEntry{{ConfigName: key, ConfigValue: value}},
+		}
+	}
+	_, err := k.CreateTopics(t.Context(), &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{
+		topic(bus.TopicControl, "cleanup.policy", "delete"), topic(bus.TopicEvents, "retention.bytes", "1000000"),
+	}})
+	require.NoError(t, err)
+	differs, err := open(t, cfg).EnsureTopics(t.Context(), topics(1))
+	require.NoError(t, err)
+	all := strings.Join(differs, "\n")
+	for _, want := range []string{
+		"topic stormbell.control has cleanup.policy=delete, wanted is compact: records that are still needed may be deleted",
+		"topic stormbell.control has message.timestamp.type=CreateTime",
+		"topic stormbell.events has retention.bytes=1000000, wanted is -1: records are deleted before their time",
+		"broker has offsets.retention.minutes=60, less than the retention of 168h0m0s",
+	} {
+		require.Contains(t, all, want)
+	}
+	require.NotContains(t, all, "stormbell.state")
+}
+
+func TestAHandlerThatDoesNotStopIsNamed(t *testing.T) {
+	_, cfg := start(t, 1)
+	cfg.RebalanceTimeout = time.Second
+	lines := make(chan string, 64)
+	c, err := bus.New(cfg, slog.New(slog.NewTextHandler(writer(lines), nil)), noop.NewMeterProvider())
+	require.NoError(t, err)
+	defer c.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	require.NoError(t, c.Consume(ctx, bus.GroupConfig{ID: "slow", Topics: []string{bus.TopicEvents}}, func(context.Context, *bus.Claim) error {
+		cancel()
+		for line := range lines {
+			if strings.Contains(line, "handlers overrun the rebalance time-out") && strings.Contains(line, "group=slow") {
+				return nil
+			}
+		}
+		return nil
+	}))
+}
+
+type writer chan string
+
+func (w writer) Write(b []byte) (int, error) {
+	w <- string(b)
+	return len(b), nil
 }
 
 func TestTooLargeIsSaidAtOnce(t *testing.T) {
