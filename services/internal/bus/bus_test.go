@@ -270,8 +270,10 @@ func TestProcessesThatStartTogetherAgreeOnTopics(t *testing.T) {
 	}
 	c := open(t, cfg)
 	for p := range 2 {
-		_, err := c.Produce(t.Context(), bus.TopicState, p, messages(1))
+		_, err := c.Produce(t.Context(), bus.TopicState, p, []bus.Message{{Key: []byte("k")}})
 		require.NoError(t, err)
+		_, err = c.Produce(t.Context(), bus.TopicState, p, messages(1))
+		require.ErrorContains(t, err, "record 0 has no key", "whether the broker minds or not")
 	}
 }
 

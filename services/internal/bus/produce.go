@@ -35,6 +35,9 @@ func (c *Client) Produce(ctx context.Context, topic string, partition int, msgs 
 	size := 0
 	for i := range msgs {
 		size += msgs[i].size()
+		if msgs[i].Key == nil && compacted(topic) {
+			return 0, fmt.Errorf("produce to %s/%d: record %d has no key, which compaction needs", topic, partition, i)
+		}
 	}
 	if size > maxUncompressed {
 		return 0, fmt.Errorf("produce %d bytes to %s/%d: %w", size, topic, partition, ErrTooLarge)
@@ -166,6 +169,10 @@ func (c *Client) produceAll(ctx context.Context, topic string, partition int, ms
 // maxRequest is the most that one produce carries, in bytes before compression:
 // the default limit of brokers is 1 MiB.
 const maxRequest = 900_000
+
+// compacted is true for the topics whose records Kafka refuses without a key.
+// The embedded engine takes them: a mistake must show on both.
+func compacted(topic string) bool { return topic == TopicControl || topic == TopicState }
 
 // maxUncompressed is far beyond what any broker takes: a connection that it
 // closes over the size would look like a fault that may pass.
