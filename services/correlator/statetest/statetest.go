@@ -300,6 +300,7 @@ func testDue(t *testing.T, h *harness) {
 
 	h.commit(&state.Batch{Token: "a", Prev: at(1), Next: at(2), Changes: []state.Change{
 		set("a", 1_700_000_000_400), set("b1", state.Never), {Key: "b2", Drop: true}, set("n", 1_700_000_000_250),
+		{Key: "c", SameDue: true, Fields: []state.Field{{Name: "f", Value: []byte("2")}}}, {Key: "z", SameDue: true, Due: 1},
 	}})
 	keys, least, err := h.Store.Due(t.Context(), part, 1_700_000_000_500, 10)
 	require.NoError(t, err)

@@ -114,7 +114,9 @@ func (p *memPartition) change(c *Change) {
 			g.fields[f.Name] = bytes.Clone(f.Value)
 		}
 	}
-	p.setDue(g, c.Due)
+	if !c.SameDue {
+		p.setDue(g, c.Due)
+	}
 }
 
 func (p *memPartition) setDue(g *memGroup, due int64) {

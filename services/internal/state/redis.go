@@ -237,13 +237,13 @@ func (r *Redis) Commit(ctx context.Context, partition int32, b *Batch) error {
 	}
 	pairs, removals := 0, 0
 	for i := range b.Changes {
-		if c := &b.Changes[i]; !c.Drop && c.Due != Never {
+		if c := &b.Changes[i]; !c.Drop && !c.SameDue && c.Due != Never {
 			args = append(args, c.Due, c.Key)
 			pairs++
 		}
 	}
 	for i := range b.Changes {
-		if c := &b.Changes[i]; c.Drop || c.Due == Never {
+		if c := &b.Changes[i]; c.Drop || !c.SameDue && c.Due == Never {
 			args = append(args, c.Key)
 			removals++
 		}

@@ -65,6 +65,9 @@ type Change struct {
 	// Due is the watermark, Unix milliseconds, at which the group has
 	// something to do; Never takes it out of the due index.
 	Due int64
+	// SameDue leaves the group's place in the due index as it is; Due is then
+	// ignored.
+	SameDue bool
 }
 
 // Entry is one message of the outbox.
