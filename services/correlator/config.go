@@ -1,0 +1,94 @@
+package correlator
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Config says what a correlator does and how much it holds in memory.
+type Config struct {
+	// Stages is detect, correlate or both.
+	Stages string `yaml:"stages" env:"STAGES"`
+	// Slack S is the difference of clocks and the delay of produces that the
+	// watermark allows for. All correlators of a cluster must agree on it.
+	Slack time.Duration `yaml:"slack" env:"SLACK"`
+	// Lateness is L where no entry of Sources says more.
+	Lateness time.Duration `yaml:"lateness" env:"LATENESS"`
+	// Sources are those with a larger lateness.
+	Sources []Source `yaml:"sources"`
+	// Retention is how long `detections` is kept: no rule may look back further.
+	Retention time.Duration `yaml:"retention" env:"RETENTION"`
+	// Forward is the least time between two watermarks that detect forwards
+	// from one partition.
+	Forward time.Duration `yaml:"forward" env:"FORWARD"`
+	// BatchRecords and BatchBytes bound what one call of the store carries.
+	BatchRecords int `yaml:"batch_records" env:"BATCH_RECORDS"`
+	BatchBytes   int `yaml:"batch_bytes" env:"BATCH_BYTES"`
+	// CacheBytes bounds the groups that one partition keeps decoded.
+	CacheBytes int64 `yaml:"cache_bytes" env:"CACHE_BYTES"`
+	// OutboxEntries bounds what is folded and not yet acknowledged; the fold
+	// of a partition rests while its outbox is longer.
+	OutboxEntries int64 `yaml:"outbox_entries" env:"OUTBOX_ENTRIES"`
+	// Commit is the time between two commits of a partition's frontier.
+	Commit time.Duration `yaml:"commit" env:"COMMIT"`
+	// Attempts is how often a record is tried before it goes to `dlq`.
+	Attempts int `yaml:"attempts" env:"ATTEMPTS"`
+	// RuleSets is how many pairs of manifests stay compiled.
+	RuleSets int `yaml:"rule_sets" env:"RULE_SETS"`
+	// BaseURL is the dashboard's, for links in alerts; empty means no links.
+	BaseURL string `yaml:"base_url" env:"BASE_URL"`
+}
+
+// DefaultConfig returns the settings of both stages in one process.
+func DefaultConfig() Config {
+	return Config{
+		Stages: "both", Slack: time.Minute, Lateness: 30 * time.Minute, Retention: 7 * 24 * time.Hour,
+		Forward: time.Second, BatchRecords: 500, BatchBytes: 768 << 10, CacheBytes: 64 << 20,
+		OutboxEntries: 100_000, Commit: 500 * time.Millisecond, Attempts: 3, RuleSets: 64,
+	}
+}
+
+// Validate reports the first setting that cannot work.
+func (c Config) Validate() error {
+	switch {
+	case c.Stages != "detect" && c.Stages != "correlate" && c.Stages != "both":
+		return fmt.Errorf("correlator: stages %q: use detect, correlate or both", c.Stages)
+	case c.Slack <= 0:
+		return fmt.Errorf("correlator: slack of %s: use more than 0", c.Slack)
+	case c.Lateness < 0:
+		return fmt.Errorf("correlator: lateness of %s: use 0 or more", c.Lateness)
+	case c.Retention <= 0:
+		return fmt.Errorf("correlator: retention of %s: use that of the topic detections", c.Retention)
+	case c.Forward <= 0 || c.Commit <= 0:
+		return errors.New("correlator: forward and commit: use more than 0")
+	case c.BatchRecords < 1 || c.BatchRecords > maxBatchRecords:
+		return fmt.Errorf("correlator: batch_records of %d: use 1 to %d", c.BatchRecords, maxBatchRecords)
+	case c.BatchBytes < minBatchBytes || c.BatchBytes > maxBatchBytes:
+		return fmt.Errorf("correlator: batch_bytes of %d: use %d to %d", c.BatchBytes, minBatchBytes, maxBatchBytes)
+	case c.CacheBytes < 1<<20:
+		return fmt.Errorf("correlator: cache_bytes of %d: use at least 1 MiB", c.CacheBytes)
+	case c.OutboxEntries < 1:
+		return fmt.Errorf("correlator: outbox_entries of %d: use 1 or more", c.OutboxEntries)
+	case c.Attempts < 1:
+		return fmt.Errorf("correlator: attempts of %d: use 1 or more", c.Attempts)
+	case c.RuleSets < 1:
+		return fmt.Errorf("correlator: rule_sets of %d: use 1 or more", c.RuleSets)
+	}
+	for _, s := range c.Sources {
+		if s.Lateness < 0 {
+			return fmt.Errorf("correlator: source %s/%s: lateness of %s: use 0 or more", s.Product, s.Service, s.Lateness)
+		}
+	}
+	return nil
+}
+
+// Limits of one call of the store: at most 2,000 keys and about 1 MB.
+const (
+	maxBatchRecords = 1000
+	minBatchBytes   = 64 << 10
+	maxBatchBytes   = 1 << 20
+)
+
+func (c Config) detects() bool    { return c.Stages != "correlate" }
+func (c Config) correlates() bool { return c.Stages != "detect" }

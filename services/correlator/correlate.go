@@ -1,0 +1,361 @@
+package correlator
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/stormbell/stormbell/services/internal/bus"
+	"github.com/stormbell/stormbell/services/internal/state"
+)
+
+// correlator runs stage correlate for the partitions of `detections` that this
+// process owns.
+type correlator struct {
+	cfg      Config
+	reader   Reader
+	producer Producer
+	store    Store
+	plans    planner
+	tracer   trace.Tracer
+	counts   *counts
+	fault    Fault
+	log      *slog.Logger
+	clock    func() time.Time
+	events   int // partitions of `events`
+	owned    *ownership
+}
+
+// own owns one partition until ctx ends, the store refuses it, or something
+// fails whose outcome is not known. Whoever called it calls it again with a
+// fresh claim: nothing is carried over.
+func (c *correlator) own(ctx context.Context, claim *bus.Claim) error {
+	log := c.log.With("partition", claim.Partition)
+	c.owned.enter(claim.Partition)
+	defer c.owned.leave(claim.Partition)
+	f := &folder{
+		cfg: c.cfg, store: c.store, plans: c.plans, tracer: c.tracer, counts: c.counts, fault: c.fault,
+		partition: int32(claim.Partition), upstreams: c.events, token: rand.Text(), //nolint:gosec // partitions are few
+	}
+	if err := f.open(ctx); err != nil {
+		return err
+	}
+	s := &session{c: c, claim: claim, f: f, log: log, frontiers: new(frontiers)}
+	if err := s.position(ctx); err != nil {
+		var beyond *beyondError
+		if errors.As(err, &beyond) {
+			// Folding on would skip what the log writes anew below applied.
+			log.Error("state is ahead of the log: correlation of this partition stands still", "error", err)
+			c.owned.set(claim.Partition, err)
+			<-ctx.Done()
+		}
+		return err
+	}
+	err := s.run(ctx)
+	var refused *state.RefusedError
+	if errors.As(err, &refused) {
+		c.counts.refuse(refused.Reason)
+		log.Warn("write refused, this owner ends", "reason", refused.Reason, "applied", refused.Applied.String(),
+			"other_owner", refused.Foreign, "at", f.applied.String())
+	}
+	return err
+}
+
+// beyondError says that the store has folded records which the log does not
+// hold.
+type beyondError struct {
+	applied state.Position
+	end     int64
+}
+
+func (e *beyondError) Error() string {
+	return fmt.Sprintf("state is folded up to offset %d and the log of detections ends at %d: restore the log, or flush the store so that the log rebuilds it",
+		e.applied.Offset, e.end)
+}
+
+// session is the time of one owner.
+type session struct {
+	c         *correlator
+	claim     *bus.Claim
+	f         *folder
+	log       *slog.Logger
+	frontiers *frontiers
+	publisher *publisher
+	next      int64 // offset to fetch next
+	began     time.Time
+	from      int64 // where a rebuild began
+	told      time.Time
+}
+
+// position decides where to read on: from applied, or, where nothing is left,
+// from where the look-back of the committed watermark begins.
+func (s *session) position(ctx context.Context) error {
+	first, end, err := s.c.reader.Offsets(ctx, TopicDetections, s.claim.Partition)
+	if err != nil {
+		return err //nolint:wrapcheck // the bus says what failed
+	}
+	at, known := parseProgress(s.claim.Metadata)
+	f := s.f
+	f.silent = max(s.claim.Committed, 0)
+	f.meta.lookBack = max(f.meta.lookBack, at.lookBack)
+	if s.claim.Committed >= 0 && known {
+		s.frontiers.reached(s.claim.Committed, at)
+	}
+	if f.applied != state.Nowhere {
+		if f.applied.Offset > end || f.applied.Offset == end && f.applied.Step > 0 {
+			return &beyondError{f.applied, end}
+		}
+		s.next = f.applied.Offset
+		if s.next < first {
+			s.c.counts.gap(stageCorrelate)
+			s.log.Error("detections were removed before they were folded: check the retention of the topic", "offset", s.next, "first", first)
+			s.next = first
+		}
+		if s.next < f.silent {
+			s.log.Warn("store has lost its tail, folding it again", "applied", f.applied.String(), "committed", s.claim.Committed)
+		}
+		s.reached(f.applied.Offset)
+		return nil
+	}
+	if s.next, err = s.rebuildFrom(ctx, first, at); err != nil {
+		return err
+	}
+	if s.claim.Committed > end {
+		return &beyondError{state.Position{Offset: s.claim.Committed}, end}
+	}
+	if s.next < f.silent {
+		s.log.Info("store is empty, rebuilding from the log", "from", s.next, "to", f.silent, "look_back", time.Duration(at.lookBack)*time.Millisecond)
+	}
+	return nil
+}
+
+// rebuildFrom is the first offset that a rebuild reads: the first write at or
+// after the committed watermark less the look-back.
+func (s *session) rebuildFrom(ctx context.Context, first int64, at progress) (int64, error) {
+	return rebuildFrom(ctx, s.c.reader, s.claim.Partition, first, s.claim.Committed, at)
+}
+
+func rebuildFrom(ctx context.Context, reader Reader, partition int, first, committed int64, at progress) (int64, error) {
+	if committed < 0 || at.watermark == unseen || at.watermark < math.MinInt64+at.lookBack {
+		return first, nil
+	}
+	offset, err := reader.OffsetAtTime(ctx, TopicDetections, partition, time.UnixMilli(at.watermark-at.lookBack))
+	if err != nil {
+		return 0, err //nolint:wrapcheck // the bus says what failed
+	}
+	return max(first, min(offset, committed)), nil
+}
+
+// run folds, publishes and commits at the same time, until one of them ends.
+func (s *session) run(ctx context.Context) error {
+	s.publisher = newPublisher(s.f, s.c.producer, s.log)
+	s.from, s.began = s.next, s.c.clock()
+	s.told = s.began
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.fold(ctx) })
+	g.Go(func() error { return s.publisher.run(ctx) })
+	g.Go(func() error {
+		c := committer{
+			claim: s.claim, publisher: s.publisher, frontiers: s.frontiers, every: s.c.cfg.Commit, log: s.log,
+			committed: func(offset int64, p progress) { s.c.owned.commit(s.claim.Partition, offset, p) },
+		}
+		return c.run(ctx)
+	})
+	return g.Wait() //nolint:wrapcheck // the session's own errors
+}
+
+func (s *session) fold(ctx context.Context) error {
+	if s.f.applied != state.Nowhere {
+		// A former owner may have ended amid what a watermark closes.
+		if err := s.drain(ctx); err != nil {
+			return err
+		}
+		s.next = max(s.next, s.f.applied.Offset)
+	}
+	s.caughtUp()
+	failures := 0
+	for {
+		records, end, err := s.c.reader.Fetch(ctx, TopicDetections, s.claim.Partition, s.next)
+		if err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err() //nolint:wrapcheck // the end of the claim
+			}
+			var gap *bus.OutOfRangeError
+			if errors.As(err, &gap) {
+				return err //nolint:wrapcheck // position decides
+			}
+			s.log.Warn("detections cannot be read, trying again", "offset", s.next, "error", err)
+			sleep(ctx, backoff(failures))
+			failures++
+			continue
+		}
+		failures = 0
+		s.c.counts.behind(stageCorrelate, s.claim.Partition, end-s.next)
+		if err := s.batches(ctx, records); err != nil {
+			return err
+		}
+		s.c.counts.behind(stageCorrelate, s.claim.Partition, end-s.next)
+		if w := s.f.watermark(); w != unseen {
+			s.c.counts.watermark(s.claim.Partition, w)
+		}
+		s.tell()
+	}
+}
+
+// batches folds what a fetch has brought.
+func (s *session) batches(ctx context.Context, records []Record) error {
+	for len(records) > 0 {
+		if err := s.publisher.rest(ctx); err != nil {
+			return err
+		}
+		n, entries, err := s.f.fold(ctx, records)
+		if errors.Is(err, errRetry) {
+			s.log.Error("record cannot be folded, trying again", "error", err)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		s.publisher.add(s.f.applied.Offset, entries)
+		if s.f.applied.Step > 0 {
+			if err := s.drain(ctx); err != nil {
+				return err
+			}
+		}
+		s.next = records[n-1].Offset + 1
+		records = records[n:]
+		s.reached(s.next)
+		s.c.counts.groups(s.claim.Partition, len(s.f.cache.groups))
+		s.caughtUp()
+	}
+	return nil
+}
+
+// drain lets the watermark close what is due.
+func (s *session) drain(ctx context.Context) error {
+	if err := s.f.drainDue(ctx); err != nil {
+		return err
+	}
+	s.publisher.add(s.f.applied.Offset, nil)
+	return nil
+}
+
+// reached notes what a commit at this offset would have to say. While the
+// fold is silent the committed word stands.
+func (s *session) reached(offset int64) {
+	if offset > s.f.silent || s.claim.Committed < 0 {
+		s.frontiers.reached(offset, progress{watermark: s.f.watermark(), lookBack: s.f.meta.lookBack})
+	}
+}
+
+// caughtUp reports the partition ready once the fold has passed the frontier
+// that it found.
+func (s *session) caughtUp() {
+	if s.next < s.f.silent || s.c.owned.ready(s.claim.Partition) {
+		return
+	}
+	s.c.owned.set(s.claim.Partition, nil)
+	if s.from < s.f.silent {
+		s.log.Info("rebuilt from the log", "from", s.from, "to", s.f.silent, "took", s.c.clock().Sub(s.began).Round(time.Millisecond))
+	}
+}
+
+// tell logs the progress of a rebuild once a second.
+func (s *session) tell() {
+	if s.next >= s.f.silent {
+		return
+	}
+	now := s.c.clock()
+	done := float64(s.next-s.from) / float64(max(s.f.silent-s.from, 1))
+	s.c.owned.set(s.claim.Partition, fmt.Errorf("partition %d is rebuilding from the log: %.0f %% of %d records", s.claim.Partition, 100*done, s.f.silent-s.from))
+	s.c.counts.rebuild(s.claim.Partition, s.f.silent-s.next)
+	if now.Sub(s.told) >= time.Second {
+		s.told = now
+		s.log.Info("rebuilding from the log", "at", s.next, "to", s.f.silent, "percent", int(100*done))
+	}
+}
+
+// ownership is what this process knows of the partitions that it owns.
+type ownership struct {
+	mu         sync.Mutex
+	partitions map[int]*owned
+}
+
+type owned struct {
+	err       error // why it is not ready; nil: ready
+	owners    int
+	committed int64
+	progress  progress
+}
+
+var errOpening = errors.New("state is being opened")
+
+func newOwnership() *ownership { return &ownership{partitions: make(map[int]*owned)} }
+
+func (o *ownership) enter(p int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.partitions[p] == nil {
+		o.partitions[p] = &owned{committed: -1}
+	}
+	o.partitions[p].owners++
+	o.partitions[p].err = fmt.Errorf("partition %d: %w", p, errOpening)
+}
+
+func (o *ownership) leave(p int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.partitions[p].owners--; o.partitions[p].owners == 0 {
+		delete(o.partitions, p)
+	}
+}
+
+func (o *ownership) set(p int, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.partitions[p].err = err
+}
+
+func (o *ownership) ready(p int) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.partitions[p].err == nil
+}
+
+func (o *ownership) commit(p int, offset int64, at progress) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.partitions[p].committed, o.partitions[p].progress = offset, at
+}
+
+// problem is the first reason why a partition is not ready.
+func (o *ownership) problem() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	least := math.MaxInt
+	var err error
+	for p, s := range o.partitions {
+		if s.err != nil && p < least {
+			least, err = p, s.err
+		}
+	}
+	return err
+}
+
+func (o *ownership) last(p int) (offset int64, at progress, ok bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s := o.partitions[p]
+	if s == nil || s.committed < 0 {
+		return 0, progress{}, false
+	}
+	return s.committed, s.progress, true
+}

@@ -1,0 +1,158 @@
+package correlator
+
+import (
+	"container/list"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	detectionv1 "github.com/stormbell/stormbell/proto/stormbell/detection/v1"
+	"github.com/stormbell/stormbell/services/correlator/window"
+	"github.com/stormbell/stormbell/services/internal/state"
+)
+
+// identityField holds what a group is of; the window's fields have longer
+// names than one character or are called "m".
+const identityField = "i"
+
+// group is one group of a correlation, decoded.
+type group struct {
+	key  string
+	spec window.Spec
+	win  *window.Group
+	// name is the identity, until it is stored.
+	name []byte
+	// stored says that the store has the identity, due what its index says.
+	stored bool
+	due    int64
+	dirty  bool
+	bytes  int64
+	at     *list.Element
+}
+
+// identity is a group's spec and, for whoever looks into the store, its name.
+// The spec is kept so that a group can be closed after its rule is gone.
+func identity(s *window.Spec, d *detectionv1.Detection) []byte {
+	b := []byte{1}
+	ties := int64(0)
+	if s.StrictTies {
+		ties = 1
+	}
+	for _, v := range []int64{int64(s.Kind), s.Timespan, s.Lateness, int64(s.Min), int64(s.Rules), ties, s.Suppress} {
+		b = binary.AppendVarint(b, v)
+	}
+	for _, v := range append([]string{d.GetTenant(), d.GetCorrelationId(), d.GetCorrelationRevision()}, d.GetGroup()...) {
+		b = binary.AppendUvarint(b, uint64(len(v)))
+		b = append(b, v...)
+	}
+	return b
+}
+
+var errIdentity = errors.New("damaged group in the store: flush it, the log rebuilds it")
+
+func parseIdentity(b []byte) (s window.Spec, err error) {
+	if len(b) == 0 || b[0] != 1 {
+		return s, errIdentity
+	}
+	b = b[1:]
+	var f [7]int64
+	for i := range f {
+		v, n := binary.Varint(b)
+		if n <= 0 {
+			return s, errIdentity
+		}
+		f[i], b = v, b[n:]
+	}
+	if f[0] < 0 || f[0] > 255 {
+		return s, errIdentity
+	}
+	s = window.Spec{
+		Kind: window.Kind(f[0]), Timespan: f[1], Lateness: f[2], Min: int(f[3]), Rules: int(f[4]), //nolint:gosec // bounds are checked
+		StrictTies: f[5] == 1, Suppress: f[6],
+	}
+	if err := s.Validate(); err != nil {
+		return s, fmt.Errorf("%w: %w", errIdentity, err)
+	}
+	return s, nil
+}
+
+// openGroup decodes what the store has of a group; ok is false if it has none.
+func openGroup(key string, fields []state.Field) (g *group, ok bool, err error) {
+	if len(fields) == 0 {
+		return nil, false, nil
+	}
+	g = &group{key: key, stored: true, due: unseen, bytes: groupOverhead}
+	parts := make([]window.Change, 0, len(fields))
+	for _, f := range fields {
+		g.bytes += 2 * int64(len(f.Value))
+		if f.Name == identityField {
+			if g.spec, err = parseIdentity(f.Value); err != nil {
+				return nil, false, err
+			}
+			continue
+		}
+		parts = append(parts, window.Change{Field: f.Name, Value: f.Value})
+	}
+	if g.spec.Kind == 0 {
+		return nil, false, errIdentity
+	}
+	if g.win, err = window.Decode(&g.spec, parts); err != nil {
+		return nil, false, fmt.Errorf("%w: %w", errIdentity, err)
+	}
+	return g, true, nil
+}
+
+// groupOverhead is about what an empty group takes in memory.
+const groupOverhead = 1 << 10
+
+// cache holds decoded groups, up to a number of bytes. A group is only let go
+// between two batches.
+type cache struct {
+	limit  int64
+	used   int64
+	groups map[string]*group
+	recent *list.List // of *group, the latest first
+}
+
+func newCache(limit int64) *cache {
+	return &cache{limit: limit, groups: make(map[string]*group), recent: list.New()}
+}
+
+func (c *cache) get(key string) *group {
+	g := c.groups[key]
+	if g != nil {
+		c.recent.MoveToFront(g.at)
+	}
+	return g
+}
+
+func (c *cache) put(g *group) {
+	g.at = c.recent.PushFront(g)
+	c.groups[g.key] = g
+	c.used += g.bytes
+}
+
+// grew accounts for what a group has taken in.
+func (c *cache) grew(g *group, by int) {
+	g.bytes += int64(by)
+	c.used += int64(by)
+}
+
+func (c *cache) remove(g *group) {
+	c.recent.Remove(g.at)
+	delete(c.groups, g.key)
+	c.used -= g.bytes
+}
+
+// shrink lets go of the groups that were used longest ago.
+func (c *cache) shrink() {
+	for c.used > c.limit && c.recent.Len() > 0 {
+		c.remove(c.recent.Back().Value.(*group))
+	}
+}
+
+func (c *cache) clear() {
+	c.used = 0
+	clear(c.groups)
+	c.recent.Init()
+}

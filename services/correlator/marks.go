@@ -1,0 +1,186 @@
+package correlator
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// unseen is the watermark of an upstream that has not spoken yet.
+const unseen = math.MinInt64
+
+// maxLevel is the deepest chain level that a watermark may name, and
+// maxUpstream the highest partition: bounds against records that are not ours.
+const (
+	maxLevel    = 16
+	maxUpstream = 1 << 14
+)
+
+// upstream is a partition that feeds this one, at a chain level.
+type upstream struct {
+	level     uint32
+	partition int32
+}
+
+// mark is what an upstream has said last: that all below next has been read
+// here, and that nothing with an ingest time below watermark follows.
+type mark struct{ next, watermark int64 }
+
+// marks are what all upstreams have said. They are part of the folded state.
+type marks map[upstream]mark
+
+// raise takes what an upstream says, and reports whether anything grew. Both
+// figures only ever grow: whoever speaks late, or again, changes nothing.
+func (m marks) raise(u upstream, next, watermark int64) bool {
+	was, ok := m[u]
+	if !ok {
+		was = mark{watermark: unseen}
+	}
+	now := mark{next: max(was.next, next), watermark: max(was.watermark, watermark)}
+	m[u] = now
+	return !ok || now != was
+}
+
+// next is the offset below which records of an upstream have all been read.
+func (m marks) next(u upstream) int64 { return m[u].next }
+
+// watermark is the least of the n upstreams of a level; one that has not
+// spoken holds it at −∞.
+func (m marks) watermark(level uint32, n int) int64 {
+	least := int64(math.MaxInt64)
+	for p := range n {
+		w, ok := m[upstream{level, int32(p)}]
+		if !ok {
+			return unseen
+		}
+		least = min(least, w.watermark)
+	}
+	if n == 0 {
+		return unseen
+	}
+	return least
+}
+
+const metaVersion = 1
+
+// meta is what the store keeps beside the groups.
+type meta struct {
+	marks marks
+	// lookBack is the largest look-back, in milliseconds, of any rule that was
+	// folded into the state.
+	lookBack int64
+}
+
+func (m *meta) encode() []byte {
+	b := binary.AppendVarint([]byte{metaVersion}, m.lookBack)
+	return m.marks.append(b)
+}
+
+// clone returns a copy that shares nothing.
+func (m *meta) clone() meta { return meta{maps.Clone(m.marks), m.lookBack} }
+
+func decodeMeta(b []byte) (meta, error) {
+	if len(b) == 0 {
+		return meta{marks: make(marks)}, nil
+	}
+	if b[0] != metaVersion {
+		return meta{}, fmt.Errorf("state of version %d, this correlator reads %d: flush the store, the log rebuilds it", b[0], metaVersion)
+	}
+	back, size := binary.Varint(b[1:])
+	if size <= 0 {
+		return meta{}, errMarks
+	}
+	m, err := decodeMarks(b[1+size:])
+	return meta{m, back}, err
+}
+
+func (m marks) append(b []byte) []byte {
+	keys := slices.SortedFunc(maps.Keys(m), func(a, b upstream) int {
+		if a.level != b.level {
+			return int(a.level) - int(b.level)
+		}
+		return int(a.partition) - int(b.partition)
+	})
+	b = binary.AppendUvarint(b, uint64(len(keys)))
+	for _, k := range keys {
+		b = binary.AppendUvarint(b, uint64(k.level))
+		b = binary.AppendVarint(b, int64(k.partition))
+		b = binary.AppendVarint(b, m[k].next)
+		b = binary.AppendVarint(b, m[k].watermark)
+	}
+	return b
+}
+
+func decodeMarks(b []byte) (marks, error) {
+	m := make(marks)
+	n, size := binary.Uvarint(b)
+	if size <= 0 || n > maxLevel*maxUpstream {
+		return nil, errMarks
+	}
+	b = b[size:]
+	for range n {
+		var f [4]int64
+		level, size := binary.Uvarint(b)
+		if size <= 0 || level > maxLevel {
+			return nil, errMarks
+		}
+		b = b[size:]
+		for i := range 3 {
+			if f[i], size = binary.Varint(b); size <= 0 {
+				return nil, errMarks
+			}
+			b = b[size:]
+		}
+		if f[0] < 0 || f[0] >= maxUpstream {
+			return nil, errMarks
+		}
+		m[upstream{uint32(level), int32(f[0])}] = mark{f[1], f[2]}
+	}
+	return m, nil
+}
+
+var errMarks = errors.New("damaged watermarks in the store: flush it, the log rebuilds it")
+
+// progress travels as metadata of a commit.
+type progress struct {
+	// ingest is, at stage detect, the greatest ingest time below the offset.
+	ingest int64
+	// watermark is, at stage correlate, W at the frontier; lookBack how far
+	// before it a rebuild has to read. Both in milliseconds.
+	watermark, lookBack int64
+}
+
+func (p progress) String() string {
+	return fmt.Sprintf("v1 ingest=%d w=%d back=%d", p.ingest, p.watermark, p.lookBack)
+}
+
+// parseProgress reads the metadata of a commit; ok is false where there is
+// none, or another version's.
+func parseProgress(s string) (p progress, ok bool) {
+	p = progress{ingest: unseen, watermark: unseen}
+	parts := strings.Fields(s)
+	if len(parts) == 0 || parts[0] != "v1" {
+		return p, false
+	}
+	for _, part := range parts[1:] {
+		name, text, _ := strings.Cut(part, "=")
+		v, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return progress{ingest: unseen, watermark: unseen}, false
+		}
+		switch name {
+		case "ingest":
+			p.ingest = v
+		case "w":
+			p.watermark = v
+		case "back":
+			p.lookBack = v
+		}
+	}
+	return p, true
+}

@@ -1,0 +1,315 @@
+package correlator
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"strings"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	detectionv1 "github.com/stormbell/stormbell/proto/stormbell/detection/v1"
+	"github.com/stormbell/stormbell/services/internal/alert"
+	"github.com/stormbell/stormbell/services/internal/bus"
+	"github.com/stormbell/stormbell/services/internal/event"
+	"github.com/stormbell/stormbell/services/internal/telemetry"
+	"github.com/stormbell/stormbell/services/sigma"
+)
+
+// matching is the ordered part of stage detect for one claim.
+type matching struct {
+	d         *detector
+	partition int
+	next      int64 // offset to read next; negative: not known
+	ingest    int64 // greatest ingest time below next
+	matchers  map[*plan]*sigma.Matcher
+	hits      []*sigma.Rule
+	ruled     map[ruling]int64 // when a manifest was last seen to rule, by ingest time
+	current   map[string]string
+	failed    error
+}
+
+type ruling struct{ tenant, manifest string }
+
+func newMatching(d *detector, c *bus.Claim) *matching {
+	p, ok := parseProgress(c.Metadata)
+	if c.Committed >= 0 && !ok {
+		d.log.Warn("committed offset of events carries no ingest time: the watermark begins anew", "partition", c.Partition, "offset", c.Committed)
+	}
+	m := &matching{d: d, partition: c.Partition, next: c.Committed, ingest: p.ingest}
+	m.reset()
+	return m
+}
+
+// maxRemembered bounds what is remembered of manifests and matchers; beyond it
+// the memory begins anew, which costs a repetition.
+const maxRemembered = 4096
+
+func (m *matching) reset() {
+	m.matchers = make(map[*plan]*sigma.Matcher)
+	m.ruled = make(map[ruling]int64)
+	m.current = make(map[string]string)
+}
+
+// batch matches the records of a fetch. After an error nothing has moved.
+func (m *matching) batch(ctx context.Context, records []bus.Record) (*work, error) {
+	if len(m.ruled) > maxRemembered || len(m.matchers) > m.d.cfg.RuleSets {
+		m.reset()
+	}
+	w := &work{ingest: m.ingest, produced: make(chan struct{})}
+	for i := range records {
+		if err := m.record(ctx, &records[i], w); err != nil {
+			m.reset() // what this batch was to say of rulings is lost with it
+			return nil, err
+		}
+	}
+	w.next = records[len(records)-1].Offset + 1
+	m.next, m.ingest = w.next, w.ingest
+	return w, nil
+}
+
+func (m *matching) record(ctx context.Context, r *bus.Record, w *work) error {
+	switch schema := header(r.Headers, event.HeaderSchema); schema {
+	case event.SchemaTick:
+		ingest, err := event.DecodeTick(r.Value)
+		if err != nil {
+			return m.bury(r, w, err.Error(), 1)
+		}
+		w.ingest = max(w.ingest, ingest)
+		return nil
+	case event.SchemaEvent:
+		e, err := event.Decode(r.Value)
+		if err != nil {
+			return m.bury(r, w, err.Error(), 1)
+		}
+		return m.event(ctx, r, &e, w)
+	default:
+		return m.bury(r, w, fmt.Sprintf("unknown schema %q", schema), 1)
+	}
+}
+
+// raise keeps the promise of the watermark: what comes after it does not lie
+// before it.
+func (m *matching) raise(e *event.Event, w *work) {
+	if w.ingest != unseen {
+		if least := w.ingest - m.d.cfg.Slack.Milliseconds(); e.IngestMS < least {
+			e.IngestMS = least
+			e.Late, e.Early = event.Flags(e.TimeMS, e.IngestMS, e.LatenessMS)
+			m.d.counts.raised(1)
+		}
+	}
+	w.ingest = max(w.ingest, e.IngestMS)
+}
+
+func (m *matching) event(ctx context.Context, r *bus.Record, e *event.Event, w *work) error {
+	before := w.ingest
+	m.raise(e, w)
+	p, err := m.d.plans.Get(ctx, e.ManifestAll, e.ManifestTenant)
+	if err != nil {
+		w.ingest = before
+		return fmt.Errorf("rules of offset %d: %w", r.Offset, err)
+	}
+	m.rules(e, w)
+	m.d.counts.read(1)
+	var problem error
+	for attempt := range m.d.cfg.Attempts {
+		alerts, detections := len(w.alerts), len(w.detections)
+		if problem = m.try(ctx, r, e, p, w); problem == nil {
+			return nil
+		}
+		w.alerts, w.detections = w.alerts[:alerts], w.detections[:detections]
+		delete(m.matchers, p) // what it was left in is not known
+		var fault *faultError
+		if errors.As(problem, &fault) {
+			return problem
+		}
+		m.d.log.Error("event could not be matched", "partition", m.partition, "offset", r.Offset, "attempt", attempt+1, "error", problem)
+	}
+	reason, _, _ := strings.Cut(problem.Error(), "\n")
+	return m.bury(r, w, reason, m.d.cfg.Attempts)
+}
+
+// rules notes that a manifest rules from an ingest time on, where that is news.
+func (m *matching) rules(e *event.Event, w *work) {
+	for _, s := range []struct {
+		tenant   string
+		manifest []byte
+	}{{"", e.ManifestAll}, {e.Tenant, e.ManifestTenant}} {
+		was, known := m.current[s.tenant]
+		if known && was == string(s.manifest) || !known && len(s.manifest) == 0 {
+			continue
+		}
+		m.current[s.tenant] = string(s.manifest)
+		// Two gateways may disagree for a while and their events alternate: one
+		// ruling a second says as much.
+		key := ruling{s.tenant, string(s.manifest)}
+		if at, ok := m.ruled[key]; ok && e.IngestMS < at+m.d.cfg.Forward.Milliseconds() {
+			continue
+		}
+		m.ruled[key] = e.IngestMS
+		w.rulings = append(w.rulings, &detectionv1.Ruling{
+			Tenant: s.tenant, Manifest: slices.Clone(s.manifest), FromIngestMs: e.IngestMS,
+			UpstreamPartition: int32(m.partition),
+		})
+	}
+}
+
+// bury sends a record to `dlq` in place of what it would have said.
+func (m *matching) bury(r *bus.Record, w *work, reason string, attempts int) error {
+	m.d.counts.poison(stageDetect)
+	value, headers, err := deadLetter(r, TopicEvents, stageDetect, reason, attempts)
+	if err != nil {
+		return fmt.Errorf("dead letter of offset %d: %w", r.Offset, err)
+	}
+	w.dead = append(w.dead, bus.Message{Key: fmt.Appendf(nil, "%s/%d/%d", TopicEvents, r.Partition, r.Offset), Value: value, Headers: headers})
+	return nil
+}
+
+// try matches one event. A panic is returned as an error.
+func (m *matching) try(ctx context.Context, r *bus.Record, e *event.Event, p *plan, w *work) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("match panicked: %v\n%s", v, debug.Stack())
+		}
+	}()
+	if err := m.d.fault.at(PointMatch, r); err != nil {
+		return err
+	}
+	matcher := m.matchers[p]
+	if matcher == nil {
+		matcher = p.set.Matcher()
+		m.matchers[p] = matcher
+	}
+	m.hits = matcher.Match(sigma.Event{
+		Raw: e.Raw, LogSource: sigma.LogSource{Product: e.Product, Service: e.Service, Category: e.Category}, Strict: e.StrictLogsource,
+	}, m.hits[:0])
+	if err := matcher.Err(); err != nil {
+		return fmt.Errorf("event cannot be read: %w", err)
+	}
+	if len(m.hits) == 0 {
+		return nil
+	}
+	return m.found(ctx, r, e, p, matcher, w)
+}
+
+// found turns hits into alerts and detections, in a span that is a child of
+// the event's own request.
+func (m *matching) found(ctx context.Context, r *bus.Record, e *event.Event, p *plan, matcher *sigma.Matcher, w *work) error {
+	ctx, span := m.d.tracer.Start(telemetry.Extract(ctx, r.Headers), "detect match",
+		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(attribute.Int("stormbell.rules", len(m.hits))))
+	defer span.End()
+	m.d.counts.matched(int64(len(m.hits)))
+	entities := alert.Entities(e.Raw)
+	source := sourceOf(e)
+	traceID := ""
+	if sc := span.SpanContext(); sc.HasTraceID() {
+		traceID = sc.TraceID().String()
+	}
+	var headers []Header
+	for _, rule := range m.hits {
+		if !rule.Alerts {
+			continue
+		}
+		a := alert.New(&alert.Finding{
+			ID: alert.StandAloneID(e.Tenant, rule.ID, rule.Revision, e.ID), Tenant: e.Tenant, Rule: p.rules[rule.ID],
+			TimeMS: e.TimeMS, IngestMS: e.IngestMS, StartMS: e.TimeMS, EndMS: e.TimeMS, Count: 1, Total: 1,
+			Events:  []alert.Contribution{{ID: e.ID, TimeMS: e.TimeMS, RuleID: rule.ID, Entities: entities, Source: source, Raw: e.Raw}},
+			TraceID: traceID, BaseURL: m.d.cfg.BaseURL,
+		})
+		value, err := marshal(a)
+		if err != nil {
+			return fmt.Errorf("encode alert: %w", err)
+		}
+		if headers == nil {
+			headers = telemetry.Inject(ctx, newHeaders(schemaAlert, e.Tenant))
+		}
+		w.alerts = append(w.alerts, bus.Message{Key: []byte(a.GetId()), Value: value, Headers: headers})
+		m.d.counts.fired(1)
+	}
+	found := m.detections(e, p, matcher)
+	if len(found) == 0 {
+		return nil
+	}
+	headers = telemetry.Inject(ctx, newHeaders(schemaDetection, e.Tenant))
+	for _, d := range found {
+		d.EventId, d.TimeMs, d.IngestMs, d.Late, d.Early = e.ID, e.TimeMS, e.IngestMS, e.Late, e.Early
+		d.ManifestAll, d.ManifestTenant = e.ManifestAll, e.ManifestTenant
+		d.UpstreamPartition, d.UpstreamOffset = int32(m.partition), r.Offset
+		d.Source, d.Entities = source, entities
+		if len(e.Raw) <= maxRaw {
+			d.Raw = e.Raw
+		}
+		value, err := marshal(d)
+		if err != nil {
+			return fmt.Errorf("encode detection: %w", err)
+		}
+		key := groupKey(e.Tenant, d.GetCorrelationId(), d.GetGroup())
+		w.detections = append(w.detections, bus.Message{Key: []byte(key), Value: value, Headers: headers})
+	}
+	m.d.counts.detected(int64(len(found)))
+	return nil
+}
+
+// maxRaw is how large an event travels with its detection.
+const maxRaw = 32 << 10
+
+// detections gives one record per correlation, group and values, whichever of
+// the correlation's rules matched. An event that lacks a field of group-by, or
+// of a value that counts, is not counted.
+func (m *matching) detections(e *event.Event, p *plan, matcher *sigma.Matcher) []*detectionv1.Detection {
+	var found []*detectionv1.Detection
+	for _, rule := range m.hits {
+		for _, sc := range rule.Correlations {
+			c := p.correlations[sc.ID]
+			if c == nil {
+				continue
+			}
+			v, ok := matcher.Extract(e.Raw, sc, rule.ID)
+			if !ok || v.Incomplete && len(sc.Field) > 0 {
+				m.d.counts.ungrouped(1)
+				continue
+			}
+			valid(v.Group)
+			valid(v.Fields)
+			i := slices.IndexFunc(found, func(d *detectionv1.Detection) bool {
+				return d.GetCorrelationId() == sc.ID && slices.Equal(d.GetGroup(), v.Group) && slices.Equal(d.GetValues(), v.Fields)
+			})
+			if i < 0 {
+				i = len(found)
+				found = append(found, &detectionv1.Detection{
+					Tenant: e.Tenant, CorrelationId: sc.ID, CorrelationRevision: sc.Revision,
+					Group: slices.Clone(v.Group), Values: slices.Clone(v.Fields),
+				})
+			}
+			found[i].RuleIds = append(found[i].RuleIds, rule.ID)
+		}
+	}
+	for _, d := range found {
+		order := p.correlations[d.GetCorrelationId()].Rules
+		slices.SortFunc(d.GetRuleIds(), func(a, b string) int {
+			return cmp.Compare(slices.Index(order, a), slices.Index(order, b))
+		})
+	}
+	return found
+}
+
+// valid replaces bytes that are not UTF-8, which no record may hold.
+func valid(values []string) {
+	for i, v := range values {
+		values[i] = strings.ToValidUTF8(v, "\uFFFD")
+	}
+}
+
+func sourceOf(e *event.Event) string {
+	if e.Source != "" {
+		return e.Source
+	}
+	if e.Product == "" && e.Service == "" {
+		return e.Format
+	}
+	return e.Product + "/" + e.Service
+}

@@ -1,0 +1,142 @@
+package correlator
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	alertv1 "github.com/stormbell/stormbell/proto/stormbell/alert/v1"
+	"github.com/stormbell/stormbell/services/correlator/window"
+	"github.com/stormbell/stormbell/services/sigma"
+)
+
+// Source says how late the events of a log source may arrive.
+type Source struct {
+	Product  string `yaml:"product"`
+	Service  string `yaml:"service"`
+	Category string `yaml:"category"`
+	// Lateness is L of the source.
+	Lateness time.Duration `yaml:"lateness"`
+}
+
+// plan is a compiled rule set with what the two stages derive of it. It is
+// immutable.
+type plan struct {
+	set          *sigma.Set
+	rules        map[string]*alertv1.Rule // of detection rules, by id
+	correlations map[string]*correlation  // by id
+}
+
+// correlation is one correlation with all that folding it takes.
+type correlation struct {
+	*sigma.Correlation
+	spec *window.Spec
+	rule *alertv1.Rule
+	bits map[string]uint64 // of referred rules, by id
+}
+
+func (c Config) newPlan(set *sigma.Set) *plan {
+	p := &plan{set: set, rules: make(map[string]*alertv1.Rule), correlations: make(map[string]*correlation)}
+	for _, r := range set.Rules() {
+		p.rules[r.ID] = &alertv1.Rule{Id: r.ID, Title: r.Title, Level: r.Level, Tags: r.Tags, Revision: r.Revision, Type: "detection"}
+	}
+	for _, sc := range set.Correlations() {
+		spec, err := c.spec(sc, set)
+		if err != nil {
+			continue // Accept has refused it when the set was compiled
+		}
+		cor := &correlation{
+			Correlation: sc, spec: spec, bits: make(map[string]uint64, len(sc.Rules)),
+			rule: &alertv1.Rule{Id: sc.ID, Title: sc.Title, Level: sc.Level, Tags: sc.Tags, Revision: sc.Revision, Type: string(sc.Type)},
+		}
+		for i, id := range sc.Rules {
+			cor.bits[id] = 1 << i
+		}
+		p.correlations[sc.ID] = cor
+	}
+	return p
+}
+
+var kinds = map[sigma.CorrelationType]window.Kind{
+	sigma.EventCount: window.EventCount, sigma.ValueCount: window.ValueCount,
+	sigma.Temporal: window.Temporal, sigma.TemporalOrdered: window.TemporalOrdered,
+}
+
+// Accept reports why the correlator cannot evaluate a correlation, nil if it
+// can. It is what a compiler of rules for this correlator sets as
+// sigma.Options.Accept.
+func (c Config) Accept(sc *sigma.Correlation) error {
+	_, err := c.spec(sc, nil)
+	return err
+}
+
+// spec says what a correlation demands of a window. Without a set, its
+// lateness is the largest that any source has.
+func (c Config) spec(sc *sigma.Correlation, set *sigma.Set) (*window.Spec, error) {
+	kind, ok := kinds[sc.Type]
+	if !ok {
+		return nil, fmt.Errorf("correlation type %q is not supported yet", sc.Type)
+	}
+	if sc.Condition.Expression != "" {
+		return nil, errors.New("conditions over rule names are not supported yet: use a count of rules")
+	}
+	if sc.Depth > 1 {
+		return nil, errors.New("a correlation of correlations is not supported yet: refer to detection rules")
+	}
+	least, ok := sc.Condition.AtOnce()
+	if !ok {
+		return nil, errors.New("only conditions with one of gt and gte are supported yet")
+	}
+	if least > window.MaxRecords {
+		least = window.MaxRecords + 1 // Validate says why not
+	}
+	spec := &window.Spec{
+		Kind: kind, Timespan: sc.Timespan, Lateness: c.lateness(sc, set), Min: int(least),
+		Rules: len(sc.Rules), StrictTies: sc.StrictTies, Suppress: sc.Suppress,
+	}
+	if err := spec.Validate(); err != nil {
+		return nil, err
+	}
+	if need := c.lookBack(spec); time.Duration(need)*time.Millisecond > c.Retention {
+		return nil, fmt.Errorf("it has to look back %s, and detections are kept for %s: shorten its timespan or raise the retention",
+			time.Duration(need)*time.Millisecond, c.Retention)
+	}
+	return spec, nil
+}
+
+// lookBack is how far before the watermark a rebuild reads for a rule, in
+// milliseconds.
+func (c Config) lookBack(s *window.Spec) int64 { return s.LookBack() + c.Slack.Milliseconds() }
+
+// lateness is L of a correlation, in milliseconds: its own, else the largest of
+// the sources that a rule it refers to can match.
+func (c Config) lateness(sc *sigma.Correlation, set *sigma.Set) int64 {
+	if sc.Lateness >= 0 {
+		return sc.Lateness
+	}
+	most := c.Lateness
+	for _, source := range c.Sources {
+		if source.Lateness > most && c.canMatch(sc, set, source) {
+			most = source.Lateness
+		}
+	}
+	return most.Milliseconds()
+}
+
+func (c Config) canMatch(sc *sigma.Correlation, set *sigma.Set, source Source) bool {
+	if set == nil {
+		return true
+	}
+	agree := func(rule, source string) bool {
+		return rule == "" || source == "" || strings.EqualFold(rule, source)
+	}
+	for _, id := range sc.Rules {
+		r := set.Rule(id)
+		if r == nil || agree(r.LogSource.Product, source.Product) && agree(r.LogSource.Service, source.Service) &&
+			agree(r.LogSource.Category, source.Category) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,168 @@
+package correlator
+
+import (
+	"strings"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	detectionv1 "github.com/stormbell/stormbell/proto/stormbell/detection/v1"
+	dlqv1 "github.com/stormbell/stormbell/proto/stormbell/dlq/v1"
+	"github.com/stormbell/stormbell/services/internal/event"
+)
+
+// Values of the header schema, beside those of `events`.
+const (
+	schemaDetection = "stormbell.detection.v1.Detection"
+	schemaWatermark = "stormbell.detection.v1.Watermark"
+	schemaRuling    = "stormbell.detection.v1.Ruling"
+	schemaSignal    = "stormbell.detection.v1.Signal"
+	schemaAlert     = "stormbell.alert.v1.Alert"
+	schemaDead      = "stormbell.dlq.v1.DeadLetter"
+)
+
+// Labels of the hashes that name a group: on the topic, where all revisions of
+// a correlation share a partition, and in the store, where each has its own.
+const (
+	groupLabel = "stormbell-group-1"
+	stateLabel = "stormbell-state-1"
+)
+
+// groupKey is the key of a detection's record.
+func groupKey(tenant, correlationID string, group []string) string {
+	parts := make([]string, 0, len(group)+2)
+	parts = append(parts, tenant, correlationID)
+	return event.Hash(groupLabel, append(parts, group...)...)
+}
+
+// stateKey is the key of a group in the store.
+func stateKey(d *detectionv1.Detection) string {
+	parts := make([]string, 0, len(d.GetGroup())+3)
+	parts = append(parts, d.GetTenant(), d.GetCorrelationId(), d.GetCorrelationRevision())
+	return event.Hash(stateLabel, append(parts, d.GetGroup()...)...)
+}
+
+// tuple writes values so that different tuples differ; one value stands for itself.
+func tuple(values []string) string {
+	if len(values) == 1 {
+		return values[0]
+	}
+	var b []byte
+	for _, v := range values {
+		b = protowire.AppendString(b, v)
+	}
+	return string(b)
+}
+
+func marshal(m proto.Message) ([]byte, error) {
+	return proto.MarshalOptions{Deterministic: true}.Marshal(m) //nolint:wrapcheck // callers say what it was
+}
+
+func header(headers []Header, key string) string {
+	for _, h := range headers {
+		if h.Key == key {
+			return string(h.Value)
+		}
+	}
+	return ""
+}
+
+// newHeaders returns the headers of a record; the trace context goes on top.
+func newHeaders(schema, tenant string) []Header {
+	h := make([]Header, 0, 4)
+	h = append(h, Header{Key: event.HeaderSchema, Value: []byte(schema)})
+	if tenant != "" {
+		h = append(h, Header{Key: event.HeaderTenant, Value: []byte(tenant)})
+	}
+	return h
+}
+
+const maxReason = 2000
+
+// deadLetter is a record that could not be processed, as `dlq` holds it.
+func deadLetter(r *Record, topic, stage, reason string, attempts int) (value []byte, headers []Header, err error) {
+	d := &dlqv1.DeadLetter{
+		Topic: topic, Partition: int32(r.Partition), Offset: r.Offset, Stage: stage, //nolint:gosec // partitions are few
+		Reason:   strings.ToValidUTF8(reason[:min(len(reason), maxReason)], "\uFFFD"),
+		Attempts: uint32(max(attempts, 0)), //nolint:gosec // small
+		Key:      r.Key, Value: r.Value, Tenant: strings.ToValidUTF8(header(r.Headers, event.HeaderTenant), "\uFFFD"),
+	}
+	if !r.Time.IsZero() {
+		d.TimeMs = r.Time.UnixMilli()
+	}
+	headers = newHeaders(schemaDead, d.GetTenant())
+	for _, h := range r.Headers {
+		d.Headers = append(d.Headers, &dlqv1.Header{Key: strings.ToValidUTF8(h.Key, "\uFFFD"), Value: h.Value})
+		if h.Key == event.HeaderTraceparent || h.Key == event.HeaderTracestate {
+			headers = append(headers, h)
+		}
+	}
+	value, err = marshal(d)
+	return value, headers, err
+}
+
+// Kinds of outbox entries: where they are published.
+const (
+	toAlerts = 1
+	toDLQ    = 2
+)
+
+// An outbox entry's body: the kind, then key, value and headers as fields.
+const (
+	fieldKey protowire.Number = iota + 1
+	fieldValue
+	fieldHeaderKey
+	fieldHeaderValue
+)
+
+// message is one record on its way out.
+type message struct {
+	kind    byte
+	key     []byte
+	value   []byte
+	headers []Header
+}
+
+func (m *message) encode() []byte {
+	b := make([]byte, 1, 64+len(m.key)+len(m.value)+128*len(m.headers))
+	b[0] = m.kind
+	b = protowire.AppendBytes(protowire.AppendTag(b, fieldKey, protowire.BytesType), m.key)
+	b = protowire.AppendBytes(protowire.AppendTag(b, fieldValue, protowire.BytesType), m.value)
+	for _, h := range m.headers {
+		b = protowire.AppendString(protowire.AppendTag(b, fieldHeaderKey, protowire.BytesType), h.Key)
+		b = protowire.AppendBytes(protowire.AppendTag(b, fieldHeaderValue, protowire.BytesType), h.Value)
+	}
+	return b
+}
+
+// decodeMessage reads an outbox entry. ok is false for bytes that no
+// correlator wrote.
+func decodeMessage(b []byte) (m message, ok bool) {
+	if len(b) == 0 || b[0] != toAlerts && b[0] != toDLQ {
+		return m, false
+	}
+	m.kind, b = b[0], b[1:]
+	for len(b) > 0 {
+		num, typ, n := protowire.ConsumeTag(b)
+		if n < 0 || typ != protowire.BytesType {
+			return m, false
+		}
+		b = b[n:]
+		v, n := protowire.ConsumeBytes(b)
+		if n < 0 {
+			return m, false
+		}
+		b = b[n:]
+		switch {
+		case num == fieldKey:
+			m.key = v
+		case num == fieldValue:
+			m.value = v
+		case num == fieldHeaderKey:
+			m.headers = append(m.headers, Header{Key: string(v)})
+		case num == fieldHeaderValue && len(m.headers) > 0:
+			m.headers[len(m.headers)-1].Value = v
+		}
+	}
+	return m, true
+}
