@@ -1,0 +1,266 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+// maxEventBytes bounds one line, or one JSON document of a file.
+const maxEventBytes = 256 << 20
+
+// inputs are the files of a command line.
+type inputs struct {
+	paths    []string
+	size     int64 // of all files; -1 where it is not known
+	stdin    *os.File
+	progress func(n int)
+	in       io.Reader
+}
+
+// openInputs checks that all files are there. No path, and "-", are standard input.
+func openInputs(in io.Reader, paths []string) (*inputs, error) {
+	if len(paths) == 0 {
+		paths = []string{"-"}
+	}
+	i := &inputs{paths: paths, in: in, progress: func(int) {}}
+	for _, path := range paths {
+		if path == "-" {
+			i.size = -1
+			continue
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			return nil, fmt.Errorf("open events: %w", err)
+		}
+		if info.IsDir() {
+			return nil, usagef("%s is a directory: name the files in it, such as %s/*.json.gz", path, path)
+		}
+		if i.size >= 0 {
+			i.size += info.Size()
+		}
+	}
+	return i, nil
+}
+
+func (i *inputs) close() {
+	if i.stdin != nil {
+		_ = i.stdin.Close()
+	}
+}
+
+// keep makes standard input readable a second time.
+func (i *inputs) keep() error {
+	f, err := os.CreateTemp("", "stormbell-send-*") // mode 0600
+	if err != nil {
+		return fmt.Errorf("keep standard input: %w", err)
+	}
+	i.stdin = f
+	if err := os.Remove(f.Name()); err != nil { // it lives until it is closed
+		return fmt.Errorf("keep standard input: %w", err)
+	}
+	if _, err := io.Copy(f, i.in); err != nil {
+		return fmt.Errorf("keep standard input: %w", err)
+	}
+	return nil
+}
+
+// each calls fn for each event. The event is valid until fn returns, and has no
+// line breaks.
+func (i *inputs) each(ctx context.Context, fn func(event []byte, at place) error) error {
+	for _, path := range i.paths {
+		if err := i.file(ctx, path, fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (i *inputs) file(ctx context.Context, path string, fn func([]byte, place) error) error {
+	var r io.Reader = i.in
+	name := path
+	switch {
+	case path == "-" && i.stdin != nil:
+		if _, err := i.stdin.Seek(0, io.SeekStart); err != nil {
+			return fmt.Errorf("read standard input again: %w", err)
+		}
+		r, name = i.stdin, "standard input"
+	case path == "-":
+		name = "standard input"
+	default:
+		f, err := os.Open(path)
+		if err != nil {
+			return fmt.Errorf("open events: %w", err)
+		}
+		defer f.Close()
+		r = f
+	}
+	n := 0
+	err := events(&counted{r, i.progress}, func(event []byte) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n++
+		return fn(event, place{name, n})
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// counted reports what is read.
+type counted struct {
+	io.Reader
+	progress func(int)
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.progress(n)
+	return n, err
+}
+
+// events splits a stream into events: lines that each begin an object, or one
+// JSON document after the other, of which arrays and CloudTrail files are
+// taken apart.
+func events(r io.Reader, fn func([]byte) error) error {
+	buf := bufio.NewReaderSize(r, 1<<16)
+	if magic, _ := buf.Peek(2); len(magic) == 2 && magic[0] == 0x1f && magic[1] == 0x8b {
+		zip, err := gzip.NewReader(buf)
+		if err != nil {
+			return fmt.Errorf("read gzip: %w", err)
+		}
+		buf = bufio.NewReaderSize(zip, 1<<16)
+	}
+	lines, err := isLines(buf)
+	if err != nil {
+		return err
+	}
+	if lines {
+		return eachLine(buf, fn)
+	}
+	return eachDocument(buf, fn)
+}
+
+// isLines reports whether the stream's first line is an event of its own. A
+// line that is no JSON at all is one too: the gateway says what is wrong with it.
+func isLines(buf *bufio.Reader) (bool, error) {
+	if bom, _ := buf.Peek(3); bytes.Equal(bom, []byte("\xef\xbb\xbf")) {
+		_, _ = buf.Discard(3)
+	}
+	for {
+		c, err := buf.Peek(1)
+		if errors.Is(err, io.EOF) {
+			return true, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("read: %w", err)
+		}
+		if c[0] != ' ' && c[0] != '\t' && c[0] != '\r' && c[0] != '\n' {
+			break
+		}
+		_, _ = buf.Discard(1)
+	}
+	head, _ := buf.Peek(1 << 16)
+	line, _, ended := bytes.Cut(head, []byte("\n"))
+	if head[0] == '[' {
+		return false, nil
+	}
+	if head[0] != '{' {
+		return true, nil
+	}
+	if !json.Valid(line) {
+		// An object over several lines, or a first line that is longer than
+		// what was looked at.
+		return !ended && len(head) == 1<<16 && !bytes.Contains(head[:64], []byte(`"Records"`)), nil
+	}
+	var file struct{ Records json.RawMessage }
+	_ = json.Unmarshal(line, &file)
+	return len(file.Records) == 0 || file.Records[0] != '[', nil
+}
+
+func eachLine(buf *bufio.Reader, fn func([]byte) error) error {
+	var long []byte
+	for {
+		part, err := buf.ReadSlice('\n')
+		long = append(long, part...)
+		if errors.Is(err, bufio.ErrBufferFull) {
+			if len(long) > maxEventBytes {
+				return fmt.Errorf("a line has more than %d bytes", maxEventBytes)
+			}
+			continue
+		}
+		if line := bytes.TrimSpace(long); len(line) > 0 {
+			if err := fn(line); err != nil {
+				return err
+			}
+		}
+		long = long[:0]
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read: %w", err)
+		}
+	}
+}
+
+func eachDocument(buf *bufio.Reader, fn func([]byte) error) error {
+	d := json.NewDecoder(buf)
+	if c, _ := buf.Peek(1); len(c) == 1 && c[0] == '[' {
+		return eachElement(d, fn)
+	}
+	for {
+		var document json.RawMessage
+		err := d.Decode(&document)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("not JSON: %w", err)
+		}
+		var file struct{ Records []json.RawMessage }
+		if json.Unmarshal(document, &file) != nil || file.Records == nil {
+			file.Records = []json.RawMessage{document}
+		}
+		for _, event := range file.Records {
+			if err := compacted(event, fn); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func eachElement(d *json.Decoder, fn func([]byte) error) error {
+	if _, err := d.Token(); err != nil {
+		return fmt.Errorf("not JSON: %w", err)
+	}
+	for d.More() {
+		var event json.RawMessage
+		if err := d.Decode(&event); err != nil {
+			return fmt.Errorf("not JSON: %w", err)
+		}
+		if err := compacted(event, fn); err != nil {
+			return err
+		}
+	}
+	if _, err := d.Token(); err != nil {
+		return fmt.Errorf("not JSON: %w", err)
+	}
+	return nil
+}
+
+func compacted(event []byte, fn func([]byte) error) error {
+	var line bytes.Buffer
+	if err := json.Compact(&line, event); err != nil {
+		return fmt.Errorf("not JSON: %w", err)
+	}
+	return fn(line.Bytes())
+}

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/mattn/go-isatty"
+	"github.com/spf13/cobra"
+)
+
+// Exit codes, which scripts depend on.
+const (
+	exitOK     = 0
+	exitFailed = 1 // it failed, or it found something
+	exitUsage  = 2
+)
+
+// environment is what a command knows of the world around it.
+type environment struct {
+	in      io.Reader
+	out     io.Writer
+	err     io.Writer
+	getenv  func(string) string
+	environ []string
+	// live is set where err is a terminal, colour where out is one and wants it.
+	live, colour bool
+}
+
+func systemEnv() *environment {
+	terminal := func(f *os.File) bool { return isatty.IsTerminal(f.Fd()) && os.Getenv("TERM") != "dumb" }
+	return &environment{
+		in: os.Stdin, out: os.Stdout, err: os.Stderr,
+		getenv: os.Getenv, environ: os.Environ(),
+		live:   terminal(os.Stderr),
+		colour: terminal(os.Stdout) && os.Getenv("NO_COLOR") == "",
+	}
+}
+
+// errFindings fails a command whose output already says why.
+var errFindings = errors.New("findings")
+
+// usageError is a mistake in how a command was called.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// execute runs one command line and returns its exit code.
+func execute(ctx context.Context, env *environment, args []string) int {
+	root := newRoot(env)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	var usage usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, errFindings):
+		return exitFailed
+	case errors.As(err, &usage):
+		fmt.Fprintf(env.err, "stormbell: %v\nTry --help.\n", err)
+		return exitUsage
+	default:
+		fmt.Fprintf(env.err, "stormbell: %v\n", err)
+		return exitFailed
+	}
+}
+
+func newRoot(env *environment) *cobra.Command {
+	root := group("stormbell", "Correlate cloud-security events as they happen")
+	root.Long = "Post events in, get signed webhooks out that tell what the events add up to.\n" +
+		"`stormbell up` runs everything in one process; the other commands talk to it,\nor to a gateway of a cluster, over HTTP."
+	root.Example = "  stormbell up --rules ./rules"
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetIn(env.in)
+	root.SetOut(env.out)
+	root.SetErr(env.err)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(
+		newUp(env), newSend(env), newEval(env), newRules(env), newWebhooks(env),
+		newKeys(env), newStatus(env), newConfig(env), newVersion(env),
+	)
+	return root
+}
+
+// group returns a command that only holds others.
+func group(use, short string) *cobra.Command {
+	return &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("unknown command %q for %q", args[0], cmd.CommandPath())
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+}
+
+// arguments checks how many arguments a command gets; most below 0 is any number.
+func arguments(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < least:
+			return usagef("%s needs %d argument(s), got %d: %s", cmd.CommandPath(), least, len(args), cmd.UseLine())
+		case most >= 0 && len(args) > most:
+			return usagef("%s takes at most %d argument(s), got %d: %s", cmd.CommandPath(), most, len(args), cmd.UseLine())
+		}
+		return nil
+	}
+}
+
+// dataDir is where `up` keeps its data unless it is told otherwise.
+func (e *environment) dataDir() string {
+	if dir := e.getenv("STORMBELL_DATA"); dir != "" {
+		return dir
+	}
+	if dir := e.getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "stormbell")
+	}
+	if home := e.getenv("HOME"); filepath.IsAbs(home) {
+		return filepath.Join(home, ".local", "share", "stormbell")
+	}
+	return "/var/lib/stormbell"
+}
+
+// paint colours text on a terminal.
+func (e *environment) paint(code, text string) string {
+	if !e.colour {
+		return text
+	}
+	return "\x1b[" + code + "m" + text + "\x1b[0m"
+}
+
+// printable makes foreign text safe for a terminal: it takes out control
+// characters, and with them escape sequences.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < 0x20 || r == 0x7f || (r >= 0x80 && r < 0xa0) {
+			return ' '
+		}
+		return r
+	}, s)
+}
