@@ -30,16 +30,9 @@ func (t Topic) Append(ctx context.Context, records ...Record) error {
 	return err
 }
 
-// Start implements Log.
-func (t Topic) Start(ctx context.Context) (int64, error) {
-	first, _, err := t.bus.Offsets(ctx, bus.TopicControl, 0)
-	return first, err
-}
-
-// End implements Log.
-func (t Topic) End(ctx context.Context) (int64, error) {
-	_, end, err := t.bus.Offsets(ctx, bus.TopicControl, 0)
-	return end, err
+// Offsets implements Log.
+func (t Topic) Offsets(ctx context.Context) (start, end int64, err error) {
+	return t.bus.Offsets(ctx, bus.TopicControl, 0)
 }
 
 // Read implements Log.

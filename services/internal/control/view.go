@@ -133,13 +133,9 @@ func (v *View) aim(ctx context.Context) error {
 	if known {
 		return nil
 	}
-	start, err := v.log.Start(ctx)
+	start, end, err := v.log.Offsets(ctx)
 	if err != nil {
-		return fmt.Errorf("ask for the start of control: %w", err)
-	}
-	end, err := v.log.End(ctx)
-	if err != nil {
-		return fmt.Errorf("ask for the end of control: %w", err)
+		return fmt.Errorf("ask for the start and end of control: %w", err)
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -154,13 +150,9 @@ func (v *View) aim(ctx context.Context) error {
 // complete.
 func (v *View) restart(ctx context.Context, from int64) error {
 	v.slog.Error("control log does not hold the offset that was read last, reading it anew", "offset", from)
-	next, err := v.log.Start(ctx)
+	next, end, err := v.log.Offsets(ctx)
 	if err != nil {
-		return fmt.Errorf("ask for the start of control: %w", err)
-	}
-	end, err := v.log.End(ctx)
-	if err != nil {
-		return fmt.Errorf("ask for the end of control: %w", err)
+		return fmt.Errorf("ask for the start and end of control: %w", err)
 	}
 	d := newDraft(new(snapshot))
 	for next < end {
@@ -217,7 +209,7 @@ func (v *View) wakeLocked() {
 func (v *View) readToEnd(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, v.cfg.SyncTimeout)
 	defer cancel()
-	end, err := v.log.End(ctx)
+	_, end, err := v.log.Offsets(ctx)
 	if err != nil {
 		return fmt.Errorf("ask for the end of control: %w", err)
 	}

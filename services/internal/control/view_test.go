@@ -119,12 +119,12 @@ type countingLog struct {
 	down atomic.Bool
 }
 
-func (l *countingLog) End(ctx context.Context) (int64, error) {
+func (l *countingLog) Offsets(ctx context.Context) (start, end int64, err error) {
 	l.ends.Add(1)
 	if l.down.Load() {
-		return 0, errors.New("down")
+		return 0, 0, errors.New("down")
 	}
-	return l.Log.End(ctx)
+	return l.Log.Offsets(ctx)
 }
 
 func TestUnavailableLogIsNotAnUnknownKey(t *testing.T) {
