@@ -1,0 +1,76 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stormbell/stormbell/services/cmd/internal/process"
+	"github.com/stormbell/stormbell/services/internal/config"
+)
+
+func version() string { return process.Version() }
+
+func newVersion(env *environment) *cobra.Command {
+	return &cobra.Command{
+		Use:     "version",
+		Short:   "Print the version",
+		Example: "  stormbell version",
+		Args:    arguments(0, 0),
+		RunE: func(*cobra.Command, []string) error {
+			fmt.Fprintf(env.out, "stormbell %s %s %s/%s\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return nil
+		},
+	}
+}
+
+func newConfig(env *environment) *cobra.Command {
+	var file, kind string
+	cmd := group("config", "Check and show settings")
+	cmd.Long = "Check and show settings: the defaults, then the file, then STORMBELL_… environment variables."
+	cmd.Example = "  stormbell config check --config stormbell.yaml"
+	cmd.PersistentFlags().StringVar(&file, "config", "", "YAML file with settings (or STORMBELL_CONFIG)")
+	cmd.PersistentFlags().StringVar(&kind, "for", "up", "process to check for: up, gateway, correlator or notifier")
+	load := func() (*process.Settings, error) {
+		s := process.Defaults()
+		if kind == "up" {
+			s = process.UpDefaults()
+		}
+		if file == "" {
+			file = env.getenv("STORMBELL_CONFIG")
+		}
+		if err := s.Load(file, env.environ); err != nil {
+			return nil, err
+		}
+		return &s, s.Validate(kind)
+	}
+	check := &cobra.Command{
+		Use:     "check",
+		Short:   "Say what is wrong with the settings",
+		Example: "  stormbell config check --config stormbell.yaml --for gateway",
+		Args:    arguments(0, 0),
+		RunE: func(*cobra.Command, []string) error {
+			if _, err := load(); err != nil {
+				return err
+			}
+			fmt.Fprintln(env.out, "settings: ok")
+			return nil
+		},
+	}
+	show := &cobra.Command{
+		Use:     "print",
+		Short:   "Print all settings in force as YAML, secrets left out",
+		Example: "  stormbell config print --config stormbell.yaml",
+		Args:    arguments(0, 0),
+		RunE: func(*cobra.Command, []string) error {
+			s, err := load()
+			if err != nil {
+				return err
+			}
+			return config.Print(env.out, s)
+		},
+	}
+	cmd.AddCommand(check, show)
+	return cmd
+}
