@@ -1,0 +1,245 @@
+package oracle
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// A Rule is one YAML document: a detection or a correlation.
+type Rule struct {
+	ID, Name string
+	// Of a detection.
+	product, service, category string
+	selections                 map[string]any
+	condition                  string
+	// Of a correlation; kind is empty for a detection.
+	kind               string
+	refs               []string // ids of detections, once linked
+	groupBy, field     []string
+	aliases            map[string]map[string]string // by alias and id of detection
+	timespan, suppress int64
+	lateness           int64 // −1: none of its own
+	least              int
+	generate           bool
+	strictTies         bool
+}
+
+// file is a rule as YAML has it.
+type file struct {
+	ID, Name    string
+	Logsource   struct{ Product, Service, Category string }
+	Detection   map[string]any
+	Correlation *struct {
+		Type      string
+		Rules     []string
+		GroupBy   []string `yaml:"group-by"`
+		Timespan  string
+		Generate  bool
+		Aliases   map[string]map[string]string
+		Condition map[string]any
+	}
+	Stormbell map[string]string
+}
+
+// LoadDir reads every .yml and .yaml file beneath dir.
+func LoadDir(dir string) ([]Rule, error) {
+	var rules []Rule
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".yml") && !strings.HasSuffix(path, ".yaml") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		more, err := Load(text)
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		rules = append(rules, more...)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load rules: %w", err)
+	}
+	return rules, nil
+}
+
+// Load reads the documents of one file.
+func Load(text []byte) ([]Rule, error) {
+	var rules []Rule
+	for d := yaml.NewDecoder(bytes.NewReader(text)); ; {
+		var f file
+		if err := d.Decode(&f); errors.Is(err, io.EOF) {
+			return rules, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("not a rule: %w", err)
+		}
+		r, err := f.rule()
+		if err != nil {
+			return nil, fmt.Errorf("rule %s: %w", f.ID, err)
+		}
+		rules = append(rules, r)
+	}
+}
+
+func (f *file) rule() (Rule, error) {
+	r := Rule{ID: f.ID, Name: f.Name, lateness: -1, selections: f.Detection}
+	if f.ID == "" {
+		return r, errors.New("a rule without id: not supported")
+	}
+	if err := f.extension(&r); err != nil {
+		return r, err
+	}
+	if f.Correlation == nil {
+		r.product, r.service, r.category = f.Logsource.Product, f.Logsource.Service, f.Logsource.Category
+		var ok bool
+		if r.condition, ok = f.Detection["condition"].(string); !ok {
+			return r, errors.New("no condition, or a list of them: not supported")
+		}
+		return r, nil
+	}
+	c := f.Correlation
+	r.kind, r.refs, r.groupBy, r.aliases, r.generate = c.Type, c.Rules, c.GroupBy, c.Aliases, c.Generate
+	var err error
+	if r.timespan, err = span(c.Timespan); err != nil {
+		return r, err
+	}
+	return r, r.bound(c.Condition)
+}
+
+// extension reads what stands under `stormbell:`.
+func (f *file) extension(r *Rule) (err error) {
+	for key, text := range f.Stormbell {
+		switch {
+		case key == "suppress":
+			r.suppress, err = span(text)
+		case key == "lateness":
+			r.lateness, err = span(text)
+		case key == "ties" && text == "strict":
+			r.strictTies = true
+		default:
+			err = fmt.Errorf("stormbell: %s: %s: not supported", key, text)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bound reads the condition of a correlation: at least so many.
+func (r *Rule) bound(condition map[string]any) error {
+	switch r.kind {
+	case "event_count", "value_count":
+	case "temporal", "temporal_ordered":
+		if len(condition) == 0 {
+			r.least = len(r.refs)
+			return nil
+		}
+		if r.kind == "temporal_ordered" {
+			return errors.New("temporal_ordered with a condition: not supported")
+		}
+	default:
+		return fmt.Errorf("correlation type %q: not supported", r.kind)
+	}
+	for key, v := range condition {
+		n, isInt := v.(int)
+		switch key {
+		case "gte":
+			r.least = n
+		case "gt":
+			r.least = n + 1
+		case "field":
+			isInt = true
+			switch v := v.(type) {
+			case string:
+				r.field = []string{v}
+			case []any:
+				for _, one := range v {
+					r.field = append(r.field, fmt.Sprint(one))
+				}
+			}
+		}
+		if !isInt || key != "field" && r.least < 1 {
+			return fmt.Errorf("condition %s: %v: not supported", key, v)
+		}
+	}
+	if r.least < 1 || (r.kind == "value_count") != (len(r.field) > 0) {
+		return errors.New("condition without a lower bound, or without its field")
+	}
+	return nil
+}
+
+func span(text string) (int64, error) {
+	m := regexp.MustCompile(`^([0-9]+)([smhdw])$`).FindStringSubmatch(text)
+	if m == nil {
+		return 0, fmt.Errorf("time span %q: not supported", text)
+	}
+	n, err := strconv.ParseInt(m[1], 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("time span %q: %w", text, err)
+	}
+	unit := map[string]int64{"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}[m[2]]
+	return n * unit * 1000, nil
+}
+
+type plan struct {
+	detections, correlations []*Rule
+	alerts                   map[string]bool // detections that alert by themselves
+}
+
+// link resolves references and decides which rules alert.
+func link(rules []Rule, revisions map[string]string) (*plan, error) {
+	p := &plan{alerts: map[string]bool{}}
+	ids := map[string]string{} // by name and by id
+	for i := range rules {
+		r := rules[i]
+		if revisions[r.ID] == "" {
+			return nil, fmt.Errorf("rule %s has no revision", r.ID)
+		}
+		if r.kind != "" {
+			p.correlations = append(p.correlations, &r)
+			continue
+		}
+		p.detections = append(p.detections, &r)
+		p.alerts[r.ID] = true
+		ids[r.ID] = r.ID
+		if r.Name != "" {
+			ids[r.Name] = r.ID
+		}
+	}
+	generated := map[string]bool{}
+	for _, c := range p.correlations {
+		refs := make([]string, len(c.refs))
+		for i, ref := range c.refs {
+			if refs[i] = ids[ref]; refs[i] == "" {
+				return nil, fmt.Errorf("rule %s refers to %q, which is no detection", c.ID, ref)
+			}
+			p.alerts[refs[i]] = false
+			generated[refs[i]] = generated[refs[i]] || c.generate
+		}
+		c.refs = refs
+		aliases := map[string]map[string]string{}
+		for alias, of := range c.aliases {
+			aliases[alias] = map[string]string{}
+			for ref, field := range of {
+				aliases[alias][ids[ref]] = field
+			}
+		}
+		c.aliases = aliases
+	}
+	for id := range generated {
+		p.alerts[id] = generated[id]
+	}
+	return p, nil
+}
