@@ -25,6 +25,9 @@ type App struct {
 	stop time.Duration
 
 	mu      sync.Mutex
+	ctx     context.Context //nolint:containedctx // of Run, from which modules get their own; nil before
+	ending  bool
+	ended   chan *module // the first to end by itself
 	modules []*module
 	closers []closer
 }
@@ -45,14 +48,39 @@ type closer struct {
 
 // New returns an App that gives each module the time stop to end once it is
 // told to.
-func New(log *slog.Logger, stop time.Duration) *App { return &App{log: log, stop: stop} }
+func New(log *slog.Logger, stop time.Duration) *App {
+	return &App{log: log, stop: stop, ended: make(chan *module, 1)}
+}
 
 // Add adds a module. Its run ends with nil once its context ends; if it ends
 // before, all modules end. ready is nil or reports why the module is not ready.
+// A module that is added while Run is under way starts at once, or never if the
+// others are being stopped.
 func (a *App) Add(name string, run func(context.Context) error, ready func() error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.modules = append(a.modules, &module{name: name, run: run, ready: ready, done: make(chan struct{})})
+	m := &module{name: name, run: run, ready: ready, done: make(chan struct{})}
+	if a.ending {
+		return
+	}
+	a.modules = append(a.modules, m)
+	if a.ctx != nil {
+		a.start(m)
+	}
+}
+
+// start runs a module on a goroutine of its own. The caller holds mu.
+func (a *App) start(m *module) {
+	var own context.Context
+	own, m.stop = context.WithCancel(context.WithoutCancel(a.ctx))
+	go func() {
+		defer close(m.done)
+		m.err = m.run(own)
+		select {
+		case a.ended <- m:
+		default: // another was first
+		}
+	}()
 }
 
 // Defer adds what Close calls, last first.
@@ -94,27 +122,24 @@ func (a *App) Err() error {
 // module that failed first. It may be called once, and does not call Close.
 func (a *App) Run(ctx context.Context) error {
 	a.mu.Lock()
-	modules := a.modules
-	a.mu.Unlock()
-	ended := make(chan *module, len(modules)) // every module ends once
-	for _, m := range modules {
-		var own context.Context
-		own, m.stop = context.WithCancel(context.WithoutCancel(ctx))
-		go func() {
-			defer close(m.done)
-			m.err = m.run(own)
-			ended <- m
-		}()
+	a.ctx = ctx
+	for _, m := range a.modules {
+		a.start(m)
 	}
+	a.mu.Unlock()
 	var first error
 	select {
 	case <-ctx.Done():
-	case m := <-ended:
+	case m := <-a.ended:
 		if first = m.err; first == nil {
 			first = errors.New("ended by itself")
 		}
 		first = fmt.Errorf("%s: %w", m.name, first)
 	}
+	a.mu.Lock()
+	a.ending = true
+	modules := a.modules
+	a.mu.Unlock()
 	for i := len(modules) - 1; i >= 0; i-- {
 		if err := a.end(modules[i]); err != nil && first == nil {
 			first = err

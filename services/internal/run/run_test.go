@@ -111,3 +111,25 @@ func TestSignals(t *testing.T) {
 		t.Fatal("SIGTERM did not end the context")
 	}
 }
+
+func TestModuleAddsModules(t *testing.T) {
+	var j journal
+	app := newApp(time.Minute)
+	started := make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	app.Add("start", func(ctx context.Context) error {
+		app.Add("added", func(ctx context.Context) error {
+			close(started)
+			return j.module("added")(ctx)
+		}, nil)
+		return j.module("start")(ctx)
+	}, nil)
+	go func() {
+		<-started
+		cancel()
+	}()
+	require.NoError(t, app.Run(ctx))
+	require.Equal(t, []string{"stop added", "stop start"}, j.lines)
+	app.Add("too late", func(context.Context) error { return errors.New("must not run") }, nil)
+	require.Len(t, app.Ready(), 2)
+}
