@@ -80,10 +80,19 @@ type Redis struct {
 	trim    *redis.Script
 }
 
-// OpenRedis connects, and checks that the server is new enough and never
-// evicts keys. It reports what would survive a restart of the server. An
-// error names the setting to change.
+// OpenRedis returns a store behind a client that Connect made.
 func OpenRedis(ctx context.Context, cfg Config, log *slog.Logger) (*Redis, error) {
+	client, err := Connect(ctx, cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	return NewRedis(client, cfg.Prefix), nil
+}
+
+// Connect connects, and checks that the server is new enough and never evicts
+// keys. It reports what would survive a restart of the server. An error names
+// the setting to change. The caller closes the client.
+func Connect(ctx context.Context, cfg Config, log *slog.Logger) (redis.UniversalClient, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -110,11 +119,11 @@ func OpenRedis(ctx context.Context, cfg Config, log *slog.Logger) (*Redis, error
 		}
 		opts.TLSConfig = conf
 	}
-	r := NewRedis(redis.NewUniversalClient(opts), cfg.Prefix)
-	if err := r.checkServer(ctx, cfg, log); err != nil {
-		return nil, errors.Join(err, r.Close())
+	client := redis.NewUniversalClient(opts)
+	if err := checkServer(ctx, client, cfg, log); err != nil {
+		return nil, errors.Join(err, client.Close())
 	}
-	return r, nil
+	return client, nil
 }
 
 // NewRedis returns a store behind a client that the caller has configured; it
@@ -136,9 +145,9 @@ func (r *Redis) Close() error {
 
 const minRedisMajor = 7
 
-func (r *Redis) checkServer(ctx context.Context, cfg Config, log *slog.Logger) error {
+func checkServer(ctx context.Context, client redis.UniversalClient, cfg Config, log *slog.Logger) error {
 	where := strings.Join(cfg.Addrs, ",")
-	text, err := r.client.Info(ctx).Result()
+	text, err := client.Info(ctx).Result()
 	switch {
 	case err != nil && isAuth(err):
 		return fmt.Errorf("redis at %s refuses the credentials of user %q: check redis.username and redis.password", where, cmpOr(cfg.Username, "default"))
