@@ -150,7 +150,7 @@ func testCommit(t *testing.T, h *harness) {
 		Outbox:  []state.Entry{entry(1, 4), entry(2, 9)},
 	})
 	p := h.acquire("b")
-	require.Equal(t, state.Partition{Applied: at(10), Meta: []byte("meta\x00\xff"), Seq: 2, Due: 500}, p)
+	require.Equal(t, state.Partition{Applied: at(10), Meta: []byte("meta\x00\xff"), Seq: 2, First: 1, Due: 500}, p)
 	require.Equal(t, map[string]string{"meta": "m1", "p0": "x"}, h.load("g1"))
 	require.Equal(t, map[string]string{"meta": "m2"}, h.load("g2"))
 	got, err := h.Store.Outbox(t.Context(), part, 0, 10)
@@ -261,9 +261,12 @@ func testOutbox(t *testing.T, h *harness) {
 		require.NoError(t, h.Store.Trim(t.Context(), part, "a", upTo))
 		require.Equal(t, int64(11), h.seqs(0, 1)[0], "trimmed up to %d", upTo)
 	}
+	require.Equal(t, int64(11), h.acquire("a").First)
 	require.NoError(t, h.Store.Trim(t.Context(), part, "a", 1000), "beyond the end")
 	require.Empty(t, h.seqs(0, 10))
-	require.Equal(t, int64(25), h.acquire("a").Seq, "the sequence outlives its entries")
+	p := h.acquire("a")
+	require.Equal(t, int64(25), p.Seq, "the sequence outlives its entries")
+	require.Equal(t, int64(26), p.First, "nothing is left")
 	h.commit(&state.Batch{Token: "a", Prev: at(100), Next: at(101), Outbox: []state.Entry{entry(26, 100)}})
 	require.Equal(t, []int64{26}, h.seqs(0, 10))
 }
@@ -317,7 +320,7 @@ func testTailLost(t *testing.T, h *harness) {
 	h.commit(&state.Batch{Token: "a", Prev: at(10), Next: at(20), Meta: []byte("2"), Changes: []state.Change{set("g", 6, "f", "2"), set("h", 7, "f", "1")}, Outbox: []state.Entry{entry(2, 12)}})
 	restore()
 	h.refused(&state.Batch{Token: "a", Prev: at(20), Next: at(30)}, "applied", at(10), false)
-	require.Equal(t, state.Partition{Applied: at(10), Meta: []byte("1"), Seq: 1, Due: 5}, h.acquire("b"))
+	require.Equal(t, state.Partition{Applied: at(10), Meta: []byte("1"), Seq: 1, First: 1, Due: 5}, h.acquire("b"))
 	require.Equal(t, map[string]string{"f": "1"}, h.load("g"))
 	require.Empty(t, h.load("h"))
 	require.Equal(t, []int64{1}, h.seqs(0, 10), "position, groups and outbox are one prefix")

@@ -56,7 +56,11 @@ func (m *Memory) Acquire(_ context.Context, partition int32, token string) (Part
 	if len(p.due) > 0 {
 		due = p.due[0].due
 	}
-	return Partition{Applied: p.applied, Meta: bytes.Clone(p.meta), Seq: p.seq, Due: due}, nil
+	first := p.seq + 1
+	if len(p.outbox) > 0 {
+		first = p.outbox[0].Seq
+	}
+	return Partition{Applied: p.applied, Meta: bytes.Clone(p.meta), Seq: p.seq, First: first, Due: due}, nil
 }
 
 // Commit applies a batch whole, or fails with a RefusedError. A batch that

@@ -206,11 +206,11 @@ func (r *Redis) keys(partition int32) keys {
 // and returns what is there.
 func (r *Redis) Acquire(ctx context.Context, partition int32, token string) (Partition, error) {
 	k := r.keys(partition)
-	got, err := r.acquire.Run(ctx, r.client, []string{k.owner, k.meta, k.due}, token).StringSlice()
+	got, err := r.acquire.Run(ctx, r.client, []string{k.owner, k.meta, k.due, k.outbox}, token).StringSlice()
 	if err != nil {
 		return Partition{}, fmt.Errorf("acquire partition %d: %w", partition, err)
 	}
-	if len(got) != 4 {
+	if len(got) != 5 {
 		return Partition{}, fmt.Errorf("acquire partition %d: reply has %d parts", partition, len(got))
 	}
 	p := Partition{Meta: []byte(got[2])}
@@ -222,6 +222,12 @@ func (r *Redis) Acquire(ctx context.Context, partition int32, token string) (Par
 	}
 	if p.Due, err = parseDue(got[3]); err != nil {
 		return Partition{}, fmt.Errorf("acquire partition %d: %w", partition, err)
+	}
+	p.First = p.Seq + 1
+	if seq, _, _ := strings.Cut(got[4], "-"); seq != "" {
+		if p.First, err = strconv.ParseInt(seq, 10, 64); err != nil {
+			return Partition{}, fmt.Errorf("acquire partition %d: first of the outbox: %w", partition, err)
+		}
 	}
 	return p, nil
 }

@@ -42,6 +42,9 @@ type Partition struct {
 	Meta []byte
 	// Seq is the sequence number of the last outbox entry ever appended.
 	Seq int64
+	// First is that of the first entry still in the outbox; Seq + 1 where it is
+	// empty.
+	First int64
 	// Due is the least due time of a group, or Never.
 	Due int64
 }

@@ -199,5 +199,5 @@ func TestRedisSurvivesKill(t *testing.T) {
 	require.NoError(t, r.Commit(t.Context(), 7, b), "the token survives too")
 	p, err := r.Acquire(t.Context(), 7, "b")
 	require.NoError(t, err)
-	require.Equal(t, state.Partition{Applied: state.Position{Offset: 4}, Meta: []byte{}, Seq: 1, Due: 9}, p)
+	require.Equal(t, state.Partition{Applied: state.Position{Offset: 4}, Meta: []byte{}, Seq: 1, First: 1, Due: 9}, p)
 }
