@@ -68,7 +68,9 @@ type Alert struct {
 	// Empty is `stormbell.alert.v1`.
 	Type string `protobuf:"bytes,25,opt,name=type,proto3" json:"type,omitempty"`
 	// Ingest time of the record that made it fire, Unix milliseconds.
-	IngestMs      int64 `protobuf:"varint,26,opt,name=ingest_ms,json=ingestMs,proto3" json:"ingest_ms,omitempty"`
+	IngestMs int64 `protobuf:"varint,26,opt,name=ingest_ms,json=ingestMs,proto3" json:"ingest_ms,omitempty"`
+	// Goes to this endpoint alone, whatever its filter says; empty: to all that match.
+	OnlyEndpoint  string `protobuf:"bytes,27,opt,name=only_endpoint,json=onlyEndpoint,proto3" json:"only_endpoint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -283,6 +285,13 @@ func (x *Alert) GetIngestMs() int64 {
 		return x.IngestMs
 	}
 	return 0
+}
+
+func (x *Alert) GetOnlyEndpoint() string {
+	if x != nil {
+		return x.OnlyEndpoint
+	}
+	return ""
 }
 
 type Rule struct {
@@ -548,7 +557,7 @@ var File_stormbell_alert_v1_alert_proto protoreflect.FileDescriptor
 
 const file_stormbell_alert_v1_alert_proto_rawDesc = "" +
 	"\n" +
-	"\x1estormbell/alert/v1/alert.proto\x12\x12stormbell.alert.v1\"\xa8\x06\n" +
+	"\x1estormbell/alert/v1/alert.proto\x12\x12stormbell.alert.v1\"\xcd\x06\n" +
 	"\x05Alert\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x12\x16\n" +
@@ -580,7 +589,8 @@ const file_stormbell_alert_v1_alert_proto_rawDesc = "" +
 	"\x04link\x18\x17 \x01(\tR\x04link\x12\x18\n" +
 	"\asources\x18\x18 \x03(\tR\asources\x12\x12\n" +
 	"\x04type\x18\x19 \x01(\tR\x04type\x12\x1b\n" +
-	"\tingest_ms\x18\x1a \x01(\x03R\bingestMs\"\x86\x01\n" +
+	"\tingest_ms\x18\x1a \x01(\x03R\bingestMs\x12#\n" +
+	"\ronly_endpoint\x18\x1b \x01(\tR\fonlyEndpoint\"\x86\x01\n" +
 	"\x04Rule\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05title\x18\x02 \x01(\tR\x05title\x12\x14\n" +

@@ -86,11 +86,14 @@ func (Outcome) EnumDescriptor() ([]byte, []int) {
 // Routed is the decision which endpoints an alert goes to. It is acknowledged
 // before the offset of the alert is committed, also where no endpoint matches.
 type Routed struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	AlertId       string                 `protobuf:"bytes,2,opt,name=alert_id,json=alertId,proto3" json:"alert_id,omitempty"`
-	Targets       []*Target              `protobuf:"bytes,3,rep,name=targets,proto3" json:"targets,omitempty"`
-	TimeMs        int64                  `protobuf:"varint,4,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Tenant  string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	AlertId string                 `protobuf:"bytes,2,opt,name=alert_id,json=alertId,proto3" json:"alert_id,omitempty"`
+	Targets []*Target              `protobuf:"bytes,3,rep,name=targets,proto3" json:"targets,omitempty"`
+	TimeMs  int64                  `protobuf:"varint,4,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	// Offset of the alert's record in its partition of `stormbell.alerts`: later
+	// records of the same alert are copies.
+	AlertOffset   int64 `protobuf:"varint,5,opt,name=alert_offset,json=alertOffset,proto3" json:"alert_offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -149,6 +152,13 @@ func (x *Routed) GetTargets() []*Target {
 func (x *Routed) GetTimeMs() int64 {
 	if x != nil {
 		return x.TimeMs
+	}
+	return 0
+}
+
+func (x *Routed) GetAlertOffset() int64 {
+	if x != nil {
+		return x.AlertOffset
 	}
 	return 0
 }
@@ -357,12 +367,13 @@ var File_stormbell_delivery_v1_delivery_proto protoreflect.FileDescriptor
 
 const file_stormbell_delivery_v1_delivery_proto_rawDesc = "" +
 	"\n" +
-	"$stormbell/delivery/v1/delivery.proto\x12\x15stormbell.delivery.v1\"\x8d\x01\n" +
+	"$stormbell/delivery/v1/delivery.proto\x12\x15stormbell.delivery.v1\"\xb0\x01\n" +
 	"\x06Routed\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x19\n" +
 	"\balert_id\x18\x02 \x01(\tR\aalertId\x127\n" +
 	"\atargets\x18\x03 \x03(\v2\x1d.stormbell.delivery.v1.TargetR\atargets\x12\x17\n" +
-	"\atime_ms\x18\x04 \x01(\x03R\x06timeMs\"^\n" +
+	"\atime_ms\x18\x04 \x01(\x03R\x06timeMs\x12!\n" +
+	"\falert_offset\x18\x05 \x01(\x03R\valertOffset\"^\n" +
 	"\x06Target\x12\x1f\n" +
 	"\vendpoint_id\x18\x01 \x01(\tR\n" +
 	"endpointId\x123\n" +
