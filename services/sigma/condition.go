@@ -101,7 +101,8 @@ func (p *condParser) word(w string) bool {
 	return false
 }
 
-func (p *condParser) or(depth int) (*condNode, error)  { return p.chain(exprOr, "or", depth, p.and) }
+func (p *condParser) or(depth int) (*condNode, error) { return p.chain(exprOr, "or", depth, p.and) }
+
 func (p *condParser) and(depth int) (*condNode, error) { return p.chain(exprAnd, "and", depth, p.not) }
 
 func (p *condParser) chain(op exprOp, word string, depth int, next func(int) (*condNode, error)) (*condNode, error) {

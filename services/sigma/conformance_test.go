@@ -202,31 +202,38 @@ func TestKeywords(t *testing.T) {
 		},
 		{
 			"wildcards", "k:\n  - 'ab*cd'\ncondition: k",
-			[]string{`{"x":"..abXXcd.."}`}, []string{`{"x":"ab","y":"cd"}`},
+			[]string{`{"x":"..abXXcd.."}`},
+			[]string{`{"x":"ab","y":"cd"}`},
 		},
 		{
 			"all: each somewhere", "k:\n  '|all':\n    - one\n    - two\ncondition: k",
-			[]string{`{"x":"one","y":["two"]}`}, []string{`{"x":"one"}`},
+			[]string{`{"x":"one","y":["two"]}`},
+			[]string{`{"x":"one"}`},
 		},
 		{
 			"re", "k:\n  '|re': 'o[nm]e$'\ncondition: k",
-			[]string{`{"x":"some"}`}, []string{`{"x":"ONE"}`, `{"x":"ones"}`},
+			[]string{`{"x":"some"}`},
+			[]string{`{"x":"ONE"}`, `{"x":"ones"}`},
 		},
 		{
 			"one keyword without a list", "k: one\ncondition: k",
-			[]string{`{"x":"one"}`}, []string{`{"x":"two"}`},
+			[]string{`{"x":"one"}`},
+			[]string{`{"x":"two"}`},
 		},
 		{
 			"mixed with a mapping", "k:\n  - one\n  - f: two\ncondition: k",
-			[]string{`{"x":"one"}`, `{"f":"two"}`}, []string{`{"x":"two"}`},
+			[]string{`{"x":"one"}`, `{"f":"two"}`},
+			[]string{`{"x":"two"}`},
 		},
 		{
 			"last duplicate", "k:\n  - one\ncondition: k",
-			[]string{`{"x":"two","x":"one"}`}, []string{`{"x":"one","x":"two"}`, `{"x":{"y":"one"},"x":{}}`},
+			[]string{`{"x":"two","x":"one"}`},
+			[]string{`{"x":"one","x":"two"}`, `{"x":{"y":"one"},"x":{}}`},
 		},
 		{
 			"list of mappings is OR", "k:\n  - f: one\n    g: x\n  - f: two\ncondition: k",
-			[]string{`{"f":"one","g":"x"}`, `{"f":"two"}`}, []string{`{"f":"one"}`, `{"g":"x"}`},
+			[]string{`{"f":"one","g":"x"}`, `{"f":"two"}`},
+			[]string{`{"f":"one"}`, `{"g":"x"}`},
 		},
 	}
 	for _, c := range cases {

@@ -26,7 +26,7 @@ func foldRune(r rune) rune {
 
 // appendFold appends text with case folded. Bytes that are not UTF-8 stay.
 func appendFold(dst, text []byte) []byte {
-	for i := 0; i < len(text); i++ {
+	for i := range text {
 		c := text[i]
 		if c >= utf8.RuneSelf {
 			return appendFoldSlow(dst, text[i:])

@@ -10,7 +10,6 @@ type literal struct {
 	kind patternKind // patExact, patPrefix, patSuffix or patContains
 	text string
 	none bool // there is no such text: the field is present, no more is known
-	num  bool // text is a canonical number
 }
 
 func patternLiteral(p *pattern) literal {

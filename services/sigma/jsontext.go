@@ -153,7 +153,7 @@ func (v *view) compactAt(pos, depth int) int {
 			pos = v.compactAt(pos, depth+1)
 			continue
 		}
-		pos = v.compactMember(pos, base, first, depth)
+		pos = v.compactMember(pos, base, depth)
 	}
 	v.keys = v.keys[:base]
 	v.arena = append(v.arena, open+2)
@@ -161,7 +161,7 @@ func (v *view) compactAt(pos, depth int) int {
 }
 
 // compactMember appends `"key":value`, taking out an earlier member of the key.
-func (v *view) compactMember(pos, base, first, depth int) int {
+func (v *view) compactMember(pos, base, depth int) int {
 	data := v.data
 	from := len(v.arena)
 	if data[pos] != '"' {

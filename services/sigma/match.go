@@ -196,7 +196,7 @@ func (m *Matcher) eval(e *expr) bool {
 		}
 		return true
 	case exprOr:
-		for _, k := range e.kids {
+		for _, k := range e.kids { //nolint:modernize // a method value costs an allocation for each expression
 			if m.eval(k) {
 				return true
 			}

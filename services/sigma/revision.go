@@ -42,7 +42,7 @@ func (e *encoder) pattern(p *pattern) {
 }
 
 // tree writes a YAML tree with mappings sorted by key.
-func (e *encoder) tree(n *node) *encoder {
+func (e *encoder) tree(n *node) {
 	switch n.kind {
 	case yaml.MappingNode:
 		order := make([]int, len(n.keys))
@@ -67,7 +67,6 @@ func (e *encoder) tree(n *node) *encoder {
 	default:
 		e.text(n.tag).text(n.value)
 	}
-	return e
 }
 
 func (e *encoder) bytes() []byte { return e.b }

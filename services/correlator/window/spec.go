@@ -7,10 +7,7 @@
 // alert ids or Sigma's syntax.
 package window
 
-import (
-	"fmt"
-	"math/bits"
-)
+import "fmt"
 
 // Kind is how a correlation's condition is measured.
 type Kind uint8
@@ -127,5 +124,3 @@ func (s *Spec) Bucket(t int64) int64 {
 }
 
 func (s *Spec) temporal() bool { return s.Kind == Temporal || s.Kind == TemporalOrdered }
-
-func (s *Spec) enough(rules uint64) bool { return bits.OnesCount64(rules) >= s.Min }

@@ -22,7 +22,7 @@ func (v *values) intern(s string) int32 {
 	if v.ids == nil {
 		v.ids = map[string]int32{}
 	}
-	i := int32(len(v.names)) //nolint:gosec // bounded by MaxRecords plus one record
+	i := int32(len(v.names))
 	v.ids[s] = i
 	v.names = append(v.names, s)
 	v.total = append(v.total, 0)

@@ -8,6 +8,7 @@ package eventtime
 import (
 	"bytes"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -40,9 +41,9 @@ func lookup(members []jsonscan.Member, f Field) []byte {
 	if len(f) == 1 {
 		return jsonscan.Find(members, f[0])
 	}
-	for i := len(members) - 1; i >= 0; i-- {
-		if joined(members[i].Name, f) {
-			return members[i].Value
+	for _, member := range slices.Backward(members) {
+		if joined(member.Name, f) {
+			return member.Value
 		}
 	}
 	for depth := range len(f) - 1 {

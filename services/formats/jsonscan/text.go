@@ -2,15 +2,16 @@ package jsonscan
 
 import (
 	"bytes"
+	"slices"
 	"unicode/utf16"
 	"unicode/utf8"
 )
 
 // Find returns the value of the last member with the given name, or nil.
 func Find(members []Member, name string) []byte {
-	for i := len(members) - 1; i >= 0; i-- {
-		if string(members[i].Name) == name {
-			return members[i].Value
+	for _, member := range slices.Backward(members) {
+		if string(member.Name) == name {
+			return member.Value
 		}
 	}
 	return nil

@@ -90,9 +90,9 @@ func New(f *Finding) *alertv1.Alert {
 	a := &alertv1.Alert{
 		Id: f.ID, TimeMs: f.TimeMS, Tenant: f.Tenant, Rule: f.Rule, Group: f.Group,
 		Window:      &alertv1.Window{StartMs: f.StartMS, EndMs: f.EndMS},
-		Count:       uint64(max(f.Count, 0)), //nolint:gosec // not negative
+		Count:       uint64(max(f.Count, 0)),
 		AtLeast:     f.AtLeast,
-		EventsTotal: uint64(max(f.Total, len(f.Events))), //nolint:gosec // not negative
+		EventsTotal: uint64(max(f.Total, len(f.Events))),
 		TraceId:     f.TraceID, IngestMs: f.IngestMS,
 	}
 	if f.BaseURL != "" {
@@ -105,7 +105,7 @@ func New(f *Finding) *alertv1.Alert {
 		a.Events = append(a.Events, &alertv1.Event{Id: c.ID, TimeMs: c.TimeMS, RuleId: c.RuleID, Event: c.Raw})
 		addEntities(a, c)
 	}
-	a.Truncated = len(f.Events) < int(a.GetEventsTotal()) //nolint:gosec // bounded by a group's records
+	a.Truncated = len(f.Events) < int(a.GetEventsTotal())
 	boundLists(a)
 	a.Summary = summary(a)
 	fit(a)

@@ -90,7 +90,7 @@ func TestDocumentedExamples(t *testing.T) {
 				require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o750))
 				require.NoError(t, os.WriteFile(file, append(pretty, '\n'), 0o600))
 			}
-			want, err := os.ReadFile(file) //nolint:gosec // a fixed name
+			want, err := os.ReadFile(file)
 			require.NoError(t, err)
 			require.Equal(t, string(want), string(pretty)+"\n", "go test ./internal/alert -update")
 		})

@@ -77,7 +77,7 @@ func fit(a *alertv1.Alert) {
 	}
 }
 
-// fromTheEnds orders n places: last, first, last but one, second…
+// fromTheEnds orders n places: last, first, last but one, second, and so on.
 func fromTheEnds(n int) []int {
 	out := make([]int, 0, n)
 	for lo, hi := 0, n-1; lo <= hi; lo, hi = lo+1, hi-1 {

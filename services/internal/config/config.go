@@ -41,7 +41,7 @@ func Load(into any, path string, environ []string) error {
 		if err != nil {
 			return fmt.Errorf("open configuration: %w", err)
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }() // only read
 		data, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
 		if err != nil {
 			return fmt.Errorf("read configuration: %w", err)
@@ -111,8 +111,7 @@ func Environment(into any, environ []string) error {
 	}
 	var errs []error
 	for _, e := range all.Errors {
-		var parse env.ParseError
-		if errors.As(e, &parse) { // its own text quotes the value
+		if parse, ok := errors.AsType[env.ParseError](e); ok { // its own text quotes the value
 			e = fmt.Errorf("environment: setting %s takes a value of type %s", parse.Name, parse.Type)
 		}
 		errs = append(errs, e)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -73,14 +74,12 @@ func ManifestKey(scope string, hash []byte) string {
 // join builds a key of parts, or returns "" if a part could be mistaken for
 // two or is missing.
 func join(kind string, parts ...string) string {
-	key := kind
 	for _, part := range parts {
 		if part == "" || !plain(part) {
 			return ""
 		}
-		key += "/" + part
 	}
-	return key
+	return kind + "/" + strings.Join(parts, "/")
 }
 
 // plain reports whether s can be a part of a key: letters, digits, "-", "_"

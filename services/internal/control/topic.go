@@ -62,8 +62,7 @@ func (t Topic) Read(ctx context.Context, from int64) ([]Record, int64, error) {
 
 func (t Topic) fetch(ctx context.Context, from int64) ([]bus.Record, int64, error) {
 	found, end, err := t.bus.Fetch(ctx, bus.TopicControl, 0, from)
-	var gone *bus.OutOfRangeError
-	if errors.As(err, &gone) {
+	if _, ok := errors.AsType[*bus.OutOfRangeError](err); ok {
 		return nil, 0, errors.Join(ErrOutOfRange, err)
 	}
 	return found, end, err

@@ -107,6 +107,6 @@ func TestGroupConsumesAndResumes(t *testing.T) {
 	name, password = b.Credential()
 	consume(b.Addr(), plain.Mechanism{Username: name, Password: password}, 5)
 	c = client(t, b)
-	require.Equal(t, int64(10), groupOffset(t, c, "g", events, 0))
-	require.Equal(t, int64(10), groupOffset(t, c, "g", events, 1))
+	require.Equal(t, int64(10), groupOffset(t, c, "g", 0))
+	require.Equal(t, int64(10), groupOffset(t, c, "g", 1))
 }

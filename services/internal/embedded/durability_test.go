@@ -174,5 +174,5 @@ func TestCommitWaitsForTheSync(t *testing.T) {
 	release()
 	require.NoError(t, <-results)
 	require.NoError(t, <-results)
-	require.Equal(t, int64(1), groupOffset(t, c, "g", events, 0))
+	require.Equal(t, int64(1), groupOffset(t, c, "g", 0))
 }

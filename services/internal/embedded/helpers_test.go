@@ -138,10 +138,10 @@ func offsets(t testing.TB, c *kafka.Client, topic string, part int) (first, next
 	return resp.Topics[topic][0].FirstOffset, resp.Topics[topic][0].LastOffset
 }
 
-// setOffset commits an offset for a group without members.
-func setOffset(t testing.TB, c *kafka.Client, group, topic string, part int, offset int64) {
+// setOffset commits an offset of partition 0 for a group without members.
+func setOffset(t testing.TB, c *kafka.Client, group, topic string, offset int64) {
 	t.Helper()
-	require.NoError(t, commitOffset(t.Context(), c, group, topic, part, offset))
+	require.NoError(t, commitOffset(t.Context(), c, group, topic, 0, offset))
 }
 
 func commitOffset(ctx context.Context, c *kafka.Client, group, topic string, part int, offset int64) error {
@@ -164,12 +164,13 @@ func commitEnd(ctx context.Context, c *kafka.Client, group, topic string, part i
 	return commitOffset(ctx, c, group, topic, part, resp.Topics[topic][0].LastOffset)
 }
 
-func groupOffset(t testing.TB, c *kafka.Client, group, topic string, part int) int64 {
+// groupOffset is what a group has committed of a partition of events.
+func groupOffset(t testing.TB, c *kafka.Client, group string, part int) int64 {
 	t.Helper()
-	resp, err := c.OffsetFetch(t.Context(), &kafka.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{topic: {part}}})
+	resp, err := c.OffsetFetch(t.Context(), &kafka.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{events: {part}}})
 	require.NoError(t, err)
 	require.NoError(t, resp.Error)
-	return resp.Topics[topic][0].CommittedOffset
+	return resp.Topics[events][0].CommittedOffset
 }
 
 // readAll returns the values of a partition from offset to its end.

@@ -46,7 +46,7 @@ func TestEnforceTrimsByAge(t *testing.T) {
 			createTopic(t, c, tc.topic, 1)
 			fill(t, c, tc.topic, 0, 300, 1000)
 			for group, offset := range tc.commits {
-				setOffset(t, c, group, tc.topic, 0, offset)
+				setOffset(t, c, group, tc.topic, offset)
 			}
 			if tc.floor > -2 {
 				b.SetFloor(func(string, int) int64 { return tc.floor })
@@ -70,10 +70,10 @@ func TestEnforceKeepsWhatAGroupHasNotRead(t *testing.T) {
 	createTopic(t, c, events, 2)
 	fill(t, c, events, 0, 300, 1000)
 	fill(t, c, events, 1, 300, 1000)
-	setOffset(t, c, "a", events, 0, 150)
+	setOffset(t, c, "a", events, 150)
 	require.NoError(t, b.Enforce(t.Context()))
 	first, _ := offsets(t, c, events, 0)
-	require.Greater(t, first, int64(0))
+	require.Positive(t, first)
 	require.LessOrEqual(t, first, int64(150))
 	first, _ = offsets(t, c, events, 1)
 	require.Zero(t, first, "the group has read nothing here")
@@ -87,7 +87,7 @@ func TestTrimmedPartitionKeepsItsEnd(t *testing.T) {
 	c := client(t, b)
 	createTopic(t, c, events, 1)
 	fill(t, c, events, 0, 300, 1000)
-	setOffset(t, c, "a", events, 0, 300)
+	setOffset(t, c, "a", events, 300)
 	require.NoError(t, b.Enforce(t.Context()))
 	trimmed, _ := offsets(t, c, events, 0)
 	require.NoError(t, b.Close())
@@ -99,7 +99,7 @@ func TestTrimmedPartitionKeepsItsEnd(t *testing.T) {
 	require.Equal(t, int64(300), next)
 	require.NoError(t, b.Enforce(t.Context()))
 	require.Equal(t, int64(300), mustProduce(t, c, events, 0, []byte("new")))
-	require.Equal(t, []string{"new"}, readAll(t, c, events, 0, groupOffset(t, c, "a", events, 0)))
+	require.Equal(t, []string{"new"}, readAll(t, c, events, 0, groupOffset(t, c, "a", 0)))
 }
 
 func TestOpenRefusesGroupBeyondTheEnd(t *testing.T) {
@@ -108,7 +108,7 @@ func TestOpenRefusesGroupBeyondTheEnd(t *testing.T) {
 	c := client(t, b)
 	createTopic(t, c, events, 1)
 	fill(t, c, events, 0, 10, 100)
-	setOffset(t, c, "correlator", events, 0, 10)
+	setOffset(t, c, "correlator", events, 10)
 	require.NoError(t, b.Close())
 	// What an emptied partition leaves behind, and no ledger that knows more.
 	require.NoError(t, os.RemoveAll(partitionDir(b.root(), partition{events, 0})))
@@ -123,7 +123,7 @@ func TestOpenRefusesGroupBeyondTheEnd(t *testing.T) {
 	cfg.AllowCorrupt = true
 	b = mustOpen(t, cfg, time.Now)
 	c = client(t, b)
-	require.Zero(t, groupOffset(t, c, "correlator", events, 0))
+	require.Zero(t, groupOffset(t, c, "correlator", 0))
 }
 
 // The engine would delete by age, and offsets by the age of their commit.
@@ -140,7 +140,7 @@ func TestRestartAfterEightDaysOff(t *testing.T) {
 	})
 	require.NoError(t, err)
 	fill(t, c, events, 0, 10, 100)
-	setOffset(t, c, "correlator", events, 0, 7)
+	setOffset(t, c, "correlator", events, 7)
 	require.NoError(t, b.Close())
 	age(t, b.root(), old)
 
@@ -155,7 +155,7 @@ func TestRestartAfterEightDaysOff(t *testing.T) {
 	defer looks.Stop()
 	for range 10 {
 		<-looks.C
-		require.Equal(t, int64(7), groupOffset(t, c, "correlator", events, 0))
+		require.Equal(t, int64(7), groupOffset(t, c, "correlator", 0))
 	}
 	require.Equal(t, []string{"v"}, readAll(t, c, control, 0, 0))
 	require.Len(t, readAll(t, c, events, 0, 7), 3)
@@ -172,7 +172,7 @@ func TestCapReachedByWhatMustStay(t *testing.T) {
 	b := mustOpen(t, capped(t), time.Now)
 	c := client(t, b)
 	createTopic(t, c, events, 1)
-	setOffset(t, c, "correlator", events, 0, 0) // stopped before its first record
+	setOffset(t, c, "correlator", events, 0) // stopped before its first record
 	full, reason := b.Full()
 	require.False(t, full, reason)
 	fill(t, c, events, 0, 110, 10_000)
@@ -188,12 +188,12 @@ func TestCapReachedByWhatMustStay(t *testing.T) {
 	require.Zero(t, first, "nothing is deleted")
 	require.Equal(t, int64(110), next)
 
-	setOffset(t, c, "correlator", events, 0, 110)
+	setOffset(t, c, "correlator", events, 110)
 	require.NoError(t, b.Enforce(t.Context()))
 	full, reason = b.Full()
 	require.False(t, full, reason)
 	first, next = offsets(t, c, events, 0)
-	require.Greater(t, first, int64(0))
+	require.Positive(t, first)
 	require.Equal(t, int64(110), next)
 	require.Less(t, b.Status().LogBytes, int64(minLogBytes))
 	require.Positive(t, b.Status().Trimmed)
@@ -214,7 +214,7 @@ func TestCapReachedByWhatARebuildReads(t *testing.T) {
 	full, reason = b.Full()
 	require.False(t, full, reason)
 	first, _ := offsets(t, c, topic, 0)
-	require.Greater(t, first, int64(0))
+	require.Positive(t, first)
 	require.Less(t, first, int64(60), "no more than the cap asks for")
 }
 
@@ -227,7 +227,7 @@ func TestCapTrimsOldestFirst(t *testing.T) {
 	fill(t, c, control, 0, 30, 10_000)
 	fill(t, c, "stormbell.dlq", 0, 30, 10_000)
 	fill(t, c, events, 0, 40, 10_000)
-	setOffset(t, c, "correlator", events, 0, 40)
+	setOffset(t, c, "correlator", events, 40)
 	require.NoError(t, b.Enforce(t.Context()))
 	for topic, trimmed := range map[string]bool{control: false, "stormbell.dlq": true, events: false} {
 		first, _ := offsets(t, c, topic, 0)
@@ -258,9 +258,9 @@ func TestTrimmingGoesByRecordedOffsets(t *testing.T) {
 	c := client(t, b)
 	createTopic(t, c, events, 1)
 	fill(t, c, events, 0, 300, 1000)
-	setOffset(t, c, "a", events, 0, 0)
+	setOffset(t, c, "a", events, 0)
 	require.NoError(t, b.Enforce(t.Context()))
-	setOffset(t, c, "a", events, 0, 300)
+	setOffset(t, c, "a", events, 300)
 	// The ledger cannot be replaced: its name is taken by a directory.
 	ledger := filepath.Join(b.cfg.Dir, ledgerName)
 	require.NoError(t, os.Remove(ledger))
@@ -271,7 +271,7 @@ func TestTrimmingGoesByRecordedOffsets(t *testing.T) {
 	require.NoError(t, os.RemoveAll(ledger))
 	require.NoError(t, b.Enforce(t.Context()))
 	first, _ = offsets(t, c, events, 0)
-	require.Greater(t, first, int64(0))
+	require.Positive(t, first)
 }
 
 func TestLostGroupOffsetIsPutBack(t *testing.T) {
@@ -280,11 +280,11 @@ func TestLostGroupOffsetIsPutBack(t *testing.T) {
 	c := client(t, b)
 	createTopic(t, c, events, 1)
 	fill(t, c, events, 0, 10, 100)
-	setOffset(t, c, "a", events, 0, 10)
+	setOffset(t, c, "a", events, 10)
 	require.NoError(t, b.Close())
 	require.NoError(t, os.Truncate(filepath.Join(b.root(), "groups.log"), 0))
 	b = mustOpen(t, cfg, time.Now)
-	require.Equal(t, int64(10), groupOffset(t, client(t, b), "a", events, 0))
+	require.Equal(t, int64(10), groupOffset(t, client(t, b), "a", 0))
 }
 
 func TestConfigValidate(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -189,7 +190,7 @@ func (e *Event) setVarint(num protowire.Number, v uint64) {
 }
 
 func (e *Event) setBytes(num protowire.Number, v []byte) {
-	v = v[:len(v):len(v)]
+	v = slices.Clip(v)
 	switch num {
 	case fieldManifestAll:
 		e.ManifestAll = v

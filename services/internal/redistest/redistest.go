@@ -191,7 +191,7 @@ func (s *Server) certificate(tb testing.TB) {
 
 func freeAddr(tb testing.TB) string {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed on the next line
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(tb, err)
 	defer func() { _ = l.Close() }()
 	return l.Addr().String()

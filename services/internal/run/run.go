@@ -140,8 +140,8 @@ func (a *App) Run(ctx context.Context) error {
 	a.ending = true
 	modules := a.modules
 	a.mu.Unlock()
-	for i := len(modules) - 1; i >= 0; i-- {
-		if err := a.end(modules[i]); err != nil && first == nil {
+	for _, module := range slices.Backward(modules) {
+		if err := a.end(module); err != nil && first == nil {
 			first = err
 		}
 	}

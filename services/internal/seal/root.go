@@ -81,7 +81,7 @@ func LoadRoot(path string) (*Root, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open root key file: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	info, err := f.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("check root key file: %w", err)

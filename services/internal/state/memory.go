@@ -219,15 +219,18 @@ func (h dueHeap) Len() int { return len(h) }
 func (h dueHeap) Less(i, j int) bool {
 	return h[i].due < h[j].due || h[i].due == h[j].due && h[i].key < h[j].key
 }
+
 func (h dueHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
 	h[i].at, h[j].at = i, j
 }
+
 func (h *dueHeap) Push(v any) {
 	g := v.(*memGroup)
 	g.at = len(*h)
 	*h = append(*h, g)
 }
+
 func (h *dueHeap) Pop() any {
 	old := *h
 	g := old[len(old)-1]

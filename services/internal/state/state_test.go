@@ -58,7 +58,7 @@ func config(server *redistest.Server, opts redistest.Options) state.Config {
 	return cfg
 }
 
-func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // save dumps every key, and returns what brings exactly those back.
 func save(t *testing.T, c *redis.Client) func() {
@@ -133,7 +133,7 @@ func (c *droppingConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if n > 0 && c.net.armed.CompareAndSwap(true, false) {
 		c.net.dropped.Add(1)
-		_ = c.Conn.Close()
+		_ = c.Close()
 		return 0, io.EOF
 	}
 	return n, err

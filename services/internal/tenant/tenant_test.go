@@ -45,7 +45,8 @@ func TestNoQuotaIsNoLimit(t *testing.T) {
 }
 
 func TestShare(t *testing.T) {
-	require.Equal(t, tenant.Share("default", 24, 0), tenant.Share("default", 24, 0))
+	share := tenant.Share("default", 24, 0)
+	require.Equal(t, share, tenant.Share("default", 24, 0), "the same at each call")
 	require.Len(t, tenant.Share("default", 24, 0), 12)
 	require.Len(t, tenant.Share("default", 24, 3), 3)
 	require.Equal(t, []int{0, 1, 2, 3}, tenant.Share("default", 4, 99))
