@@ -66,6 +66,7 @@ type Service struct {
 	listener net.Listener
 	cert     *certificate // nil without TLS
 	serving  atomic.Bool
+	served   chan struct{} // closed once serving
 	draining atomic.Bool
 
 	changes sync.Mutex // held by read-modify-write changes of control
@@ -96,7 +97,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		quotas:     tenant.NewQuotas(),
 		intake:     newIntake(cfg.MaxBodyBytes, cfg.MaxInflightBytes),
 		partitions: newPartitions(deps.Partitions),
-		lists:      make(map[string][]ruleBody),
+		lists:      make(map[string][]ruleBody), served: make(chan struct{}),
 	}
 	if cfg.TLS.CertFile != "" {
 		if s.cert, err = loadCertificate(cfg.TLS, deps.Log); err != nil {
@@ -111,6 +112,10 @@ func New(cfg Config, deps Deps) (*Service, error) {
 
 // Addr returns the host and port that the gateway listens on.
 func (s *Service) Addr() string { return s.listener.Addr().String() }
+
+// Served is closed once requests are served, whether or not there is room for
+// events.
+func (s *Service) Served() <-chan struct{} { return s.served }
 
 // Ready returns nil once requests are served, or why they are not.
 func (s *Service) Ready() error {
@@ -165,6 +170,7 @@ func (s *Service) Run(ctx context.Context) error {
 		go func() { failed <- server.Serve(listener) }()
 	}
 	s.serving.Store(true)
+	close(s.served)
 	s.deps.Log.InfoContext(ctx, "gateway serves", "listen", s.Addr(), "tls", s.cert != nil, "partitions", s.deps.Partitions)
 	select {
 	case err := <-failed:

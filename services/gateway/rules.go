@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"regexp"
-	"strings"
 
 	"github.com/gin-gonic/gin"
 
@@ -146,8 +144,8 @@ func (s *Service) pushRules(c *gin.Context, id control.Identity) {
 		refuse(c, s.controlProblem(c, fmt.Errorf("%w: %w", control.ErrUnavailable, err)))
 		return
 	}
-	out := rulesAnswer{OK: push.ok, Rejected: push.rejected, Kept: push.kept, Problems: showProblems(push.problems)}
-	if len(push.docs) == 0 && push.rejected > 0 {
+	out := rulesAnswer{OK: push.OK, Rejected: push.Rejected, Kept: push.Kept, Problems: showProblems(push.Problems)}
+	if len(push.Documents) == 0 && push.Rejected > 0 {
 		p := invalid()
 		p.Detail = "no rule compiles: the rules in force were not changed"
 		for _, problem := range out.Problems {
@@ -156,7 +154,7 @@ func (s *Service) pushRules(c *gin.Context, id control.Identity) {
 		refuse(c, p)
 		return
 	}
-	manifest, err := s.deps.Control.PushRules(ctx, id.Tenant, push.docs)
+	manifest, err := s.deps.Control.PushRules(ctx, id.Tenant, push.Documents)
 	if err != nil {
 		refuse(c, s.controlProblem(c, err))
 		return
@@ -186,130 +184,22 @@ func checkRules(req *rulesRequest) []fieldError {
 	return nil
 }
 
-// A push is a rule set that can come into force.
-type push struct {
-	docs               []control.Document
-	ok, rejected, kept int
-	problems           []sigma.Problem
-}
-
-// plan compiles files together with the rules of all tenants and decides what
-// comes into force: every rule that compiles, and for one that does not its
-// version before, if that still compiles.
-func (s *Service) plan(ctx context.Context, tenant string, files []ruleFile) (push, error) {
+// plan decides what comes into force beside the rules of all tenants.
+func (s *Service) plan(ctx context.Context, tenant string, files []ruleFile) (ruleset.Plan, error) {
 	allHash, ownHash := s.deps.Control.Manifests(tenant)
 	shared, _, err := ruleset.Documents(ctx, s.deps.Control, allHash)
 	if err != nil {
-		return push{}, fmt.Errorf("read the rules of all tenants: %w", err)
+		return ruleset.Plan{}, fmt.Errorf("read the rules of all tenants: %w", err)
 	}
 	before, _, err := ruleset.Documents(ctx, s.deps.Control, ownHash)
 	if err != nil {
-		return push{}, fmt.Errorf("read the rules in force: %w", err)
+		return ruleset.Plan{}, fmt.Errorf("read the rules in force: %w", err)
 	}
-	var (
-		p     push
-		fresh []sigma.Document
-	)
-	for _, f := range files {
-		docs, problems := sigma.Parse([]byte(f.Content), f.File)
-		fresh, p.problems = append(fresh, docs...), append(p.problems, problems...)
+	fresh := make([]ruleset.File, len(files))
+	for i, f := range files {
+		fresh[i] = ruleset.File{Name: f.File, Content: []byte(f.Content)}
 	}
-	good, problems := s.compiling(shared, fresh)
-	p.problems = append(p.problems, problems...)
-	p.ok, p.rejected = len(good), sigma.Rejected(p.problems)
-
-	kept := stale(before, good, rejectedIDs(files, p.problems))
-	all, _ := s.compiling(shared, append(good[:len(good):len(good)], kept...))
-	p.kept = max(0, len(all)-len(good))
-	for i := range all {
-		p.docs = append(p.docs, control.Document{File: all[i].File, Line: all[i].Line, Source: all[i].Raw})
-	}
-	return p, nil
-}
-
-// compiling returns the documents of docs that compile beside those of shared,
-// and the problems of docs.
-func (s *Service) compiling(shared, docs []sigma.Document) ([]sigma.Document, []sigma.Problem) {
-	_, problems := sigma.Compile(append(shared[:len(shared):len(shared)], docs...), s.deps.Rules)
-	own := make(map[location]bool, len(docs))
-	for i := range docs {
-		own[location{docs[i].File, docs[i].Line}] = true
-	}
-	bad := make(map[location]bool)
-	mine := problems[:0:0]
-	for _, problem := range problems {
-		at := location{problem.File, problem.Document}
-		if !own[at] {
-			continue
-		}
-		mine = append(mine, problem)
-		bad[at] = bad[at] || problem.Severity == sigma.Error
-	}
-	var good []sigma.Document
-	for i := range docs {
-		if !bad[location{docs[i].File, docs[i].Line}] {
-			good = append(good, docs[i])
-		}
-	}
-	return good, mine
-}
-
-// location is where a document begins.
-type location struct {
-	file string
-	line int
-}
-
-// stale returns the documents of before with one of the ids, unless good has
-// that rule.
-func stale(before, good []sigma.Document, ids map[string]bool) []sigma.Document {
-	for i := range good {
-		delete(ids, good[i].ID)
-	}
-	var out []sigma.Document
-	for i := range before {
-		if ids[before[i].ID] || before[i].Name != "" && ids[before[i].Name] {
-			out = append(out, before[i])
-		}
-	}
-	return out
-}
-
-// rejectedIDs reads the ids, or else names, of documents that do not compile
-// off their text: what is wrong with them may keep them from being parsed.
-func rejectedIDs(files []ruleFile, problems []sigma.Problem) map[string]bool {
-	content := make(map[string]string, len(files))
-	for _, f := range files {
-		content[f.File] = f.Content
-	}
-	id := regexp.MustCompile(`(?m)^(?:id|name):[ \t]*["']?([^\s"'#]+)`)
-	ids := make(map[string]bool)
-	for _, problem := range problems {
-		if problem.Severity != sigma.Error {
-			continue
-		}
-		for _, found := range id.FindAllStringSubmatch(documentAt(content[problem.File], problem.Document), -1) {
-			ids[found[1]] = true
-		}
-	}
-	return ids
-}
-
-// documentAt returns the YAML document that begins on a line.
-func documentAt(content string, line int) string {
-	var doc strings.Builder
-	n := 0
-	for text := range strings.Lines(content) {
-		n++
-		if n < line {
-			continue
-		}
-		if strings.HasPrefix(text, "---") && doc.Len() > 0 {
-			break
-		}
-		doc.WriteString(text)
-	}
-	return doc.String()
+	return ruleset.Replace(shared, before, fresh, s.deps.Rules), nil
 }
 
 func showProblems(problems []sigma.Problem) []ruleProblem {

@@ -1,0 +1,146 @@
+package ruleset
+
+import (
+	"regexp"
+	"strings"
+
+	"github.com/stormbell/stormbell/services/internal/control"
+	"github.com/stormbell/stormbell/services/sigma"
+)
+
+// File is one YAML file with any number of rules. Name is what problems call it.
+type File struct {
+	Name    string
+	Content []byte
+}
+
+// Plan is a rule set that can come into force.
+type Plan struct {
+	Documents []control.Document
+	// OK and Rejected count the rules of the files. Kept counts rejected rules
+	// whose version before stays in force.
+	OK, Rejected, Kept int
+	Problems           []sigma.Problem
+}
+
+// Replace decides what comes into force where files take the place of the
+// rules before, beside shared ones: every rule that compiles, and for one that
+// does not its version before, if that still compiles. A bad rule so never
+// replaces a good one.
+func Replace(shared, before []sigma.Document, files []File, opts sigma.Options) Plan {
+	var (
+		p     Plan
+		fresh []sigma.Document
+	)
+	for _, f := range files {
+		docs, problems := sigma.Parse(f.Content, f.Name)
+		fresh, p.Problems = append(fresh, docs...), append(p.Problems, problems...)
+	}
+	good, problems := compiling(shared, fresh, opts)
+	p.Problems = append(p.Problems, problems...)
+	p.OK, p.Rejected = len(good), sigma.Rejected(p.Problems)
+
+	all := good
+	if kept := rejectedBy(files, p.Problems).stale(before, good); len(kept) > 0 {
+		all, _ = compiling(shared, append(good[:len(good):len(good)], kept...), opts)
+		p.Kept = max(0, len(all)-len(good))
+	}
+	for i := range all {
+		p.Documents = append(p.Documents, control.Document{File: all[i].File, Line: all[i].Line, Source: all[i].Raw})
+	}
+	return p
+}
+
+// compiling returns the documents of docs that compile beside those of shared,
+// and the problems of docs.
+func compiling(shared, docs []sigma.Document, opts sigma.Options) ([]sigma.Document, []sigma.Problem) {
+	_, problems := sigma.Compile(append(shared[:len(shared):len(shared)], docs...), opts)
+	own := make(map[location]bool, len(docs))
+	for i := range docs {
+		own[location{docs[i].File, docs[i].Line}] = true
+	}
+	bad := make(map[location]bool)
+	mine := problems[:0:0]
+	for _, problem := range problems {
+		at := location{problem.File, problem.Document}
+		if !own[at] {
+			continue
+		}
+		mine = append(mine, problem)
+		bad[at] = bad[at] || problem.Severity == sigma.Error
+	}
+	var good []sigma.Document
+	for i := range docs {
+		if !bad[location{docs[i].File, docs[i].Line}] {
+			good = append(good, docs[i])
+		}
+	}
+	return good, mine
+}
+
+// location is where a document begins.
+type location struct {
+	file string
+	line int
+}
+
+// rejected names the rules that were rejected: by id or name, or, where not
+// even that can be read, by file.
+type rejected struct{ ids, files map[string]bool }
+
+// rejectedBy reads the ids and names of rejected documents off their text:
+// what is wrong with them may keep them from being parsed.
+func rejectedBy(files []File, problems []sigma.Problem) rejected {
+	content := make(map[string]string, len(files))
+	for _, f := range files {
+		content[f.Name] = string(f.Content)
+	}
+	id := regexp.MustCompile(`(?m)^(?:id|name):[ \t]*["']?([^\s"'#]+)`)
+	r := rejected{make(map[string]bool), make(map[string]bool)}
+	for _, problem := range problems {
+		if problem.Severity != sigma.Error {
+			continue
+		}
+		found := id.FindAllStringSubmatch(documentAt(content[problem.File], problem.Document), -1)
+		for _, f := range found {
+			r.ids[f[1]] = true
+		}
+		if len(found) == 0 {
+			r.files[problem.File] = true
+		}
+	}
+	return r
+}
+
+// stale returns the rejected documents of before, unless good has them.
+func (r rejected) stale(before, good []sigma.Document) []sigma.Document {
+	have := make(map[string]bool, len(good))
+	for i := range good {
+		have[good[i].ID] = true
+	}
+	var out []sigma.Document
+	for i := range before {
+		d := &before[i]
+		if !have[d.ID] && (r.ids[d.ID] || d.Name != "" && r.ids[d.Name] || r.files[d.File]) {
+			out = append(out, *d)
+		}
+	}
+	return out
+}
+
+// documentAt returns the YAML document that begins on a line.
+func documentAt(content string, line int) string {
+	var doc strings.Builder
+	n := 0
+	for text := range strings.Lines(content) {
+		n++
+		if n < line {
+			continue
+		}
+		if strings.HasPrefix(text, "---") && doc.Len() > 0 {
+			break
+		}
+		doc.WriteString(text)
+	}
+	return doc.String()
+}
