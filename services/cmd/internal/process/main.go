@@ -1,0 +1,108 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/pflag"
+
+	"github.com/stormbell/stormbell/services/internal/run"
+)
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// Main runs a process of a cluster from its command line to its end and
+// returns the exit code. It is all that their mains do.
+func Main(kind string, start func(context.Context, *Process) error) int {
+	ctx, stop := run.Signals(context.Background())
+	defer stop()
+	world := World{Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Environ: os.Environ()}
+	return Execute(ctx, kind, world, os.Args[1:], start)
+}
+
+// Execute is Main for a given world.
+func Execute(ctx context.Context, kind string, world World, args []string, start func(context.Context, *Process) error) int {
+	settings := Defaults()
+	flags := newFlags(kind, world)
+	err := flags.Parse(args)
+	switch {
+	case errors.Is(err, pflag.ErrHelp):
+		return exitOK
+	case err == nil && flags.NArg() > 0:
+		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	if err != nil {
+		fmt.Fprintf(world.Stderr, "%s: %v\nTry --help.\n", kind, err)
+		return exitUsage
+	}
+	if flags.show {
+		fmt.Fprintf(world.Stdout, "%s %s\n", kind, Version())
+		return exitOK
+	}
+	err = settings.Load(flags.file, world.Environ)
+	if err == nil {
+		flags.apply(&settings)
+		err = settings.Validate(kind)
+	}
+	if err == nil {
+		err = serve(ctx, kind, settings, world, start)
+	}
+	if err != nil {
+		fmt.Fprintf(world.Stderr, "%s: %v\n", kind, err)
+		return exitFailed
+	}
+	return exitOK
+}
+
+func serve(ctx context.Context, kind string, settings Settings, world World, start func(context.Context, *Process) error) error {
+	p, err := New(ctx, kind, settings, world)
+	if err != nil {
+		return err
+	}
+	return p.Run(ctx, func(ctx context.Context) error { return start(ctx, p) })
+}
+
+// flags are those of a cluster's process. They override file and environment.
+type flags struct {
+	*pflag.FlagSet
+	file, listen, admin, stages string
+	show                        bool
+}
+
+func newFlags(kind string, world World) *flags {
+	f := &flags{FlagSet: pflag.NewFlagSet(kind, pflag.ContinueOnError)}
+	f.SetOutput(world.Stderr)
+	f.StringVar(&f.file, "config", world.Getenv("STORMBELL_CONFIG"), "YAML file with settings (or STORMBELL_CONFIG)")
+	f.StringVar(&f.admin, "admin", "", "host and port of /metrics, /healthz and /readyz (telemetry.admin)")
+	f.BoolVar(&f.show, "version", false, "print the version")
+	f.Lookup("config").DefValue = ""
+	switch kind {
+	case "gateway":
+		f.StringVar(&f.listen, "listen", "", "host and port of the API (gateway.listen)")
+	case "correlator":
+		f.StringVar(&f.stages, "stages", "", "stages to run: detect, correlate or both (correlator.stages)")
+	}
+	f.Usage = func() {
+		fmt.Fprintf(world.Stderr, "Stormbell's %s, for a cluster on Kafka and Redis. `stormbell up` needs neither.\n\nUsage:\n  %s [flags]\n\nFlags:\n%s",
+			kind, kind, f.FlagUsages())
+	}
+	return f
+}
+
+func (f *flags) apply(s *Settings) {
+	for _, o := range []struct {
+		value string
+		into  *string
+	}{{f.admin, &s.Telemetry.Admin}, {f.listen, &s.Gateway.Listen}, {f.stages, &s.Correlator.Stages}} {
+		if o.value != "" {
+			*o.into = o.value
+		}
+	}
+}

@@ -1,0 +1,157 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/stormbell/stormbell/services/internal/bus"
+	"github.com/stormbell/stormbell/services/internal/control"
+	"github.com/stormbell/stormbell/services/internal/run"
+	"github.com/stormbell/stormbell/services/internal/seal"
+	"github.com/stormbell/stormbell/services/internal/telemetry"
+)
+
+// stopTimeout is how long one module may take to end. The longest, a gateway
+// with requests under way, takes 20 s; orchestrators kill after 30.
+const stopTimeout = 25 * time.Second
+
+// closeTimeout bounds what is still sent when all has stopped.
+const closeTimeout = 5 * time.Second
+
+// World is what a process gets from outside.
+type World struct {
+	Stdout, Stderr io.Writer
+	Getenv         func(string) string
+	Environ        []string
+}
+
+// Process is one process in the making, and then running.
+type Process struct {
+	Settings  Settings
+	World     World
+	Telemetry *telemetry.Telemetry
+	Log       *slog.Logger
+	Clock     func() time.Time
+	App       *run.App
+
+	// What Connect makes.
+	Bus        *bus.Client
+	Control    *control.View
+	Partitions int
+
+	admin string
+	ready readyLine
+}
+
+// New sets up telemetry and opens the admin port; kind is the name by which
+// the process reports. After New the caller calls Run.
+func New(ctx context.Context, kind string, settings Settings, world World) (*Process, error) {
+	t, err := telemetry.New(ctx, settings.Telemetry, telemetry.Options{
+		Service: "stormbell-" + kind, Version: Version(), Logs: world.Stderr, Getenv: world.Getenv,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("set up telemetry: %w", err)
+	}
+	p := &Process{
+		Settings: settings, World: world, Telemetry: t, Log: t.Logger(), Clock: time.Now,
+		App: run.New(t.Logger(), stopTimeout),
+	}
+	p.App.Defer("telemetry", func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+		defer cancel()
+		return t.Shutdown(ctx)
+	})
+	if settings.Telemetry.Admin == "" {
+		return p, nil
+	}
+	admin, err := telemetry.NewAdmin(settings.Telemetry, t.Registry(), p.App.Ready, p.Log)
+	if err != nil {
+		return nil, errors.Join(err, p.App.Close())
+	}
+	p.admin = admin.Addr()
+	p.App.Add("admin", admin.Run, nil)
+	return p, nil
+}
+
+// Run calls start, which connects and adds services, and then runs them until
+// ctx ends or one of them fails. The admin port answers meanwhile.
+func (p *Process) Run(ctx context.Context, start func(context.Context) error) error {
+	started := make(chan struct{})
+	p.App.Add("start", func(ctx context.Context) error {
+		if err := start(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil //nolint:nilerr // told to end while starting
+			}
+			return err
+		}
+		close(started)
+		<-ctx.Done()
+		return nil
+	}, func() error {
+		select {
+		case <-started:
+			return nil
+		default:
+			return errors.New("starting")
+		}
+	})
+	err := p.App.Run(ctx)
+	p.Log.Info("stopped")
+	return errors.Join(err, p.App.Close())
+}
+
+// Connect dials the brokers, sets up the topics and follows `control` to its
+// end. It waits for brokers that do not answer.
+func (p *Process) Connect(ctx context.Context) error {
+	client, err := bus.New(p.Settings.Kafka, p.Log, p.Telemetry.Meters())
+	if err != nil {
+		return err //nolint:wrapcheck // it names its setting
+	}
+	p.Bus = client
+	p.App.Defer("bus", func() error { client.Close(); return nil })
+	differs, err := client.EnsureTopics(ctx, p.Settings.Topics)
+	if err != nil {
+		return fmt.Errorf("set up topics: %w", err)
+	}
+	for _, d := range differs {
+		p.Log.Warn("topic differs from the settings", "difference", d)
+	}
+	if p.Partitions, err = client.Partitions(ctx, bus.TopicEvents); err != nil {
+		return fmt.Errorf("set up topics: %w", err)
+	}
+	p.Control = control.Open(control.DefaultConfig(), control.OnBus(client), p.Log, p.Clock)
+	p.App.Add("control", p.Control.Run, func() error {
+		if !p.Control.Ready() {
+			return errors.New("control is being read")
+		}
+		return nil
+	})
+	if err := p.Control.AwaitReady(ctx); err != nil {
+		return fmt.Errorf("read control: %w", err)
+	}
+	return nil
+}
+
+// Sealer opens what is sealed under a root key.
+func (p *Process) Sealer(root *seal.Root) *seal.Sealer {
+	return seal.New(root, p.Control, p.Log, p.Clock)
+}
+
+// await polls until ready returns nil. What services wait for has no channel
+// of its own: partitions come and go.
+func await(ctx context.Context, ready func() error) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for ready() != nil {
+		select {
+		case <-ctx.Done():
+			return ctx.Err() //nolint:wrapcheck // told to end
+		case <-tick.C:
+		}
+	}
+	return nil
+}
