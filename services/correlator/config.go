@@ -30,6 +30,10 @@ type Config struct {
 	// OutboxEntries bounds what is folded and not yet acknowledged; the fold
 	// of a partition rests while its outbox is longer.
 	OutboxEntries int64 `yaml:"outbox_entries" env:"OUTBOX_ENTRIES"`
+	// Groups is how many groups a correlation of a tenant may have; each
+	// partition takes an equal share. New ones beyond it are refused, and an
+	// alert says so.
+	Groups int64 `yaml:"groups" env:"GROUPS"`
 	// Commit is the time between two commits of a partition's frontier.
 	Commit time.Duration `yaml:"commit" env:"COMMIT"`
 	// Attempts is how often a record is tried before it goes to `dlq`.
@@ -45,7 +49,7 @@ func DefaultConfig() Config {
 	return Config{
 		Stages: "both", Slack: time.Minute, Lateness: 30 * time.Minute, Retention: 7 * 24 * time.Hour,
 		Forward: time.Second, BatchRecords: 500, BatchBytes: 768 << 10, CacheBytes: 64 << 20,
-		OutboxEntries: 100_000, Commit: 500 * time.Millisecond, Attempts: 3, RuleSets: 64,
+		OutboxEntries: 100_000, Groups: 100_000, Commit: 500 * time.Millisecond, Attempts: 3, RuleSets: 64,
 	}
 }
 
@@ -70,6 +74,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("correlator: cache_bytes of %d: use at least 1 MiB", c.CacheBytes)
 	case c.OutboxEntries < 1:
 		return fmt.Errorf("correlator: outbox_entries of %d: use 1 or more", c.OutboxEntries)
+	case c.Groups < 1:
+		return fmt.Errorf("correlator: groups of %d: use 1 or more", c.Groups)
 	case c.Attempts < 1:
 		return fmt.Errorf("correlator: attempts of %d: use 1 or more", c.Attempts)
 	case c.RuleSets < 1:

@@ -30,43 +30,62 @@ type correlator struct {
 	fault    Fault
 	log      *slog.Logger
 	clock    func() time.Time
-	events   int // partitions of `events`
+	events   int   // partitions of `events`
+	share    int64 // of Groups that a partition takes
 	owned    *ownership
 }
 
 // own owns one partition until ctx ends, the store refuses it, or something
 // fails whose outcome is not known. Whoever called it calls it again with a
 // fresh claim: nothing is carried over.
-func (c *correlator) own(ctx context.Context, claim *bus.Claim) error {
-	log := c.log.With("partition", claim.Partition)
+func (c *correlator) own(ctx context.Context, claim *claim) error {
 	c.owned.enter(claim.Partition)
 	defer c.owned.leave(claim.Partition)
-	f := &folder{
-		cfg: c.cfg, store: c.store, plans: c.plans, tracer: c.tracer, counts: c.counts, fault: c.fault,
-		partition: int32(claim.Partition), upstreams: c.events, token: rand.Text(), //nolint:gosec // partitions are few
-	}
-	if err := f.open(ctx); err != nil {
-		return err
-	}
-	s := &session{c: c, claim: claim, f: f, log: log, frontiers: new(frontiers)}
-	if err := s.position(ctx); err != nil {
+	s, err := c.open(ctx, claim)
+	for err != nil {
 		var beyond *beyondError
-		if errors.As(err, &beyond) {
-			// Folding on would skip what the log writes anew below applied.
-			log.Error("state is ahead of the log: correlation of this partition stands still", "error", err)
-			c.owned.set(claim.Partition, err)
-			<-ctx.Done()
+		if !errors.As(err, &beyond) {
+			return err
 		}
-		return err
+		// Folding on would skip what the log writes anew below applied.
+		c.log.Error("state is ahead of the log: correlation of this partition stands still", "partition", claim.Partition, "error", err)
+		c.owned.set(claim.Partition, err)
+		if !sleep(ctx, lookAgain) {
+			return ctx.Err() //nolint:wrapcheck // the end of the claim
+		}
+		s, err = c.open(ctx, claim)
 	}
-	err := s.run(ctx)
+	err = s.run(ctx)
 	var refused *state.RefusedError
 	if errors.As(err, &refused) {
 		c.counts.refuse(refused.Reason)
-		log.Warn("write refused, this owner ends", "reason", refused.Reason, "applied", refused.Applied.String(),
-			"other_owner", refused.Foreign, "at", f.applied.String())
+		s.log.Warn("write refused, this owner ends", "reason", refused.Reason, "applied", refused.Applied.String(),
+			"other_owner", refused.Foreign, "at", s.f.applied.String())
 	}
 	return err
+}
+
+// lookAgain is how often a partition whose log is shorter than its state is
+// looked at: an operator may have mended it.
+const lookAgain = 5 * time.Second
+
+// open makes this process the partition's owner and decides where it begins.
+func (c *correlator) open(ctx context.Context, claim *claim) (*session, error) {
+	f := &folder{
+		cfg: c.cfg, store: c.store, plans: c.plans, tracer: c.tracer, counts: c.counts, fault: c.fault,
+		partition: int32(claim.Partition), upstreams: c.events, groups: c.share, token: rand.Text(), //nolint:gosec // partitions are few
+	}
+	if err := f.open(ctx); err != nil {
+		return nil, err
+	}
+	s := &session{c: c, claim: claim, f: f, log: c.log.With("partition", claim.Partition), frontiers: new(frontiers), committed: claim.Committed}
+	if err := s.position(ctx); err != nil {
+		return nil, err
+	}
+	s.publisher = newPublisher(f, c.producer, s.log)
+	s.from, s.began = s.next, c.clock()
+	s.told = s.began
+	return s, nil
 }
 
 // beyondError says that the store has folded records which the log does not
@@ -84,12 +103,13 @@ func (e *beyondError) Error() string {
 // session is the time of one owner.
 type session struct {
 	c         *correlator
-	claim     *bus.Claim
+	claim     *claim
 	f         *folder
 	log       *slog.Logger
 	frontiers *frontiers
 	publisher *publisher
 	next      int64 // offset to fetch next
+	committed int64 // of the committer
 	began     time.Time
 	from      int64 // where a rebuild began
 	told      time.Time
@@ -131,6 +151,10 @@ func (s *session) position(ctx context.Context) error {
 	if s.claim.Committed > end {
 		return &beyondError{state.Position{Offset: s.claim.Committed}, end}
 	}
+	if s.claim.Committed >= 0 && s.claim.Committed < first {
+		s.c.counts.gap(stageCorrelate)
+		s.log.Error("detections were removed before they were folded: check the retention of the topic", "offset", s.claim.Committed, "first", first)
+	}
 	if s.next < f.silent {
 		s.log.Info("store is empty, rebuilding from the log", "from", s.next, "to", f.silent, "look_back", time.Duration(at.lookBack)*time.Millisecond)
 	}
@@ -156,31 +180,17 @@ func rebuildFrom(ctx context.Context, reader Reader, partition int, first, commi
 
 // run folds, publishes and commits at the same time, until one of them ends.
 func (s *session) run(ctx context.Context) error {
-	s.publisher = newPublisher(s.f, s.c.producer, s.log)
-	s.from, s.began = s.next, s.c.clock()
-	s.told = s.began
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.fold(ctx) })
 	g.Go(func() error { return s.publisher.run(ctx) })
-	g.Go(func() error {
-		c := committer{
-			claim: s.claim, publisher: s.publisher, frontiers: s.frontiers, every: s.c.cfg.Commit, log: s.log,
-			committed: func(offset int64, p progress) { s.c.owned.commit(s.claim.Partition, offset, p) },
-		}
-		return c.run(ctx)
-	})
+	g.Go(func() error { return s.commits(ctx) })
 	return g.Wait() //nolint:wrapcheck // the session's own errors
 }
 
 func (s *session) fold(ctx context.Context) error {
-	if s.f.applied != state.Nowhere {
-		// A former owner may have ended amid what a watermark closes.
-		if err := s.drain(ctx); err != nil {
-			return err
-		}
-		s.next = max(s.next, s.f.applied.Offset)
+	if err := s.finish(ctx); err != nil {
+		return err
 	}
-	s.caughtUp()
 	failures := 0
 	for {
 		records, end, err := s.c.reader.Fetch(ctx, TopicDetections, s.claim.Partition, s.next)
@@ -210,15 +220,33 @@ func (s *session) fold(ctx context.Context) error {
 	}
 }
 
+// finish does what a former owner has left undone amid what a watermark closes.
+// Elsewhere nothing is closed before the record that makes it due is folded:
+// a step at an offset says that its record is in.
+func (s *session) finish(ctx context.Context) error {
+	if s.f.applied.Step > 0 {
+		if err := s.drain(ctx); err != nil {
+			return err
+		}
+		s.next = max(s.next, s.f.applied.Offset)
+	}
+	s.caughtUp()
+	return nil
+}
+
 // batches folds what a fetch has brought.
 func (s *session) batches(ctx context.Context, records []Record) error {
-	for len(records) > 0 {
+	for failures := 0; len(records) > 0; {
 		if err := s.publisher.rest(ctx); err != nil {
 			return err
 		}
 		n, entries, err := s.f.fold(ctx, records)
 		if errors.Is(err, errRetry) {
 			s.log.Error("record cannot be folded, trying again", "error", err)
+			if !sleep(ctx, backoff(failures)) {
+				return ctx.Err() //nolint:wrapcheck // the end of the claim
+			}
+			failures++
 			continue
 		}
 		if err != nil {
@@ -254,6 +282,45 @@ func (s *session) reached(offset int64) {
 	if offset > s.f.silent || s.claim.Committed < 0 {
 		s.frontiers.reached(offset, progress{watermark: s.f.watermark(), lookBack: s.f.meta.lookBack})
 	}
+}
+
+// commits commits the frontier as it moves.
+func (s *session) commits(ctx context.Context) error {
+	tick := time.NewTicker(s.c.cfg.Commit)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err() //nolint:wrapcheck // the end of the claim
+		case <-tick.C:
+		}
+		if err := s.commit(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// commit commits the frontier, where it has moved. Only the loss of the
+// partition is an error.
+func (s *session) commit(ctx context.Context) error {
+	offset := s.publisher.frontier()
+	if offset <= s.committed {
+		return nil
+	}
+	p, ok := s.frontiers.at(offset)
+	if !ok {
+		return nil
+	}
+	if err := s.claim.Commit(ctx, offset, p.String()); err != nil {
+		if errors.Is(err, bus.ErrNotOwner) {
+			return err //nolint:wrapcheck // ends the claim
+		}
+		s.log.Warn("frontier is not committed, trying again", "offset", offset, "error", err)
+		return nil
+	}
+	s.committed = offset
+	s.c.owned.commit(s.claim.Partition, offset, p)
+	return nil
 }
 
 // caughtUp reports the partition ready once the fold has passed the frontier

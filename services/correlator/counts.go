@@ -31,6 +31,7 @@ type counts struct {
 	poisoned metric.Int64Counter
 	refused  metric.Int64Counter
 	gaps     metric.Int64Counter
+	over     metric.Int64Counter
 
 	mu     sync.Mutex
 	gauges map[gauge]int64
@@ -66,6 +67,7 @@ func newCounts(m metric.Meter, clock func() time.Time) (*counts, error) {
 		{&c.alerts, "stormbell_correlator_alerts_total", "Alerts, repetitions under the same id included."},
 		{&c.poisoned, "stormbell_correlator_poison_total", "Records that could not be processed."},
 		{&c.refused, "stormbell_correlator_refused_writes_total", "Writes that the store refused."},
+		{&c.over, "stormbell_correlator_overflow_total", "Detections not counted because their correlation has as many groups as it may have."},
 		{&c.gaps, "stormbell_correlator_gaps_total", "Times that the log lacked records that had not been read."},
 	} {
 		var err error
@@ -120,6 +122,7 @@ func (c *counts) detected(n int64)  { c.found.Add(c.ctx, n) }
 func (c *counts) ungrouped(n int64) { c.missing.Add(c.ctx, n) }
 func (c *counts) raised(n int64)    { c.late.Add(c.ctx, n) }
 func (c *counts) copied(n int64)    { c.copies.Add(c.ctx, n) }
+func (c *counts) overflow(n int64)  { c.over.Add(c.ctx, n) }
 func (c *counts) fired(n int64)     { c.alerts.Add(c.ctx, n) }
 
 func (c *counts) poison(stage string) {

@@ -47,7 +47,7 @@ type work struct {
 const pipelined = 4
 
 // own runs the claim until ctx ends or the partition belongs to another.
-func (d *detector) own(ctx context.Context, c *bus.Claim) error {
+func (d *detector) own(ctx context.Context, c *claim) error {
 	g, ctx := errgroup.WithContext(ctx)
 	works := make(chan *work, pipelined)
 	g.Go(func() error { return d.match(ctx, c, g, works) })
@@ -56,7 +56,7 @@ func (d *detector) own(ctx context.Context, c *bus.Claim) error {
 }
 
 // match reads and matches, in order, and starts the produces.
-func (d *detector) match(ctx context.Context, c *bus.Claim, g *errgroup.Group, works chan<- *work) error {
+func (d *detector) match(ctx context.Context, c *claim, g *errgroup.Group, works chan<- *work) error {
 	log := d.log.With("partition", c.Partition)
 	m := newMatching(d, c)
 	if m.next < 0 {
@@ -94,7 +94,7 @@ func (d *detector) match(ctx context.Context, c *bus.Claim, g *errgroup.Group, w
 }
 
 // step matches one fetch; nil if there was nothing to read.
-func (d *detector) step(ctx context.Context, c *bus.Claim, m *matching) (*work, error) {
+func (d *detector) step(ctx context.Context, c *claim, m *matching) (*work, error) {
 	records, end, err := d.reader.Fetch(ctx, TopicEvents, c.Partition, m.next)
 	var gap *bus.OutOfRangeError
 	if errors.As(err, &gap) {
@@ -150,7 +150,7 @@ func (d *detector) produce(ctx context.Context, log *slog.Logger, w *work) error
 
 // settle follows the produces in order: what is acknowledged is forwarded as
 // a watermark and committed.
-func (d *detector) settle(ctx context.Context, c *bus.Claim, works <-chan *work) error {
+func (d *detector) settle(ctx context.Context, c *claim, works <-chan *work) error {
 	s := settling{d: d, c: c, log: d.log.With("partition", c.Partition)}
 	tick := time.NewTicker(min(d.cfg.Forward, d.cfg.Commit) / 2)
 	defer tick.Stop()
@@ -181,7 +181,7 @@ func (d *detector) settle(ctx context.Context, c *bus.Claim, works <-chan *work)
 // outside.
 type settling struct {
 	d         *detector
-	c         *bus.Claim
+	c         *claim
 	log       *slog.Logger
 	next      int64
 	ingest    int64

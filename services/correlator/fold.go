@@ -5,19 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
 
-	alertv1 "github.com/stormbell/stormbell/proto/stormbell/alert/v1"
 	detectionv1 "github.com/stormbell/stormbell/proto/stormbell/detection/v1"
 	"github.com/stormbell/stormbell/services/correlator/window"
-	"github.com/stormbell/stormbell/services/internal/alert"
 	"github.com/stormbell/stormbell/services/internal/event"
 	"github.com/stormbell/stormbell/services/internal/state"
-	"github.com/stormbell/stormbell/services/internal/telemetry"
 )
 
 // folder folds one partition of `detections` for one owner, from its
@@ -33,7 +30,8 @@ type folder struct {
 	counts    *counts
 	fault     Fault
 	partition int32
-	upstreams int // partitions of `events`
+	upstreams int   // partitions of `events`
+	groups    int64 // that a tenant's correlation may have in this partition
 	token     string
 	// silent is the frontier at the start: what lies below it has been said
 	// before, and is folded without a word.
@@ -42,8 +40,10 @@ type folder struct {
 	applied state.Position
 	meta    meta
 	seq     int64
+	first   int64 // in the outbox, when this owner began
 	due     int64 // lower bound of the due index
 	cache   *cache
+	tallies map[string]*tally // by their keys in the store
 	// attempts counts how often the fold of a record has failed.
 	attempts map[int64]int
 }
@@ -60,8 +60,8 @@ func (f *folder) open(ctx context.Context) error {
 	if err != nil {
 		return err //nolint:wrapcheck // the store says what failed
 	}
-	f.applied, f.seq, f.due = part.Applied, part.Seq, part.Due
-	f.cache, f.attempts = newCache(f.cfg.CacheBytes), make(map[int64]int)
+	f.applied, f.seq, f.first, f.due = part.Applied, part.Seq, part.First, part.Due
+	f.cache, f.attempts, f.tallies = newCache(f.cfg.CacheBytes), make(map[int64]int), make(map[string]*tally)
 	f.meta, err = decodeMeta(part.Meta)
 	return err
 }
@@ -73,6 +73,7 @@ type item struct {
 	det    *detectionv1.Detection
 	mark   *detectionv1.Watermark
 	key    string // of the group
+	tally  string // of its correlation
 	cor    *correlation
 	bad    string // why it can't be folded
 }
@@ -156,6 +157,7 @@ func (f *folder) read(ctx context.Context, it *item) error {
 			return nil
 		}
 		it.cor, it.key = c, stateKey(it.det)
+		it.tally = tallyKey(it.det.GetTenant(), c.ID, c.Revision)
 	case schemaWatermark:
 		it.mark = new(detectionv1.Watermark)
 		if err := proto.Unmarshal(it.rec.Value, it.mark); err != nil {
@@ -171,34 +173,52 @@ func (f *folder) read(ctx context.Context, it *item) error {
 	return nil
 }
 
-// load brings the groups of a batch into the cache.
+// load brings the groups of a batch into the cache, and how many each of their
+// correlations has, where one may be new.
 func (f *folder) load(ctx context.Context, items []item) error {
-	var missing []string
+	var groups, tallies []string
 	asked := make(map[string]bool)
 	for i := range items {
-		if key := items[i].key; key != "" && !asked[key] && f.cache.get(key) == nil {
-			asked[key] = true
-			missing = append(missing, key)
+		it := &items[i]
+		if it.key == "" || asked[it.key] || f.cache.get(it.key) != nil {
+			continue
+		}
+		asked[it.key] = true
+		groups = append(groups, it.key)
+		if f.tallies[it.tally] == nil && !asked[it.tally] {
+			asked[it.tally] = true
+			tallies = append(tallies, it.tally)
 		}
 	}
-	return f.loadKeys(ctx, missing)
+	return f.loadKeys(ctx, groups, tallies)
 }
 
-func (f *folder) loadKeys(ctx context.Context, missing []string) error {
-	if len(missing) == 0 || f.applied == state.Nowhere {
+func (f *folder) loadKeys(ctx context.Context, groups, tallies []string) error {
+	if len(groups)+len(tallies) == 0 {
 		return nil
 	}
-	got, err := f.store.Load(ctx, f.partition, missing)
+	for _, key := range tallies {
+		f.tallies[key] = &tally{key: key, said: unseen}
+	}
+	if f.applied == state.Nowhere {
+		return nil
+	}
+	got, err := f.store.Load(ctx, f.partition, slices.Concat(groups, tallies))
 	if err != nil {
 		return err //nolint:wrapcheck // the store says what failed
 	}
-	for i, fields := range got {
-		g, ok, err := openGroup(missing[i], fields)
+	for i, key := range groups {
+		g, ok, err := openGroup(key, got[i])
 		if err != nil {
-			return fmt.Errorf("group %s of partition %d: %w", missing[i], f.partition, err)
+			return fmt.Errorf("group %s of partition %d: %w", key, f.partition, err)
 		}
 		if ok {
 			f.cache.put(g)
+		}
+	}
+	for i, key := range tallies {
+		if err := f.tallies[key].decode(got[len(groups)+i]); err != nil {
+			return fmt.Errorf("tally %s of partition %d: %w", key, f.partition, err)
 		}
 	}
 	return nil
@@ -234,28 +254,60 @@ func (f *folder) drainDue(ctx context.Context) error {
 }
 
 func (f *folder) closeGroups(ctx context.Context, keys []string, w int64) error {
-	var missing []string
+	groups, err := f.closing(ctx, keys)
+	if err != nil {
+		return err
+	}
+	s := &step{f: f, seq: f.seq}
+	fields := 0
+	for _, g := range groups {
+		if fields > maxClosedFields {
+			break // the rest stays due
+		}
+		held := g.win.Len()
+		g.win.Advance(w)
+		fields += fieldsPerGroup + (held-g.win.Len())/recordsPerField
+		if g.win.Empty() && g.counted {
+			g.counted = false
+			s.count(f.tallies[g.tally], -1)
+		}
+		s.touch(g)
+	}
+	return s.write(ctx, state.Position{Offset: f.applied.Offset, Step: f.applied.Step + 1})
+}
+
+// Bounds of what one call closes: a group that is not dropped whole loses about
+// a field for each so many records, and changes a few more.
+const (
+	maxClosedFields = state.MaxBatchFields / 4
+	fieldsPerGroup  = 16
+	recordsPerField = 32
+)
+
+// closing returns groups that are due, with what is known of their correlations.
+func (f *folder) closing(ctx context.Context, keys []string) ([]*group, error) {
+	var missing, tallies []string
 	for _, key := range keys {
 		if f.cache.get(key) == nil {
 			missing = append(missing, key)
 		}
 	}
-	if err := f.loadKeys(ctx, missing); err != nil {
-		return err
+	if err := f.loadKeys(ctx, missing, nil); err != nil {
+		return nil, err
 	}
-	s := &step{f: f, seq: f.seq}
-	for _, key := range keys {
+	groups := make([]*group, len(keys))
+	asked := make(map[string]bool)
+	for i, key := range keys {
 		g := f.cache.get(key)
 		if g == nil {
-			return fmt.Errorf("group %s of partition %d is due and does not exist: flush the store, the log rebuilds it", key, f.partition)
+			return nil, fmt.Errorf("group %s of partition %d is due and does not exist: flush the store, the log rebuilds it", key, f.partition)
 		}
-		g.win.Advance(w)
-		if !g.dirty {
-			g.dirty = true
-			s.dirty = append(s.dirty, g)
+		if groups[i] = g; f.tallies[g.tally] == nil && !asked[g.tally] {
+			asked[g.tally] = true
+			tallies = append(tallies, g.tally)
 		}
 	}
-	return s.write(ctx, state.Position{Offset: f.applied.Offset, Step: f.applied.Step + 1})
+	return groups, f.loadKeys(ctx, nil, tallies)
 }
 
 // watermark is W of the partition: nothing is dropped before all levels allow
@@ -267,6 +319,7 @@ type step struct {
 	f       *folder
 	before  meta
 	dirty   []*group
+	tallies []*tally // that have changed
 	entries []state.Entry
 	seq     int64
 	bytes   int
@@ -311,6 +364,7 @@ func (s *step) try(ctx context.Context, it *item) (err error) {
 func (s *step) rollback() {
 	s.f.meta = s.before
 	s.f.cache.clear()
+	clear(s.f.tallies)
 }
 
 // bury puts a record that can't be folded into the outbox, for `dlq`.
@@ -334,111 +388,6 @@ func (s *step) say(offset int64, m *message) {
 	s.entries = append(s.entries, state.Entry{Seq: s.seq, Offset: offset, Body: body})
 }
 
-func (s *step) detection(ctx context.Context, it *item) error {
-	d := it.det
-	if d.GetUpstreamOffset() < s.f.meta.marks.next(upstream{0, d.GetUpstreamPartition()}) {
-		s.f.counts.copied(1)
-		return nil
-	}
-	g := s.f.cache.get(it.key)
-	if g == nil {
-		g = &group{key: it.key, spec: *it.cor.spec, due: state.Never, bytes: groupOverhead, name: identity(it.cor.spec, d)}
-		g.win = window.New(&g.spec)
-		s.f.cache.put(g)
-		s.bytes += groupOverhead / 4
-	}
-	s.f.meta.lookBack = max(s.f.meta.lookBack, s.f.cfg.lookBack(&g.spec))
-	if !g.dirty {
-		g.dirty = true
-		s.dirty = append(s.dirty, g)
-	}
-	s.bytes += len(it.rec.Value) + recordOverhead
-	s.f.cache.grew(g, len(it.rec.Value)+recordOverhead)
-	r := window.Record{
-		EventID: d.GetEventId(), Time: d.GetTimeMs(), Ingest: d.GetIngestMs(), Rules: it.cor.mask(d.GetRuleIds()),
-		Keep: append([]byte(nil), it.rec.Value...),
-	}
-	if len(it.cor.Field) > 0 {
-		r.Value, r.HasValue = tuple(d.GetValues()), len(d.GetValues()) > 0
-	}
-	for _, firing := range g.win.Add(r) {
-		if it.rec.Offset < s.f.silent {
-			continue
-		}
-		if err := s.fire(ctx, it, &firing, g); err != nil {
-			return err
-		}
-	}
-	s.f.due = min(s.f.due, g.win.Next())
-	return nil
-}
-
-// recordOverhead is about what a record takes beside its bytes.
-const recordOverhead = 200
-
-// mask has the bits of the referred rules that matched.
-func (c *correlation) mask(rules []string) (bits uint64) {
-	for _, id := range rules {
-		bits |= c.bits[id]
-	}
-	return bits
-}
-
-// fire says that a bucket has fired, as a child of the record that made it so.
-func (s *step) fire(ctx context.Context, it *item, firing *window.Firing, g *group) error {
-	ctx, span := s.f.tracer.Start(telemetry.Extract(ctx, it.rec.Headers), "correlate fire",
-		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
-			attribute.String("stormbell.correlation_id", it.cor.ID), attribute.Int("stormbell.count", firing.Count)))
-	defer span.End()
-	d := it.det
-	a := alert.New(s.finding(it, firing, span.SpanContext()))
-	value, err := marshal(a)
-	if err != nil {
-		return fmt.Errorf("alert of offset %d: %w", it.rec.Offset, err)
-	}
-	headers := telemetry.Inject(ctx, newHeaders(schemaAlert, d.GetTenant()))
-	s.say(it.rec.Offset, &message{kind: toAlerts, key: []byte(a.GetId()), value: value, headers: headers})
-	s.f.counts.fired(1)
-	return nil
-}
-
-func (s *step) finding(it *item, firing *window.Firing, sc trace.SpanContext) *alert.Finding {
-	d, c := it.det, it.cor
-	finding := &alert.Finding{
-		ID:     alert.CorrelationID(d.GetTenant(), c.ID, c.Revision, d.GetGroup(), firing.Bucket),
-		Tenant: d.GetTenant(), Rule: c.rule, TimeMS: firing.Time, IngestMS: d.GetIngestMs(),
-		StartMS: firing.Start, EndMS: firing.End, Count: firing.Count, Total: firing.Total, AtLeast: firing.AtLeast,
-		BaseURL: s.f.cfg.BaseURL,
-	}
-	if sc.HasTraceID() {
-		finding.TraceID = sc.TraceID().String()
-	}
-	for i, v := range d.GetGroup() {
-		if i < len(c.GroupBy) {
-			finding.Group = append(finding.Group, &alertv1.GroupValue{Field: c.GroupBy[i], Value: v})
-		}
-	}
-	for _, ref := range firing.Events {
-		e := alert.Contribution{ID: ref.ID, TimeMS: ref.Time, RuleID: c.firstRule(ref.Rules)}
-		var kept detectionv1.Detection
-		if len(ref.Keep) > 0 && proto.Unmarshal(ref.Keep, &kept) == nil {
-			e.Entities, e.Source, e.Raw = kept.GetEntities(), kept.GetSource(), kept.GetRaw()
-		}
-		finding.Events = append(finding.Events, e)
-	}
-	return finding
-}
-
-// firstRule is the first of the referred rules, in listed order, that matched.
-func (c *correlation) firstRule(bits uint64) string {
-	for i, id := range c.Rules {
-		if bits&(1<<i) != 0 {
-			return id
-		}
-	}
-	return ""
-}
-
 // write commits the step. After an error the folder is of no use.
 func (s *step) write(ctx context.Context, next state.Position) error {
 	f := s.f
@@ -446,11 +395,14 @@ func (s *step) write(ctx context.Context, next state.Position) error {
 		return err
 	}
 	b := &state.Batch{Token: f.token, Prev: f.applied, Next: next, Meta: f.meta.encode(), Outbox: s.entries}
-	b.Changes = make([]state.Change, 0, len(s.dirty))
+	b.Changes = make([]state.Change, 0, len(s.dirty)+len(s.tallies))
 	var scratch []window.Change
 	for _, g := range s.dirty {
 		scratch = g.win.Changes(scratch[:0])
 		b.Changes = append(b.Changes, g.change(scratch))
+	}
+	for _, t := range s.tallies {
+		b.Changes = append(b.Changes, t.change())
 	}
 	if err := f.store.Commit(ctx, f.partition, b); err != nil {
 		return err //nolint:wrapcheck // the store says what failed
@@ -464,6 +416,12 @@ func (s *step) write(ctx context.Context, next state.Position) error {
 		} else if !b.Changes[i].SameDue {
 			g.due = b.Changes[i].Due
 		}
+	}
+	for _, t := range s.tallies {
+		t.dirty, t.stored = false, t.groups > 0
+	}
+	if len(f.tallies) > maxTallies {
+		clear(f.tallies)
 	}
 	f.cache.shrink()
 	return f.fault.at(PointApplied, nil)

@@ -17,17 +17,20 @@ const identityField = "i"
 
 // group is one group of a correlation, decoded.
 type group struct {
-	key  string
-	spec window.Spec
-	win  *window.Group
+	key   string
+	tally string // key of its correlation's tally
+	spec  window.Spec
+	win   *window.Group
 	// name is the identity, until it is stored.
 	name []byte
 	// stored says that the store has the identity, due what its index says.
 	stored bool
 	due    int64
 	dirty  bool
-	bytes  int64
-	at     *list.Element
+	// counted says that the tally includes it.
+	counted bool
+	bytes   int64
+	at      *list.Element
 }
 
 // identity is a group's spec and, for whoever looks into the store, its name.
@@ -50,30 +53,39 @@ func identity(s *window.Spec, d *detectionv1.Detection) []byte {
 
 var errIdentity = errors.New("damaged group in the store: flush it, the log rebuilds it")
 
-func parseIdentity(b []byte) (s window.Spec, err error) {
+// parseIdentity reads a group's spec and the key of its correlation's tally.
+func parseIdentity(b []byte) (s window.Spec, tally string, err error) {
 	if len(b) == 0 || b[0] != 1 {
-		return s, errIdentity
+		return s, "", errIdentity
 	}
 	b = b[1:]
 	var f [7]int64
 	for i := range f {
 		v, n := binary.Varint(b)
 		if n <= 0 {
-			return s, errIdentity
+			return s, "", errIdentity
 		}
 		f[i], b = v, b[n:]
 	}
 	if f[0] < 0 || f[0] > 255 {
-		return s, errIdentity
+		return s, "", errIdentity
+	}
+	var of [3]string // tenant, correlation, revision
+	for i := range of {
+		n, size := binary.Uvarint(b)
+		if size <= 0 || n > uint64(len(b)-size) {
+			return s, "", errIdentity
+		}
+		of[i], b = string(b[size:size+int(n)]), b[size+int(n):]
 	}
 	s = window.Spec{
 		Kind: window.Kind(f[0]), Timespan: f[1], Lateness: f[2], Min: int(f[3]), Rules: int(f[4]), //nolint:gosec // bounds are checked
 		StrictTies: f[5] == 1, Suppress: f[6],
 	}
 	if err := s.Validate(); err != nil {
-		return s, fmt.Errorf("%w: %w", errIdentity, err)
+		return s, "", fmt.Errorf("%w: %w", errIdentity, err)
 	}
-	return s, nil
+	return s, tallyKey(of[0], of[1], of[2]), nil
 }
 
 // openGroup decodes what the store has of a group; ok is false if it has none.
@@ -81,12 +93,12 @@ func openGroup(key string, fields []state.Field) (g *group, ok bool, err error) 
 	if len(fields) == 0 {
 		return nil, false, nil
 	}
-	g = &group{key: key, stored: true, due: unseen, bytes: groupOverhead}
+	g = &group{key: key, stored: true, counted: true, due: unseen, bytes: groupOverhead}
 	parts := make([]window.Change, 0, len(fields))
 	for _, f := range fields {
 		g.bytes += 2 * int64(len(f.Value))
 		if f.Name == identityField {
-			if g.spec, err = parseIdentity(f.Value); err != nil {
+			if g.spec, g.tally, err = parseIdentity(f.Value); err != nil {
 				return nil, false, err
 			}
 			continue

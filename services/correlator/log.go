@@ -47,6 +47,17 @@ type Group interface {
 	Consume(ctx context.Context, cfg bus.GroupConfig, handle bus.Handler) error
 }
 
+// claim is the ownership of one partition: what stages need of a *bus.Claim.
+type claim struct {
+	Partition int
+	// Committed is −1 where nothing is; Metadata came with it.
+	Committed int64
+	Metadata  string
+	// Commit returns nil once the offset is committed, and bus.ErrNotOwner where
+	// another member owns the partition.
+	Commit func(ctx context.Context, offset int64, metadata string) error
+}
+
 // retry calls f until it returns nil or ctx ends, and tells what failed.
 func retry(ctx context.Context, failed func(error), f func() error) error {
 	for n := 0; ; n++ {

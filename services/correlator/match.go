@@ -35,7 +35,7 @@ type matching struct {
 
 type ruling struct{ tenant, manifest string }
 
-func newMatching(d *detector, c *bus.Claim) *matching {
+func newMatching(d *detector, c *claim) *matching {
 	p, ok := parseProgress(c.Metadata)
 	if c.Committed >= 0 && !ok {
 		d.log.Warn("committed offset of events carries no ingest time: the watermark begins anew", "partition", c.Partition, "offset", c.Committed)
@@ -117,11 +117,11 @@ func (m *matching) event(ctx context.Context, r *bus.Record, e *event.Event, w *
 	m.d.counts.read(1)
 	var problem error
 	for attempt := range m.d.cfg.Attempts {
-		alerts, detections := len(w.alerts), len(w.detections)
+		alerts, detections, dead := len(w.alerts), len(w.detections), len(w.dead)
 		if problem = m.try(ctx, r, e, p, w); problem == nil {
 			return nil
 		}
-		w.alerts, w.detections = w.alerts[:alerts], w.detections[:detections]
+		w.alerts, w.detections, w.dead = w.alerts[:alerts], w.detections[:detections], w.dead[:dead]
 		delete(m.matchers, p) // what it was left in is not known
 		var fault *faultError
 		if errors.As(problem, &fault) {
@@ -143,13 +143,13 @@ func (m *matching) rules(e *event.Event, w *work) {
 		if known && was == string(s.manifest) || !known && len(s.manifest) == 0 {
 			continue
 		}
-		m.current[s.tenant] = string(s.manifest)
 		// Two gateways may disagree for a while and their events alternate: one
 		// ruling a second says as much.
 		key := ruling{s.tenant, string(s.manifest)}
 		if at, ok := m.ruled[key]; ok && e.IngestMS < at+m.d.cfg.Forward.Milliseconds() {
 			continue
 		}
+		m.current[s.tenant] = string(s.manifest)
 		m.ruled[key] = e.IngestMS
 		w.rulings = append(w.rulings, &detectionv1.Ruling{
 			Tenant: s.tenant, Manifest: slices.Clone(s.manifest), FromIngestMs: e.IngestMS,
@@ -247,6 +247,14 @@ func (m *matching) found(ctx context.Context, r *bus.Record, e *event.Event, p *
 		if err != nil {
 			return fmt.Errorf("encode detection: %w", err)
 		}
+		if len(value) > maxDetection {
+			// No broker would take it, and the partition must not wait for that.
+			reason := fmt.Sprintf("its detection for correlation %s has %d bytes, at most %d fit into a record: group by a shorter field", d.GetCorrelationId(), len(value), maxDetection)
+			if err := m.bury(r, w, reason, 1); err != nil {
+				return err
+			}
+			continue
+		}
 		key := groupKey(e.Tenant, d.GetCorrelationId(), d.GetGroup())
 		w.detections = append(w.detections, bus.Message{Key: []byte(key), Value: value, Headers: headers})
 	}
@@ -256,6 +264,9 @@ func (m *matching) found(ctx context.Context, r *bus.Record, e *event.Event, p *
 
 // maxRaw is how large an event travels with its detection.
 const maxRaw = 32 << 10
+
+// maxDetection is how large a detection may be: brokers take one megabyte.
+const maxDetection = 900_000
 
 // detections gives one record per correlation, group and values, whichever of
 // the correlation's rules matched. An event that lacks a field of group-by, or

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"time"
 
 	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/internal/state"
@@ -39,7 +38,7 @@ type publisher struct {
 func newPublisher(f *folder, producer Producer, log *slog.Logger) *publisher {
 	return &publisher{
 		store: f.store, producer: producer, log: log, fault: f.fault, partition: f.partition, token: f.token,
-		limit: f.cfg.OutboxEntries, applied: f.applied.Offset, last: f.seq, ackedOffset: -1, moved: make(chan struct{}),
+		limit: f.cfg.OutboxEntries, applied: f.applied.Offset, last: f.seq, acked: f.first - 1, ackedOffset: -1, moved: make(chan struct{}),
 	}
 }
 
@@ -87,7 +86,8 @@ func (p *publisher) frontier() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case p.acked == p.last:
+	case p.acked >= p.last:
+		// Above it where the fold has not told yet what it has appended.
 		return p.applied
 	case len(p.queue) > 0:
 		return p.queue[0].Offset
@@ -116,40 +116,50 @@ func (p *publisher) rest(ctx context.Context) error {
 // run publishes until ctx ends or the store refuses.
 func (p *publisher) run(ctx context.Context) error {
 	for {
-		entries, moved, err := p.head(ctx)
+		moved, err := p.step(ctx)
 		if err != nil {
 			return err
 		}
-		if len(entries) == 0 {
-			select {
-			case <-moved:
-				continue
-			case <-ctx.Done():
-				return ctx.Err() //nolint:wrapcheck // the end of the claim
-			}
+		if moved == nil {
+			continue
 		}
-		if err := p.publish(ctx, entries); err != nil {
-			return err
-		}
-		if err := p.fault.at(PointPublished, nil); err != nil {
-			return err
-		}
-		p.ack(entries)
-		if err := p.store.Trim(ctx, p.partition, p.token, entries[len(entries)-1].Seq); err != nil {
-			return err //nolint:wrapcheck // the store says what failed
-		}
-		if err := p.fault.at(PointTrimmed, nil); err != nil {
-			return err
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err() //nolint:wrapcheck // the end of the claim
 		}
 	}
 }
+
+// step publishes what comes next; where nothing does, it returns what to wait
+// for.
+func (p *publisher) step(ctx context.Context) (<-chan struct{}, error) {
+	entries, moved, err := p.head(ctx)
+	if err != nil || len(entries) == 0 {
+		return moved, err
+	}
+	if err := p.publish(ctx, entries); err != nil {
+		return nil, err
+	}
+	if err := p.fault.at(PointPublished, nil); err != nil {
+		return nil, err
+	}
+	p.ack(entries)
+	if err := p.store.Trim(ctx, p.partition, p.token, entries[len(entries)-1].Seq); err != nil {
+		return nil, err //nolint:wrapcheck // the store says what failed
+	}
+	return nil, p.fault.at(PointTrimmed, nil)
+}
+
+// errOutboxLost says that entries which nobody has acknowledged are gone.
+var errOutboxLost = errors.New("store has lost a part of its outbox: opening the partition anew")
 
 // head returns the next entries to publish, from memory or from the store, and
 // what to wait for where there are none.
 func (p *publisher) head(ctx context.Context) ([]state.Entry, <-chan struct{}, error) {
 	p.mu.Lock()
-	moved, after, last := p.moved, p.acked, p.last
-	if n := len(p.queue); n > 0 || p.acked == p.last {
+	moved, after := p.moved, p.acked
+	if n := len(p.queue); n > 0 || p.acked >= p.last {
 		entries := p.queue[:min(n, publishBatch)]
 		p.mu.Unlock()
 		return entries, moved, nil
@@ -160,28 +170,17 @@ func (p *publisher) head(ctx context.Context) ([]state.Entry, <-chan struct{}, e
 	if err != nil {
 		return nil, nil, err //nolint:wrapcheck // the store says what failed
 	}
+	// Nobody else has trimmed since this owner began: what is not there is lost.
+	if len(entries) == 0 || entries[0].Seq != after+1 {
+		return nil, nil, errOutboxLost
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(entries) == 0 {
-		// A former owner has published and trimmed what was here before the
-		// store was asked.
-		p.acked = last
-		p.wakeLocked()
-		return nil, p.closedLocked(), nil
-	}
 	p.queue, p.queueBytes = entries, 0
 	for _, e := range entries {
 		p.queueBytes += len(e.Body)
 	}
-	p.acked = entries[0].Seq - 1
 	return entries, moved, nil
-}
-
-// closedLocked is a channel that does not block: the caller looks again.
-func (p *publisher) closedLocked() <-chan struct{} {
-	c := make(chan struct{})
-	close(c)
-	return c
 }
 
 func (p *publisher) publish(ctx context.Context, entries []state.Entry) error {
@@ -230,13 +229,6 @@ func (p *publisher) ack(entries []state.Entry) {
 	p.wakeLocked()
 }
 
-// open is how many entries are not acknowledged.
-func (p *publisher) open() int64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.last - p.acked
-}
-
 // frontiers remembers what W was at each offset that may become the frontier,
 // so that a rebuild never starts too late.
 type frontiers struct {
@@ -283,44 +275,4 @@ func (f *frontiers) at(offset int64) (progress, bool) {
 	}
 	f.points = f.points[n-1:]
 	return f.points[0].progress, true
-}
-
-// committer commits the frontier as it moves.
-type committer struct {
-	claim     *bus.Claim
-	publisher *publisher
-	frontiers *frontiers
-	every     time.Duration
-	log       *slog.Logger
-	committed func(offset int64, p progress)
-}
-
-func (c *committer) run(ctx context.Context) error {
-	tick := time.NewTicker(c.every)
-	defer tick.Stop()
-	done := c.claim.Committed
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err() //nolint:wrapcheck // the end of the claim
-		case <-tick.C:
-		}
-		offset := c.publisher.frontier()
-		if offset <= done {
-			continue
-		}
-		p, ok := c.frontiers.at(offset)
-		if !ok {
-			continue
-		}
-		if err := c.claim.Commit(ctx, offset, p.String()); err != nil {
-			if errors.Is(err, bus.ErrNotOwner) {
-				return err //nolint:wrapcheck // ends the claim
-			}
-			c.log.Warn("frontier is not committed, trying again", "offset", offset, "error", err)
-			continue
-		}
-		done = offset
-		c.committed(offset, p)
-	}
 }

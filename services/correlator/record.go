@@ -21,11 +21,13 @@ const (
 	schemaDead      = "stormbell.dlq.v1.DeadLetter"
 )
 
-// Labels of the hashes that name a group: on the topic, where all revisions of
+// Labels of hashes. Two name a group: on the topic, where all revisions of
 // a correlation share a partition, and in the store, where each has its own.
+// The third stands for a long value.
 const (
 	groupLabel = "stormbell-group-1"
 	stateLabel = "stormbell-state-1"
+	valueLabel = "stormbell-value-1"
 )
 
 // groupKey is the key of a detection's record.
@@ -42,16 +44,24 @@ func stateKey(d *detectionv1.Detection) string {
 	return event.Hash(stateLabel, append(parts, d.GetGroup()...)...)
 }
 
-// tuple writes values so that different tuples differ; one value stands for itself.
+// maxValue is how long a value is kept in a window as it is; a longer one is
+// kept as its hash, so that a page of them fits into one call of the store.
+const maxValue = 128
+
+// tuple writes values so that different tuples differ; one short value stands
+// for itself. All values of a correlation are tuples of the same length.
 func tuple(values []string) string {
-	if len(values) == 1 {
-		return values[0]
-	}
 	var b []byte
 	for _, v := range values {
 		b = protowire.AppendString(b, v)
 	}
-	return string(b)
+	if len(b) > maxValue {
+		return "#" + event.Hash(valueLabel, values...)
+	}
+	if len(values) == 1 {
+		return "=" + values[0]
+	}
+	return "=" + string(b)
 }
 
 func marshal(m proto.Message) ([]byte, error) {
@@ -77,7 +87,11 @@ func newHeaders(schema, tenant string) []Header {
 	return h
 }
 
-const maxReason = 2000
+const (
+	maxReason = 2000
+	// maxDead is how large a dead letter may be: brokers take one megabyte.
+	maxDead = 900_000
+)
 
 // deadLetter is a record that could not be processed, as `dlq` holds it.
 func deadLetter(r *Record, topic, stage, reason string, attempts int) (value []byte, headers []Header, err error) {
@@ -97,7 +111,12 @@ func deadLetter(r *Record, topic, stage, reason string, attempts int) (value []b
 			headers = append(headers, h)
 		}
 	}
-	value, err = marshal(d)
+	if value, err = marshal(d); err == nil && len(value) > maxDead {
+		// A record must not hold up its partition by its size.
+		d.Key, d.Value, d.Headers = nil, nil, nil
+		d.Reason += " (too large to keep: read it at its offset)"
+		value, err = marshal(d)
+	}
 	return value, headers, err
 }
 

@@ -93,7 +93,9 @@ func (s *Service) Run(ctx context.Context) error {
 		g.Go(func() error { return s.consume(ctx, GroupDetect, TopicEvents, s.detector(detections).own) })
 	}
 	if s.cfg.correlates() {
-		g.Go(func() error { return s.consume(ctx, GroupCorrelate, TopicDetections, s.correlator(events).own) })
+		g.Go(func() error {
+			return s.consume(ctx, GroupCorrelate, TopicDetections, s.correlator(events, detections).own)
+		})
 	}
 	return g.Wait() //nolint:wrapcheck // consume's own errors
 }
@@ -118,11 +120,11 @@ func (s *Service) partitions(ctx context.Context) (events, detections int, err e
 }
 
 // consume runs one stage. An injected fault ends it at once.
-func (s *Service) consume(ctx context.Context, id, topic string, own bus.Handler) error {
+func (s *Service) consume(ctx context.Context, id, topic string, own func(context.Context, *claim) error) error {
 	ctx, crash := context.WithCancelCause(ctx)
 	defer crash(nil)
 	err := s.deps.Group.Consume(ctx, bus.GroupConfig{ID: id, Topics: []string{topic}}, func(ctx context.Context, c *bus.Claim) error {
-		err := own(ctx, c)
+		err := own(ctx, &claim{Partition: c.Partition, Committed: c.Committed, Metadata: c.Metadata, Commit: c.Commit})
 		var fault *faultError
 		if errors.As(err, &fault) {
 			crash(fault)
@@ -147,11 +149,12 @@ func (s *Service) detector(detections int) *detector {
 	}
 }
 
-func (s *Service) correlator(events int) *correlator {
+func (s *Service) correlator(events, detections int) *correlator {
 	return &correlator{
 		cfg: s.cfg, reader: s.deps.Reader, producer: s.deps.Producer, store: s.deps.Store, plans: s.plans,
 		tracer: s.deps.Tracers.Tracer("stormbell/correlator"), counts: s.counts, fault: s.deps.Fault,
 		log: s.deps.Log.With("stage", stageCorrelate), clock: s.deps.Clock, events: events, owned: s.owned,
+		share: max(1, (s.cfg.Groups+int64(detections)-1)/int64(detections)),
 	}
 }
 

@@ -19,6 +19,10 @@ const (
 	TypeTest    = "stormbell.test.v1"
 )
 
+// OverflowRule is the rule of the alert that says that a correlation has more
+// groups than it may have: from then on alerts may be missing.
+const OverflowRule = "stormbell-groups-overflow"
+
 const (
 	idLabel        = "stormbell-alert-1"
 	webhookIDLabel = "stormbell-webhook-1"
@@ -72,6 +76,8 @@ type Finding struct {
 	TraceID string
 	// BaseURL of the dashboard; empty: no link.
 	BaseURL string
+	// Summary in place of the sentence that is made of the rest.
+	Summary string
 }
 
 // Contribution is one event of a Finding. Entities, Source and Raw are set for
@@ -107,7 +113,9 @@ func New(f *Finding) *alertv1.Alert {
 	}
 	a.Truncated = len(f.Events) < int(a.GetEventsTotal())
 	boundLists(a)
-	a.Summary = summary(a)
+	if a.Summary = cut(oneLine(f.Summary), 2*maxText); a.Summary == "" {
+		a.Summary = summary(a)
+	}
 	fit(a)
 	return a
 }

@@ -1,0 +1,190 @@
+package correlator
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	alertv1 "github.com/stormbell/stormbell/proto/stormbell/alert/v1"
+	detectionv1 "github.com/stormbell/stormbell/proto/stormbell/detection/v1"
+	"github.com/stormbell/stormbell/services/correlator/window"
+	"github.com/stormbell/stormbell/services/internal/alert"
+	"github.com/stormbell/stormbell/services/internal/event"
+	"github.com/stormbell/stormbell/services/internal/state"
+	"github.com/stormbell/stormbell/services/internal/telemetry"
+)
+
+// touch notes that a group has to be written.
+func (s *step) touch(g *group) {
+	if !g.dirty {
+		g.dirty = true
+		s.dirty = append(s.dirty, g)
+		s.bytes += dirtyOverhead
+	}
+}
+
+// dirtyOverhead is about what writing a group takes beside what is new: half a
+// page of records.
+const dirtyOverhead = 2 << 10
+
+func (s *step) detection(ctx context.Context, it *item) error {
+	d := it.det
+	if d.GetUpstreamOffset() < s.f.meta.marks.next(upstream{0, d.GetUpstreamPartition()}) {
+		s.f.counts.copied(1)
+		return nil
+	}
+	g := s.f.cache.get(it.key)
+	if (g == nil || !g.counted) && s.f.tallies[it.tally].groups >= s.f.groups {
+		return s.overflow(ctx, it)
+	}
+	if g == nil {
+		g = &group{key: it.key, tally: it.tally, spec: *it.cor.spec, due: state.Never, bytes: groupOverhead, name: identity(it.cor.spec, d)}
+		g.win = window.New(&g.spec)
+		s.f.cache.put(g)
+	}
+	s.f.meta.lookBack = max(s.f.meta.lookBack, s.f.cfg.lookBack(&g.spec))
+	s.touch(g)
+	s.bytes += len(it.rec.Value) + recordOverhead
+	s.f.cache.grew(g, len(it.rec.Value)+recordOverhead)
+	r := window.Record{
+		EventID: d.GetEventId(), Time: d.GetTimeMs(), Ingest: d.GetIngestMs(), Rules: it.cor.mask(d.GetRuleIds()),
+		Keep: keep(it.rec),
+	}
+	if len(it.cor.Field) > 0 {
+		r.Value, r.HasValue = tuple(d.GetValues()), len(d.GetValues()) > 0
+	}
+	fired := g.win.Add(r)
+	if !g.counted && !g.win.Empty() {
+		g.counted = true
+		s.count(s.f.tallies[it.tally], 1)
+	}
+	for _, firing := range fired {
+		if it.rec.Offset < s.f.silent {
+			continue
+		}
+		if err := s.fire(ctx, it, &firing); err != nil {
+			return err
+		}
+	}
+	s.f.due = min(s.f.due, g.win.Next())
+	return nil
+}
+
+// recordOverhead is about what a record takes beside its bytes.
+const recordOverhead = 200
+
+// mask has the bits of the referred rules that matched.
+func (c *correlation) mask(rules []string) (bits uint64) {
+	for _, id := range rules {
+		bits |= c.bits[id]
+	}
+	return bits
+}
+
+// fire says that a bucket has fired, as a child of the record that made it so.
+// The other events that are kept whole are links.
+func (s *step) fire(ctx context.Context, it *item, firing *window.Firing) error {
+	kept := keptEvents(firing)
+	ctx, span := s.f.tracer.Start(telemetry.Extract(ctx, it.rec.Headers), "correlate fire",
+		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithLinks(links(ctx, kept, it.det.GetEventId())...), trace.WithAttributes(
+			attribute.String("stormbell.correlation_id", it.cor.ID), attribute.Int("stormbell.count", firing.Count)))
+	defer span.End()
+	return s.raise(ctx, it, alert.New(s.finding(it, firing, kept, span.SpanContext())))
+}
+
+// raise puts an alert into the outbox, with the trace context of ctx.
+func (s *step) raise(ctx context.Context, it *item, a *alertv1.Alert) error {
+	value, err := marshal(a)
+	if err != nil {
+		return fmt.Errorf("alert of offset %d: %w", it.rec.Offset, err)
+	}
+	headers := telemetry.Inject(ctx, newHeaders(schemaAlert, a.GetTenant()))
+	s.say(it.rec.Offset, &message{kind: toAlerts, key: []byte(a.GetId()), value: value, headers: headers})
+	s.f.counts.fired(1)
+	return nil
+}
+
+// keep is what a window keeps of a record that it shows whole: its trace
+// context and its value.
+func keep(r *Record) []byte {
+	parent := header(r.Headers, event.HeaderTraceparent)
+	b := make([]byte, 0, len(parent)+len(r.Value)+2)
+	return append(protowire.AppendString(b, parent), r.Value...)
+}
+
+// kept is a record that a window has kept whole.
+type kept struct {
+	parent string
+	det    detectionv1.Detection
+}
+
+// keptEvents decodes what a firing shows whole, by its place in firing.Events.
+func keptEvents(firing *window.Firing) map[int]*kept {
+	found := make(map[int]*kept)
+	for i, ref := range firing.Events {
+		parent, n := protowire.ConsumeString(ref.Keep)
+		if n <= 0 {
+			continue
+		}
+		k := &kept{parent: parent}
+		if proto.Unmarshal(ref.Keep[n:], &k.det) == nil {
+			found[i] = k
+		}
+	}
+	return found
+}
+
+// links are the trace contexts of all but one event, in order of their places.
+func links(ctx context.Context, kept map[int]*kept, except string) (out []trace.Link) {
+	ctx = trace.ContextWithSpanContext(ctx, trace.SpanContext{})
+	for _, i := range slices.Sorted(maps.Keys(kept)) {
+		k := kept[i]
+		of := telemetry.Extract(ctx, []Header{{Key: event.HeaderTraceparent, Value: []byte(k.parent)}})
+		if sc := trace.SpanContextFromContext(of); sc.IsValid() && k.det.GetEventId() != except {
+			out = append(out, trace.Link{SpanContext: sc})
+		}
+	}
+	return out
+}
+
+func (s *step) finding(it *item, firing *window.Firing, kept map[int]*kept, sc trace.SpanContext) *alert.Finding {
+	d, c := it.det, it.cor
+	finding := &alert.Finding{
+		ID:     alert.CorrelationID(d.GetTenant(), c.ID, c.Revision, d.GetGroup(), firing.Bucket),
+		Tenant: d.GetTenant(), Rule: c.rule, TimeMS: firing.Time, IngestMS: d.GetIngestMs(),
+		StartMS: firing.Start, EndMS: firing.End, Count: firing.Count, Total: firing.Total, AtLeast: firing.AtLeast,
+		BaseURL: s.f.cfg.BaseURL,
+	}
+	if sc.HasTraceID() {
+		finding.TraceID = sc.TraceID().String()
+	}
+	for i, v := range d.GetGroup() {
+		if i < len(c.GroupBy) {
+			finding.Group = append(finding.Group, &alertv1.GroupValue{Field: c.GroupBy[i], Value: v})
+		}
+	}
+	for i, ref := range firing.Events {
+		e := alert.Contribution{ID: ref.ID, TimeMS: ref.Time, RuleID: c.firstRule(ref.Rules)}
+		if k := kept[i]; k != nil {
+			e.Entities, e.Source, e.Raw = k.det.GetEntities(), k.det.GetSource(), k.det.GetRaw()
+		}
+		finding.Events = append(finding.Events, e)
+	}
+	return finding
+}
+
+// firstRule is the first of the referred rules, in listed order, that matched.
+func (c *correlation) firstRule(bits uint64) string {
+	for i, id := range c.Rules {
+		if bits&(1<<i) != 0 {
+			return id
+		}
+	}
+	return ""
+}
