@@ -69,7 +69,7 @@ type Service struct {
 	served   chan struct{} // closed once serving
 	draining atomic.Bool
 
-	changes sync.Mutex // held by read-modify-write changes of control
+	changes changeLock // held by read-modify-write changes of control
 	listsMu sync.Mutex // guards lists; taken after changes
 	lists   map[string][]ruleBody
 }
@@ -97,6 +97,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		quotas:     tenant.NewQuotas(),
 		intake:     newIntake(cfg.MaxBodyBytes, cfg.MaxInflightBytes),
 		partitions: newPartitions(deps.Partitions),
+		changes:    changeLock{tenants: make(map[string]*sync.Mutex)},
 		lists:      make(map[string][]ruleBody), served: make(chan struct{}),
 	}
 	if cfg.TLS.CertFile != "" {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -30,7 +31,16 @@ import (
 	"github.com/stormbell/stormbell/services/internal/seal"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(brokerVariable); dir != "" {
+		if err := serveBroker(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const testPartitions = 4
 
@@ -44,7 +54,13 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, addr: embeddedtest.Start(t).Addr(), logs: new(syncBuffer)}
+	return newWorldOn(t, embeddedtest.Start(t).Addr())
+}
+
+// newWorldOn sets the topics up on a broker that runs.
+func newWorldOn(t testing.TB, addr string) *world {
+	t.Helper()
+	w := &world{t: t, addr: addr, logs: new(syncBuffer)}
 	cfg := bus.DefaultConfig()
 	cfg.Brokers = []string{w.addr}
 	var err error
@@ -242,6 +258,27 @@ func corpora(t testing.TB, pattern string) []string {
 		t.Skipf("%s is not there: set SHARED to the directory that holds corpora/", pattern)
 	}
 	return paths
+}
+
+// trailRecords returns so many real CloudTrail records.
+func trailRecords(t testing.TB, n int) []string {
+	t.Helper()
+	var out []string
+	for _, path := range corpora(t, "invictus-cloudtrail/CloudTrail/*.json") {
+		text, err := os.ReadFile(path)
+		require.NoError(t, err)
+		var file struct{ Records []json.RawMessage }
+		require.NoError(t, json.Unmarshal(text, &file))
+		for _, r := range file.Records {
+			var line bytes.Buffer
+			require.NoError(t, json.Compact(&line, r))
+			if out = append(out, line.String()); len(out) == n {
+				return out
+			}
+		}
+	}
+	t.Fatalf("the corpus holds %d records, %d are needed", len(out), n)
+	return nil
 }
 
 type syncBuffer struct {

@@ -33,6 +33,9 @@ const (
 	headerSource         = "Stormbell-Source"
 	headerIdempotencyKey = "Idempotency-Key"
 	maxIdempotencyKey    = 255
+	// maxMembers bounds those of a record's outermost object: a list of them
+	// takes ten times the memory of the shortest ones' text.
+	maxMembers = 10_000
 )
 
 func (s *Service) postEvents(c *gin.Context, id control.Identity) {
@@ -70,7 +73,7 @@ func (s *Service) postEvents(c *gin.Context, id control.Identity) {
 // ingest takes the records of a body and answers, or returns the refusal. If
 // keep is set, body and batch may still be read by the producer.
 func (s *Service) ingest(c *gin.Context, b *batch, text []byte, lines bool) (p *problem, keep bool) {
-	limits := body.Limits{Records: s.cfg.MaxRecords, Depth: s.cfg.MaxDepth}
+	limits := body.Limits{Records: s.cfg.MaxRecords, Depth: s.cfg.MaxDepth, Members: maxMembers}
 	var err error
 	if lines {
 		err = body.Lines(text, limits, b)

@@ -40,6 +40,10 @@ type keyBody struct {
 const maxKeys = 10_000
 
 func (s *Service) listKeys(c *gin.Context, id control.Identity) {
+	if err := s.deps.Control.Sync(c.Request.Context()); err != nil {
+		refuse(c, s.controlProblem(c, err))
+		return
+	}
 	out := []keyBody{}
 	for _, k := range s.deps.Control.Keys(id.Tenant) {
 		out = append(out, showKey(k))
@@ -105,6 +109,11 @@ func (s *Service) checkKey(req *keyRequest) []fieldError {
 }
 
 func (s *Service) revokeKey(c *gin.Context, id control.Identity) {
+	// Another gateway may have made the key just now.
+	if err := s.deps.Control.Sync(c.Request.Context()); err != nil {
+		refuse(c, s.controlProblem(c, err))
+		return
+	}
 	k, ok := s.deps.Control.Key(id.Tenant, c.Param("id"))
 	if !ok {
 		refuse(c, newProblem(http.StatusNotFound, codeNotFound, "no key of this tenant has this id"))

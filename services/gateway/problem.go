@@ -97,5 +97,8 @@ func send(c *gin.Context, status int, contentType string, v any) {
 	if err != nil { // our own types: cannot be
 		status, text = http.StatusInternalServerError, []byte(`{"type":"about:blank","title":"Internal Server Error","status":500,"code":"internal"}`)
 	}
+	h := c.Writer.Header()
+	h.Set("Cache-Control", "no-store") // some answers hold a secret, none keeps
+	h.Set("X-Content-Type-Options", "nosniff")
 	c.Data(status, contentType, append(text, '\n'))
 }

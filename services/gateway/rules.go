@@ -72,14 +72,24 @@ const (
 	maxProblems   = 1000
 	// maxRuleLists bounds the manifests whose lists are remembered.
 	maxRuleLists = 32
+
+	scopeAll    = "all"
+	scopeTenant = "tenant"
 )
 
 func (s *Service) listRules(c *gin.Context, id control.Identity) {
 	ctx := c.Request.Context()
+	if err := s.deps.Control.Sync(ctx); err != nil {
+		refuse(c, s.controlProblem(c, err))
+		return
+	}
 	all, own := s.deps.Control.Manifests(id.Tenant)
 	out := rulesList{Manifests: manifestsBody{hexOf(all), hexOf(own)}, Rules: []ruleBody{}}
-	for scope, hash := range map[string][]byte{"all": all, "tenant": own} {
-		rules, err := s.rulesOf(ctx, scope, hash)
+	for _, of := range []struct {
+		scope string
+		hash  []byte
+	}{{scopeAll, all}, {scopeTenant, own}} {
+		rules, err := s.rulesOf(ctx, of.scope, of.hash)
 		if err != nil {
 			refuse(c, s.controlProblem(c, fmt.Errorf("%w: %w", control.ErrUnavailable, err)))
 			return
@@ -132,9 +142,7 @@ func (s *Service) pushRules(c *gin.Context, id control.Identity) {
 		return
 	}
 	ctx := c.Request.Context()
-	// Two pushes at this gateway follow each other whole.
-	s.changes.Lock()
-	defer s.changes.Unlock()
+	defer s.changes.lock(id.Tenant)()
 	if err := s.deps.Control.Sync(ctx); err != nil {
 		refuse(c, s.controlProblem(c, err))
 		return

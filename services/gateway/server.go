@@ -70,12 +70,25 @@ func (s *Service) with(scope string, handle func(*gin.Context, control.Identity)
 				fmt.Sprintf("this needs a key with the scope %q; this key has %s", scope, strings.Join(id.Scopes, ", ")))
 		}
 		if p != nil {
+			s.hurry(c)
 			refuse(c, p)
 			return
 		}
 		handle(c, id)
 	}
 }
+
+// hurry bounds how long the rest of a refused body is waited for: who is let in
+// by nobody must not hold a connection as long as who is.
+func (s *Service) hurry(c *gin.Context) {
+	if c.Request.ContentLength == 0 {
+		return
+	}
+	// Fails only where there is no connection, as in no real server.
+	_ = http.NewResponseController(c.Writer).SetReadDeadline(time.Now().Add(refusedBodyTimeout))
+}
+
+const refusedBodyTimeout = time.Second
 
 func (s *Service) authenticate(r *http.Request) (control.Identity, *problem) {
 	scheme, key, _ := strings.Cut(r.Header.Get("Authorization"), " ")

@@ -25,6 +25,7 @@ func (s *Service) tick(ctx context.Context, due <-chan time.Time) {
 	var (
 		wg   sync.WaitGroup
 		busy = make([]chan struct{}, len(s.partitions.load)) // one tick under way per partition
+		fail = make([]bool, len(busy))                       // the last tick failed; guarded by busy
 	)
 	for i := range busy {
 		busy[i] = make(chan struct{}, 1)
@@ -48,13 +49,15 @@ func (s *Service) tick(ctx context.Context, due <-chan time.Time) {
 			}
 			wg.Go(func() {
 				defer func() { <-busy[p] }()
-				s.tickOne(ctx, p)
+				s.tickOne(ctx, p, &fail[p])
 			})
 		}
 	}
 }
 
-func (s *Service) tickOne(ctx context.Context, partition int) {
+// tickOne reports the first failure of a row, and its end.
+func (s *Service) tickOne(ctx context.Context, partition int, failing *bool) {
+	parent := ctx
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ProduceTimeout)
 	defer cancel()
 	// Built and read by whoever calls build; read here only after success.
@@ -64,10 +67,15 @@ func (s *Service) tickOne(ctx context.Context, partition int) {
 		return append(dst, bus.Message{Value: event.EncodeTick(nil, ingest), Headers: []bus.Header{{Key: event.HeaderSchema, Value: []byte(event.SchemaTick)}}})
 	})
 	if err != nil {
-		if ctx.Err() == nil {
-			s.deps.Log.WarnContext(ctx, "tick not acknowledged", "partition", partition, "error", err)
+		if parent.Err() == nil && !*failing {
+			*failing = true
+			s.deps.Log.WarnContext(ctx, "ticks are not acknowledged: windows of silent partitions wait", "partition", partition, "error", err)
 		}
 		return
+	}
+	if *failing {
+		*failing = false
+		s.deps.Log.InfoContext(ctx, "ticks are acknowledged again", "partition", partition)
 	}
 	s.partitions.wrote(partition, ingest)
 	s.metrics.ticks.Add(ctx, 1)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/subtle"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -14,11 +15,11 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
-	"golang.org/x/net/http/httpguts"
 	"google.golang.org/protobuf/proto"
 
 	controlv1 "github.com/stormbell/stormbell/proto/stormbell/control/v1"
 	"github.com/stormbell/stormbell/services/internal/control"
+	"github.com/stormbell/stormbell/services/internal/egress"
 	"github.com/stormbell/stormbell/services/internal/seal"
 )
 
@@ -36,9 +37,11 @@ type webhookRequest struct {
 	Name *string `json:"name"`
 	URL  *string `json:"url"`
 	// Secret is the signing secret, `whsec_…`; one is made if it is left out.
-	Secret  *string            `json:"secret"`
-	Headers *map[string]string `json:"headers"`
-	Filter  *filterBody        `json:"filter"`
+	Secret *string `json:"secret"`
+	// RotateSecret has a change make a new one.
+	RotateSecret bool               `json:"rotate_secret"`
+	Headers      *map[string]string `json:"headers"`
+	Filter       *filterBody        `json:"filter"`
 	// Disabled pauses the subscription: alerts meanwhile are not delivered.
 	Disabled *bool `json:"disabled"`
 	// ExpiresAt ends a temporary subscription.
@@ -71,15 +74,19 @@ const (
 	maxWebhooks      = 1000
 	maxURLBytes      = 2048
 	maxNameBytes     = 200
-	maxHeaders       = 20
 	maxHeaderBytes   = 4096
 	maxFilterValues  = 500
 	maxFilterBytes   = 256
 	rotationOverlap  = 24 * time.Hour
+	keepExpired      = 24 * time.Hour
 	kindSubscription = "subscription"
 )
 
 func (s *Service) listWebhooks(c *gin.Context, id control.Identity) {
+	if err := s.deps.Control.Sync(c.Request.Context()); err != nil {
+		refuse(c, s.controlProblem(c, err))
+		return
+	}
 	out := []webhookBody{}
 	for _, sub := range s.deps.Control.Subscriptions(id.Tenant) {
 		out = append(out, showWebhook(sub))
@@ -88,11 +95,25 @@ func (s *Service) listWebhooks(c *gin.Context, id control.Identity) {
 }
 
 func (s *Service) getWebhook(c *gin.Context, id control.Identity) {
-	if sub, ok := s.deps.Control.Subscription(id.Tenant, c.Param("id")); ok {
-		answer(c, http.StatusOK, showWebhook(sub))
+	sub, p := s.webhook(c, id)
+	if p != nil {
+		refuse(c, p)
 		return
 	}
-	refuse(c, noWebhook())
+	answer(c, http.StatusOK, showWebhook(sub))
+}
+
+// webhook returns the one that the path names, also where another gateway has
+// made or changed it just now.
+func (s *Service) webhook(c *gin.Context, id control.Identity) (*controlv1.Subscription, *problem) {
+	if err := s.deps.Control.Sync(c.Request.Context()); err != nil {
+		return nil, s.controlProblem(c, err)
+	}
+	sub, ok := s.deps.Control.Subscription(id.Tenant, c.Param("id"))
+	if !ok {
+		return nil, noWebhook()
+	}
+	return sub, nil
 }
 
 func noWebhook() *problem {
@@ -105,8 +126,17 @@ func (s *Service) createWebhook(c *gin.Context, id control.Identity) {
 		refuse(c, p)
 		return
 	}
-	if req.URL == nil {
+	switch {
+	case req.URL == nil:
 		refuse(c, invalid(fieldError{"url", "is missing: where alerts are sent to"}))
+		return
+	case req.RotateSecret:
+		refuse(c, invalid(fieldError{"rotate_secret", "is for a webhook that exists"}))
+		return
+	}
+	defer s.changes.lock(id.Tenant)()
+	if err := s.dropExpired(c.Request.Context(), id.Tenant); err != nil {
+		refuse(c, s.controlProblem(c, err))
 		return
 	}
 	if len(s.deps.Control.Subscriptions(id.Tenant)) >= maxWebhooks {
@@ -128,21 +158,39 @@ func (s *Service) changeWebhook(c *gin.Context, id control.Identity) {
 		refuse(c, p)
 		return
 	}
+	if req.RotateSecret {
+		if req.Secret != nil {
+			refuse(c, invalid(fieldError{"rotate_secret", "makes a secret: leave out either it or secret"}))
+			return
+		}
+		secret := newSecret()
+		req.Secret = &secret
+	}
 	// Held until the change is in force, so that two changes at this gateway
 	// do not undo each other.
-	s.changes.Lock()
-	defer s.changes.Unlock()
-	if err := s.deps.Control.Sync(c.Request.Context()); err != nil {
-		refuse(c, s.controlProblem(c, err))
+	defer s.changes.lock(id.Tenant)()
+	old, p := s.webhook(c, id)
+	if p != nil {
+		refuse(c, p)
 		return
 	}
-	old, ok := s.deps.Control.Subscription(id.Tenant, c.Param("id"))
-	if !ok {
-		refuse(c, noWebhook())
-		return
+	s.storeWebhook(c, proto.CloneOf(old), &req, http.StatusOK)
+}
+
+// dropExpired removes webhooks that ended a day ago: nobody else does, where a
+// temporary subscription's maker was killed.
+func (s *Service) dropExpired(ctx context.Context, tenant string) error {
+	var keys []string
+	long := s.deps.Clock().Add(-keepExpired).UnixMilli()
+	for _, sub := range s.deps.Control.Subscriptions(tenant) {
+		if at := sub.GetExpiresMs(); at != 0 && at < long {
+			keys = append(keys, control.SubscriptionKey(tenant, sub.GetId()))
+		}
 	}
-	sub := proto.CloneOf(old)
-	s.storeWebhook(c, sub, &req, http.StatusOK)
+	if len(keys) == 0 {
+		return nil
+	}
+	return s.deps.Control.Delete(ctx, keys...)
 }
 
 // storeWebhook applies a request to a subscription, writes and shows it.
@@ -170,9 +218,10 @@ func (s *Service) storeWebhook(c *gin.Context, sub *controlv1.Subscription, req 
 }
 
 func (s *Service) deleteWebhook(c *gin.Context, id control.Identity) {
-	sub, ok := s.deps.Control.Subscription(id.Tenant, c.Param("id"))
-	if !ok {
-		refuse(c, noWebhook())
+	defer s.changes.lock(id.Tenant)()
+	sub, p := s.webhook(c, id)
+	if p != nil {
+		refuse(c, p)
 		return
 	}
 	ctx := c.Request.Context()
@@ -227,35 +276,18 @@ func (s *Service) checkURL(text string) error {
 }
 
 func checkHeaders(headers map[string]string) []fieldError {
-	if len(headers) > maxHeaders {
-		return []fieldError{{"headers", fmt.Sprintf("are more than %d", maxHeaders)}}
+	// What the notifier would refuse to send must not be stored.
+	if err := egress.CheckHeaders(headers); err != nil {
+		return []fieldError{{"headers", err.Error()}}
 	}
-	var errs []fieldError
 	size := 0
 	for name, value := range headers {
 		size += len(name) + len(value)
-		switch {
-		case !httpguts.ValidHeaderFieldName(name):
-			errs = append(errs, fieldError{"headers", "hold a name that is not one of HTTP"})
-		case reservedHeader(strings.ToLower(name)):
-			errs = append(errs, fieldError{"headers." + name, "is set by the notifier itself"})
-		case !httpguts.ValidHeaderFieldValue(value):
-			errs = append(errs, fieldError{"headers." + name, "has a value that HTTP does not allow"})
-		}
 	}
 	if size > maxHeaderBytes {
-		errs = append(errs, fieldError{"headers", fmt.Sprintf("are longer than %d bytes together", maxHeaderBytes)})
+		return []fieldError{{"headers", fmt.Sprintf("are longer than %d bytes together", maxHeaderBytes)}}
 	}
-	return errs
-}
-
-func reservedHeader(name string) bool {
-	switch name {
-	case "host", "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "content-length",
-		"content-type", "content-encoding", "traceparent", "tracestate", "baggage", "expect":
-		return true
-	}
-	return strings.HasPrefix(name, "proxy-") || strings.HasPrefix(name, "webhook-")
+	return nil
 }
 
 func checkFilter(f *filterBody) []fieldError {
@@ -324,12 +356,16 @@ func (s *Service) applyWebhook(ctx context.Context, sub *controlv1.Subscription,
 }
 
 // rotateSecret puts a signing secret in force. The one before signs as well
-// for a day, so that a receiver can change over.
+// for a day, so that a receiver can change over. The secret that is in force
+// already changes nothing: the request may be a repetition.
 func (s *Service) rotateSecret(ctx context.Context, sub *controlv1.Subscription, secret string) error {
 	if sub.GetSecret() != nil {
 		before, err := s.deps.Sealer.Open(place(sub, "secret"), sub.GetSecret())
 		if err != nil {
 			return fmt.Errorf("open the secret before: %w", err)
+		}
+		if subtle.ConstantTimeCompare([]byte(before.Reveal()), []byte(secret)) == 1 {
+			return nil
 		}
 		if sub.PreviousSecret, err = s.seal(ctx, sub, "previous_secret", before.Reveal()); err != nil {
 			return err

@@ -22,6 +22,8 @@ const (
 	CodeNotObject = "not_object"
 	// CodeTooDeep is an object that is nested deeper than Limits.Depth.
 	CodeTooDeep = "too_deep"
+	// CodeTooManyMembers is an object of more members than Limits.Members.
+	CodeTooManyMembers = "too_many_members"
 )
 
 // ErrTooMany is returned for a body of more than Limits.Records records.
@@ -31,11 +33,13 @@ var ErrTooMany = errors.New("too many records")
 // array.
 var ErrScalar = errors.New("the body is neither a JSON object nor an array of objects")
 
-// Limits bound what is found. Both must be positive.
+// Limits bound what is found. All must be positive.
 type Limits struct {
 	Records int
 	// Depth is the deepest nesting of one record; {} is 1.
 	Depth int
+	// Members bounds those of one record's outermost object.
+	Members int
 }
 
 // A Problem says why a record cannot be taken.
@@ -70,7 +74,7 @@ type Sink interface {
 // were passed to the sink must be discarded. Errors are *jsonscan.SyntaxError,
 // ErrTooMany or ErrScalar.
 func JSON(text []byte, limits Limits, sink Sink) error {
-	s := splitter{text: text, limits: limits, sink: sink}
+	s := newSplitter(text, limits, sink)
 	at := jsonscan.Space(text, bom(text))
 	if at >= len(text) {
 		return &jsonscan.SyntaxError{Offset: at, Reason: "empty body"}
@@ -115,7 +119,7 @@ func JSON(text []byte, limits Limits, sink Sink) error {
 // Lines reads a body of one JSON object per line. Blank lines are passed over
 // and not counted. The only error is ErrTooMany.
 func Lines(text []byte, limits Limits, sink Sink) error {
-	s := splitter{text: text, limits: limits, sink: sink}
+	s := newSplitter(text, limits, sink)
 	at := bom(text)
 	for line := 1; at < len(text); line++ {
 		end := len(text)
@@ -142,6 +146,10 @@ type splitter struct {
 	record Record // that is read next; its Index is kept up to date
 }
 
+func newSplitter(text []byte, limits Limits, sink Sink) *splitter {
+	return &splitter{text: text, limits: limits, sink: sink, scan: jsonscan.Scanner{MaxMembers: limits.Members}}
+}
+
 // line reads the value that is all of the line from byte at to the end of
 // s.text. Every failure is the record's problem.
 func (s *splitter) line(at, number int) {
@@ -152,8 +160,7 @@ func (s *splitter) line(at, number int) {
 	if err == nil {
 		return
 	}
-	var syntax *jsonscan.SyntaxError
-	if errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[*jsonscan.SyntaxError](err); ok {
 		err = &jsonscan.SyntaxError{Offset: syntax.Offset - at, Reason: syntax.Reason}
 	}
 	s.record.Raw, s.record.Members = s.text[at:], nil
@@ -172,6 +179,8 @@ func (s *splitter) value(at int) (end int, err error) {
 		s.record.Problem = &Problem{CodeNotObject, "not a JSON object"}
 	case s.scan.Depth > s.limits.Depth:
 		s.record.Problem = &Problem{CodeTooDeep, fmt.Sprintf("nested %d deep: at most %d is taken", s.scan.Depth, s.limits.Depth)}
+	case s.scan.Crowded:
+		s.record.Problem = &Problem{CodeTooManyMembers, fmt.Sprintf("more than %d members: nest them", s.limits.Members)}
 	}
 	return end, nil
 }

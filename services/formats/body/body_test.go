@@ -28,7 +28,7 @@ func (l *list) Record(r *body.Record) {
 	l.got = append(l.got, line)
 }
 
-func limits() body.Limits { return body.Limits{Records: 4, Depth: 3} }
+func limits() body.Limits { return body.Limits{Records: 4, Depth: 3, Members: 3} }
 
 func TestJSON(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -42,6 +42,7 @@ func TestJSON(t *testing.T) {
 		"byte order mark":    {"\xef\xbb\xbf{}", []string{`0 {}`}, ""},
 		"mixed":              {`[{},1,"x",[{}]]`, []string{`0 {}`, `1 1 not_object`, `2 "x" not_object`, `3 [{}] not_object`}, ""},
 		"deep":               {`[{"a":{"b":{}}},{"a":{"b":{"c":{}}}}]`, []string{`0 {"a":{"b":{}}}`, `1 {"a":{"b":{"c":{}}}} too_deep`}, ""},
+		"crowded":            {`[{"a":1,"b":2,"c":3},{"a":1,"b":2,"c":3,"a":4},{ }]`, []string{`0 {"a":1,"b":2,"c":3}`, `1 {"a":1,"b":2,"c":3,"a":4} too_many_members`, `2 { }`}, ""},
 		"file":               {`{"Records":[{"a":1},{}]}`, []string{`0 {"a":1} enveloped`, `1 {} enveloped`}, ""},
 		"empty file":         {`{ "Records" : [ ] }`, nil, ""},
 		"records and more":   {`{"Records":[{}],"x":1}`, []string{`0 {"Records":[{}],"x":1}`}, ""},
@@ -100,7 +101,7 @@ func FuzzJSON(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var c checked
-		err := body.JSON(text, body.Limits{Records: 1000, Depth: 64}, &c)
+		err := body.JSON(text, body.Limits{Records: 1000, Depth: 64, Members: 1000}, &c)
 		if err == nil {
 			require.True(t, json.Valid(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))))
 			require.False(t, c.bad)
@@ -112,7 +113,7 @@ func FuzzLines(f *testing.F) {
 	f.Add([]byte("{}\n\r\n[]\n{\"a\":1}"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var c checked
-		if err := body.Lines(text, body.Limits{Records: 1000, Depth: 64}, &c); err == nil {
+		if err := body.Lines(text, body.Limits{Records: 1000, Depth: 64, Members: 1000}, &c); err == nil {
 			require.False(t, c.bad)
 		}
 	})
@@ -137,7 +138,7 @@ func BenchmarkLines(b *testing.B) {
 	b.SetBytes(int64(len(text)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := body.Lines(text, body.Limits{Records: 1000, Depth: 64}, nothing{}); err != nil {
+		if err := body.Lines(text, body.Limits{Records: 1000, Depth: 64, Members: 1000}, nothing{}); err != nil {
 			b.Fatal(err)
 		}
 	}

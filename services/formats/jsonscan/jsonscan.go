@@ -45,13 +45,19 @@ type Scanner struct {
 	// Depth is the nesting of the value that was read last: 0 for a scalar,
 	// 1 for an object or array of scalars.
 	Depth int
+	// MaxMembers bounds Members, whose memory is many times that of a short
+	// member's text; 0 is without limit. Beyond it a value is still checked to
+	// its end, and its Members are the first ones.
+	MaxMembers int
+	// Crowded says that the value that was read last had more members.
+	Crowded bool
 }
 
 // Value reads the value that begins at text[at:], after white space, and
 // returns the offsets of its first byte and behind its last. Errors are
 // *SyntaxError.
 func (s *Scanner) Value(text []byte, at int) (from, to int, err error) {
-	s.Members, s.Depth = s.Members[:0], 0
+	s.Members, s.Depth, s.Crowded = s.Members[:0], 0, false
 	from = Space(text, at)
 	to, err = s.scan(text, from)
 	return from, to, err
@@ -117,7 +123,11 @@ next:
 		return i, nil
 	}
 	if depth == 1 && name != nil {
-		s.Members = append(s.Members, Member{name, b[start:i:i]})
+		if s.MaxMembers > 0 && len(s.Members) >= s.MaxMembers {
+			s.Crowded = true
+		} else {
+			s.Members = append(s.Members, Member{name, b[start:i:i]})
+		}
 	}
 	i = Space(b, i)
 	if i >= len(b) {

@@ -16,6 +16,10 @@ import (
 // ErrMalformed is wrapped by every error of Decode.
 var ErrMalformed = errors.New("malformed control record")
 
+// ErrTooLarge is wrapped by errors of Put and PushRules for an object that does
+// not fit into a record: nothing of it was written.
+var ErrTooLarge = errors.New("too large to be stored")
+
 const (
 	hashBytes = 32
 	// maxRecordBytes keeps a record below the usual 1 MiB limit of a broker.
@@ -157,7 +161,7 @@ func encode(object *controlv1.Control) (Record, error) {
 		return Record{}, fmt.Errorf("encode %s: %w", key, err)
 	}
 	if len(value) > maxRecordBytes {
-		return Record{}, fmt.Errorf("%s takes %d bytes, at most %d fit: split it", key, len(value), maxRecordBytes)
+		return Record{}, fmt.Errorf("%w: %s takes %d bytes, at most %d fit", ErrTooLarge, key, len(value), maxRecordBytes)
 	}
 	return Record{Key: key, Value: value}, nil
 }

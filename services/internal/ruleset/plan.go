@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"fmt"
 	"regexp"
 	"strings"
 
@@ -36,8 +37,9 @@ func Replace(shared, before []sigma.Document, files []File, opts sigma.Options) 
 		docs, problems := sigma.Parse(f.Content, f.Name)
 		fresh, p.Problems = append(fresh, docs...), append(p.Problems, problems...)
 	}
+	fresh, tooLarge := storable(fresh)
 	good, problems := compiling(shared, fresh, opts)
-	p.Problems = append(p.Problems, problems...)
+	p.Problems = append(append(p.Problems, tooLarge...), problems...)
 	p.OK, p.Rejected = len(good), sigma.Rejected(p.Problems)
 
 	all := good
@@ -49,6 +51,23 @@ func Replace(shared, before []sigma.Document, files []File, opts sigma.Options) 
 		p.Documents = append(p.Documents, control.Document{File: all[i].File, Line: all[i].Line, Source: all[i].Raw})
 	}
 	return p
+}
+
+// storable returns the documents that fit into a record of control, and what
+// is wrong with the others.
+func storable(docs []sigma.Document) (fit []sigma.Document, problems []sigma.Problem) {
+	for i := range docs {
+		d := &docs[i]
+		if len(d.Raw) <= control.MaxRuleBytes {
+			fit = append(fit, *d)
+			continue
+		}
+		problems = append(problems, sigma.Problem{
+			File: d.File, Line: d.Line, Document: d.Line, Severity: sigma.Error,
+			Message: fmt.Sprintf("rule of %d bytes: at most %d can be stored", len(d.Raw), control.MaxRuleBytes),
+		})
+	}
+	return fit, problems
 }
 
 // compiling returns the documents of docs that compile beside those of shared,
