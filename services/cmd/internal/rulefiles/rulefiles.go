@@ -1,0 +1,135 @@
+// Package rulefiles finds rule files on disk. It reads them and judges nothing.
+package rulefiles
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/stormbell/stormbell/services/internal/ruleset"
+	"github.com/stormbell/stormbell/services/sigma"
+)
+
+// Read returns the files that paths name: each file itself, and of each
+// directory all .yml and .yaml files beneath it but hidden ones. Names are the
+// paths as given. The order is that of the names, without repetitions.
+func Read(paths ...string) ([]ruleset.File, error) {
+	names, err := List(paths...)
+	if err != nil {
+		return nil, err
+	}
+	files := make([]ruleset.File, 0, len(names))
+	for _, name := range names {
+		content, err := read(name)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, ruleset.File{Name: name, Content: content})
+	}
+	return files, nil
+}
+
+// List returns the names of the files that Read reads.
+func List(paths ...string) ([]string, error) {
+	var names []string
+	err := walk(paths, func(path string, entry fs.FileInfo) {
+		if !entry.IsDir() {
+			names = append(names, path)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// Directories returns all directories in which a file could change what Read
+// returns.
+func Directories(paths ...string) ([]string, error) {
+	var dirs []string
+	err := walk(paths, func(path string, entry fs.FileInfo) {
+		if !entry.IsDir() {
+			path = filepath.Dir(path)
+		}
+		dirs = append(dirs, path)
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(dirs)
+	return slices.Compact(dirs), nil
+}
+
+// walk calls visit for paths and for what of interest lies beneath them.
+func walk(paths []string, visit func(path string, entry fs.FileInfo)) error {
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil {
+			return fmt.Errorf("read rules: %w", err)
+		}
+		visit(path, info)
+		if !info.IsDir() {
+			continue
+		}
+		err = filepath.WalkDir(path, func(name string, entry fs.DirEntry, err error) error {
+			if err != nil || name == path {
+				return gone(err)
+			}
+			if strings.HasPrefix(entry.Name(), ".") {
+				if entry.IsDir() {
+					return filepath.SkipDir
+				}
+				return nil
+			}
+			if !entry.IsDir() && !isRule(name) {
+				return nil
+			}
+			info, err := os.Stat(name) // through links, as a mounted ConfigMap has them
+			if err != nil {
+				return gone(err)
+			}
+			if entry.IsDir() || !info.IsDir() {
+				visit(name, info)
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("read rules: %w", err)
+		}
+	}
+	return nil
+}
+
+// gone forgives what vanished while it was looked at.
+func gone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+func isRule(name string) bool {
+	ext := strings.ToLower(filepath.Ext(name))
+	return ext == ".yml" || ext == ".yaml"
+}
+
+// read reads one file, and one byte more than a parser takes, so that the
+// parser says that it is too large.
+func read(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("read rules: %w", err)
+	}
+	defer f.Close()
+	content, err := io.ReadAll(io.LimitReader(f, sigma.MaxSource+1))
+	if err != nil {
+		return nil, fmt.Errorf("read rules: %w", err)
+	}
+	return content, nil
+}
