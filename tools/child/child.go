@@ -29,14 +29,16 @@ type Process struct {
 }
 
 // Start runs argv with its output appended to the file logPath, and returns once
-// the process exists. The caller must end it with Kill or Stop.
-func Start(argv []string, logPath string) (*Process, error) {
+// the process exists. env, in the form NAME=value, is added to the parent's
+// environment. The caller must end the process with Kill or Stop.
+func Start(argv []string, logPath string, env ...string) (*Process, error) {
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open log of %s: %w", argv[0], err)
 	}
 	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // the callers fix the program; its life is not bounded by a context but by Kill and Stop
 	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(os.Environ(), env...)
 	cmd.SysProcAttr = attributes()
 	p := &Process{done: make(chan struct{})}
 	started := make(chan error, 1)

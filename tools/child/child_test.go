@@ -97,6 +97,15 @@ func TestKillTellsHowItEnded(t *testing.T) {
 	require.ErrorContains(t, p.Err(), "killed")
 }
 
+func TestStartAddsToTheEnvironment(t *testing.T) {
+	t.Setenv("STORMBELL_TEST_A", "parent")
+	log := filepath.Join(t.TempDir(), "log")
+	p, err := child.Start([]string{"sh", "-c", "echo $STORMBELL_TEST_A $STORMBELL_TEST_B"}, log, "STORMBELL_TEST_B=added")
+	require.NoError(t, err)
+	<-p.Done()
+	require.Equal(t, "parent added", child.Tail(log))
+}
+
 func TestStartOfAMissingProgramNamesIt(t *testing.T) {
 	_, err := child.Start([]string{"no-such-program"}, filepath.Join(t.TempDir(), "log"))
 	require.ErrorContains(t, err, "no-such-program")
