@@ -1,0 +1,276 @@
+package rig
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/stormbell/stormbell/services/internal/bus"
+	"github.com/stormbell/stormbell/services/internal/seal"
+	"github.com/stormbell/stormbell/tools/child"
+	"github.com/stormbell/stormbell/tools/kafka"
+	"github.com/stormbell/stormbell/tools/redis"
+)
+
+// RunnersEnv selects the ways to run, separated by commas.
+const RunnersEnv = "STORMBELL_RUNNERS"
+
+// Ways to run.
+const (
+	Embedded = "embedded"
+	Cluster  = "cluster"
+)
+
+// Partitions of the topics that have several. More cost time at every
+// rebalance and show no more.
+const Partitions = 4
+
+// A Runner makes deployments of one kind. A cluster's share a Kafka, each with
+// topics of its own.
+type Runner struct {
+	Kind  string
+	Kafka *kafka.Cluster // nil where embedded
+}
+
+// NewRunner returns the runner of a kind, or skips the test: where it was not
+// selected, or where a cluster has no Java or no redis-server.
+func NewRunner(t testing.TB, kind string) *Runner {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("runs whole processes: not under -short")
+	}
+	if chosen := os.Getenv(RunnersEnv); chosen != "" && !slices.Contains(strings.Split(chosen, ","), kind) {
+		t.Skipf("%s=%s leaves out %s", RunnersEnv, chosen, kind)
+	}
+	r := &Runner{Kind: kind}
+	if kind == Cluster {
+		redis.Require(t)
+		r.Kafka = kafka.ForTest(t)
+	}
+	return r
+}
+
+// Options say what a deployment is like beyond the defaults.
+type Options struct {
+	// Rules is a directory of rules that are in force before Start returns.
+	Rules string
+	// Settings are lines of YAML per group, such as "gateway": "lateness: 5m".
+	Settings map[string]string
+	// Env is added to the environment of every process, NAME=value.
+	Env []string
+}
+
+// A Deployment is one running Stormbell. Its methods are safe for concurrent use
+// unless they say otherwise.
+type Deployment struct {
+	Kind string
+	// Dir holds settings, root key, logs and, embedded, the data.
+	Dir string
+	// Key is an API key with all scopes, URLs are the gateways.
+	Key  string
+	URLs []string
+	// Processes in the order of their start.
+	Processes []*Process
+	// Kafka and Redis are nil where embedded.
+	Kafka *kafka.Cluster
+	Redis *redis.Server
+
+	prefix  string
+	brokers []string
+	root    string
+	t       testing.TB
+}
+
+// Start runs a deployment until the test ends. If the test fails, logs are kept
+// and their ends reported.
+func (r *Runner) Start(t testing.TB, opts Options) *Deployment {
+	t.Helper()
+	d := &Deployment{Kind: r.Kind, Dir: t.TempDir(), Kafka: r.Kafka, t: t}
+	t.Cleanup(d.close)
+	d.prefix = "e2e" + random() + "."
+	if r.Kind == Embedded {
+		d.startEmbedded(t, opts)
+	} else {
+		d.startCluster(t, opts)
+	}
+	return d
+}
+
+func random() string {
+	var b [4]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+func (d *Deployment) startEmbedded(t testing.TB, opts Options) {
+	t.Helper()
+	ports, err := child.FreePorts(t.Context(), 1)
+	require.NoError(t, err)
+	listen := fmt.Sprintf("127.0.0.1:%d", ports[0])
+	settings := map[string]string{}
+	merge(settings, opts.Settings)
+	argv := []string{
+		Program("stormbell"), "up", "--data", d.Data(), "--listen", listen, "--admin", "127.0.0.1:0",
+		"--config", d.settings(t, settings), "--no-default-rules",
+	}
+	if opts.Rules != "" {
+		argv = append(argv, "--rules", opts.Rules)
+	}
+	d.URLs = []string{"http://" + listen}
+	p := d.add("up", "up", argv, opts.Env)
+	require.NoError(t, p.Start(t.Context()))
+	key, err := os.ReadFile(filepath.Join(d.Data(), "api-key"))
+	require.NoError(t, err)
+	d.Key = strings.TrimSpace(string(key))
+	if opts.Rules != "" {
+		_, rejected := p.Rules()
+		require.Zero(t, rejected, "rules were rejected:\n%s", child.Tail(p.log))
+	}
+}
+
+// Data is the data directory of an embedded deployment.
+func (d *Deployment) Data() string { return filepath.Join(d.Dir, "data") }
+
+// clusterOf is how many of each service a cluster has.
+const clusterOf = 2
+
+func (d *Deployment) startCluster(t testing.TB, opts Options) {
+	t.Helper()
+	d.brokers = d.Kafka.Brokers()
+	d.Redis = redis.ForTest(t, func(o *redis.Options) { o.AppendOnly, o.Fsync = true, "everysec" })
+	d.root = filepath.Join(d.Dir, "root-key")
+	_, err := seal.CreateRoot(d.root)
+	require.NoError(t, err)
+	settings := map[string]string{
+		"kafka":  fmt.Sprintf("brokers: [%s]\ntopic_prefix: %s", strings.Join(d.brokers, ", "), d.prefix),
+		"topics": fmt.Sprintf("partitions: %d\nreplication_factor: 1", Partitions),
+		"redis":  fmt.Sprintf("addrs: [%q]", d.Redis.Addr()),
+		"seal":   fmt.Sprintf("root_key_file: %q", d.root),
+		"egress": "allow: [127.0.0.0/8]\nallow_http: true",
+	}
+	merge(settings, opts.Settings)
+	config := d.settings(t, settings)
+	ports, err := child.FreePorts(t.Context(), clusterOf)
+	require.NoError(t, err)
+	for i := range clusterOf {
+		listen := fmt.Sprintf("127.0.0.1:%d", ports[i])
+		d.URLs = append(d.URLs, "http://"+listen)
+		d.add(fmt.Sprintf("gateway-%d", i), "gateway", []string{Program("gateway"), "--config", config, "--listen", listen, "--admin", "127.0.0.1:0"}, opts.Env)
+	}
+	for _, kind := range []string{"correlator", "notifier"} {
+		for i := range clusterOf {
+			d.add(fmt.Sprintf("%s-%d", kind, i), kind, []string{Program(kind), "--config", config, "--admin", "127.0.0.1:0"}, opts.Env)
+		}
+	}
+	for _, p := range d.Processes {
+		require.NoError(t, p.Launch())
+	}
+	for _, p := range d.Processes {
+		require.NoError(t, p.AwaitReady(t.Context(), 0))
+	}
+	d.Key = d.firstKey(t)
+	if opts.Rules != "" {
+		d.PushRules(t, opts.Rules)
+	}
+}
+
+// merge adds lines to groups of settings.
+func merge(settings, more map[string]string) {
+	for group, lines := range more {
+		settings[group] = strings.TrimPrefix(settings[group]+"\n"+lines, "\n")
+	}
+}
+
+// settings writes the file of settings.
+func (d *Deployment) settings(t testing.TB, groups map[string]string) string {
+	t.Helper()
+	var b strings.Builder
+	for group, lines := range groups {
+		fmt.Fprintf(&b, "%s:\n", group)
+		for line := range strings.Lines(lines) {
+			fmt.Fprintf(&b, "  %s\n", strings.TrimRight(line, "\n"))
+		}
+	}
+	path := filepath.Join(d.Dir, "stormbell.yaml")
+	require.NoError(t, os.WriteFile(path, []byte(b.String()), 0o600))
+	return path
+}
+
+func (d *Deployment) add(name, kind string, argv, env []string) *Process {
+	p := &Process{Name: name, Kind: kind, argv: argv, env: env, log: filepath.Join(d.Dir, name+".log")}
+	d.Processes = append(d.Processes, p)
+	return p
+}
+
+// Stop ends all processes politely, so that their topics can be read whole.
+func (d *Deployment) Stop(t testing.TB) {
+	t.Helper()
+	for _, p := range d.Processes {
+		require.NoError(t, p.Stop(stopGrace))
+	}
+}
+
+const stopGrace = 30 * time.Second
+
+func (d *Deployment) close() {
+	for _, p := range d.Processes {
+		if err := p.Kill(); err != nil {
+			d.t.Error(err)
+		}
+	}
+	if !d.t.Failed() {
+		return
+	}
+	kept, err := os.MkdirTemp("", "stormbell-e2e-logs-")
+	if err != nil {
+		return // the test has failed for another reason
+	}
+	for _, p := range d.Processes {
+		d.t.Logf("last words of %s:\n%s", p.Name, child.Tail(p.log))
+		if b, err := os.ReadFile(p.log); err == nil {
+			_ = os.WriteFile(filepath.Join(kept, filepath.Base(p.log)), b, 0o600)
+		}
+	}
+	d.t.Logf("their whole logs: %s", kept)
+}
+
+// busConfig reaches the cluster's brokers, or another's.
+func (d *Deployment) busConfig(brokers []string) bus.Config {
+	cfg := bus.DefaultConfig()
+	cfg.Brokers = brokers
+	if d.Kind == Cluster {
+		cfg.TopicPrefix = d.prefix
+	}
+	return cfg
+}
+
+// Secret is a random string that appears nowhere else.
+func Secret() string {
+	var b [18]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// Every polls ok until it holds, for what has no channel to wait on.
+func Every(ctx context.Context, what string, ok func() bool) error {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait until %s: %w", what, ctx.Err())
+		case <-tick.C:
+		}
+	}
+	return nil
+}
