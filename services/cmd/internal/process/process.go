@@ -81,11 +81,13 @@ func New(ctx context.Context, kind string, settings Settings, world World) (*Pro
 // ctx ends or one of them fails. The admin port answers meanwhile.
 func (p *Process) Run(ctx context.Context, start func(context.Context) error) error {
 	started := make(chan struct{})
+	var failed error
 	p.App.Add("start", func(ctx context.Context) error {
 		if err := start(ctx); err != nil {
 			if ctx.Err() != nil {
 				return nil //nolint:nilerr // told to end while starting
 			}
+			failed = err
 			return err
 		}
 		close(started)
@@ -100,6 +102,9 @@ func (p *Process) Run(ctx context.Context, start func(context.Context) error) er
 		}
 	})
 	err := p.App.Run(ctx)
+	if failed != nil {
+		err = failed // without the name of a module that users do not know
+	}
 	p.Log.Info("stopped")
 	return errors.Join(err, p.App.Close())
 }
