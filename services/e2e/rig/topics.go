@@ -3,7 +3,6 @@ package rig
 import (
 	"context"
 	"log/slog"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -50,7 +49,7 @@ func (d *Deployment) Records(t testing.TB, topics ...string) map[string][]bus.Re
 }
 
 // LogDir is where an embedded deployment keeps its log.
-func (d *Deployment) LogDir() string { return filepath.Join(d.Data(), "log") }
+func (d *Deployment) LogDir() string { return d.Data() }
 
 // firstKey puts the first API key of a cluster into `control`, as an operator
 // with access to Kafka would.

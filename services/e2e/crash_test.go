@@ -1,0 +1,219 @@
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/stormbell/stormbell/services/e2e/rig"
+	"github.com/stormbell/stormbell/services/internal/bus"
+	"github.com/stormbell/stormbell/tools/ledger"
+	"github.com/stormbell/stormbell/tools/oracle"
+)
+
+// crashSize is how much the crash scenario does. The small one runs on every
+// change, the full one by `make test-crash`.
+type crashSize struct{ events, groups, kills, least int }
+
+const (
+	crashEnv = "STORMBELL_CRASH"      // full
+	seedEnv  = "STORMBELL_CRASH_SEED" // repeats a run
+	batch    = 100
+	workers  = 4
+)
+
+func sizeOfCrash() crashSize {
+	if os.Getenv(crashEnv) == "full" {
+		return crashSize{events: 200_000, groups: 300, kills: 20, least: 1000}
+	}
+	return crashSize{events: 20_000, groups: 40, kills: 6, least: 100}
+}
+
+func seedOfCrash(t *testing.T) uint64 {
+	t.Helper()
+	seed := rand.Uint64() //nolint:gosec // no secret
+	if text := os.Getenv(seedEnv); text != "" {
+		var err error
+		seed, err = strconv.ParseUint(text, 10, 64)
+		require.NoError(t, err)
+	}
+	t.Logf("repeat with %s=%d", seedEnv, seed)
+	return seed
+}
+
+// testCrash posts events while processes are killed. Whatever was accepted must
+// be there, and the alerts must be those that the oracle finds, each delivered
+// under one id with one body, though another endpoint hangs.
+func testCrash(t *testing.T, r *rig.Runner) {
+	size, seed := sizeOfCrash(), seedOfCrash(t)
+	d := r.Start(t, rig.Options{Rules: "testdata/rules/crash"})
+	healthy, hanging := newReceiver(t, ledger.Behave{}), newReceiver(t, ledger.Behave{Hang: true})
+	d.Subscribe(t, 0, healthy)
+	d.Subscribe(t, 0, hanging)
+	now := time.Now()
+	l := newLoad(seed, size.events, size.groups, now)
+	client := newClient(t, d)
+
+	progress := new(progress)
+	g, ctx := errgroup.WithContext(within(t, 20*time.Minute))
+	g.Go(func() error { return progress.send(ctx, client, l) })
+	recovery := make([]time.Duration, 0, size.kills)
+	g.Go(func() error { return kill(ctx, d, seed, size, progress, &recovery) })
+	require.NoError(t, g.Wait())
+	posted := time.Since(now)
+
+	// Everything was taken in within minutes, so the exact ingest times do not
+	// matter for what must be found: the topic is asked at the end.
+	rules, settings := rulesOf(t, "testdata/rules/crash")
+	want, err := oracle.Alerts(rules, l.records(now), settings)
+	require.NoError(t, err)
+	l.requireSound(t, want)
+	require.GreaterOrEqual(t, len(want), size.least)
+	err = healthy.Await(within(t, patience+time.Duration(size.events)*time.Millisecond), func(got []ledger.Delivery) bool {
+		return len(ledger.Alerts(got)) >= len(want)
+	})
+	delivered := time.Since(now)
+	if err != nil {
+		t.Log(err) // the judge says which are lost
+	}
+	require.NotEmpty(t, hanging.Deliveries(), "the endpoint that hangs was never tried")
+	d.Stop(t)
+
+	topics := d.Records(t, bus.TopicEvents, bus.TopicDetections, bus.TopicAlerts, bus.TopicDLQ)
+	require.Empty(t, topics[bus.TopicDLQ])
+	v := &verdict{
+		rules: rules, settings: settings, told: client.Accepted(), events: accepted(t, topics[bus.TopicEvents]),
+		alerts: alertIDs(t, topics[bus.TopicAlerts]), deliveries: healthy.Deliveries(),
+	}
+	found, err := v.judge()
+	require.NoError(t, err)
+	require.Empty(t, found)
+	require.Len(t, v.told, len(l.ids), "every event was accepted in the end")
+	for _, topic := range []string{bus.TopicEvents, bus.TopicDetections, bus.TopicAlerts} {
+		require.Len(t, counts(topics[topic]), rig.Partitions, "all partitions of %s take part", topic)
+	}
+	slices.Sort(recovery)
+	t.Logf("%s: %d events (%d distinct) posted in %s, %d alerts delivered %s after the start in %d requests, %d records in alerts; %d kills, ready again in %s (median), %s (most); answers %v",
+		d.Kind, len(l.sent), len(l.ids), posted.Round(time.Millisecond), len(want), delivered.Round(time.Millisecond), len(v.deliveries), len(v.alerts),
+		len(recovery), recovery[len(recovery)/2].Round(time.Millisecond), recovery[len(recovery)-1].Round(time.Millisecond), client.Statuses())
+}
+
+func newClient(t *testing.T, d *rig.Deployment) *ledger.Client {
+	t.Helper()
+	c, err := ledger.NewClient(filepath.Join(t.TempDir(), "client.ledger"), d.Key, d.URLs...)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, c.Close()) })
+	return c
+}
+
+// progress is how many events were accepted so far.
+type progress struct {
+	events  atomic.Int64
+	mu      sync.Mutex
+	waiting []mark
+}
+
+type mark struct {
+	at   int64
+	open chan struct{}
+}
+
+// reached returns a channel that is closed once so many events are accepted.
+func (p *progress) reached(events int64) <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m := mark{events, make(chan struct{})}
+	if p.events.Load() >= events {
+		close(m.open)
+		return m.open
+	}
+	p.waiting = append(p.waiting, m)
+	return m.open
+}
+
+func (p *progress) add(events int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.events.Add(int64(events))
+	p.waiting = slices.DeleteFunc(p.waiting, func(m mark) bool {
+		if m.at <= now {
+			close(m.open)
+		}
+		return m.at <= now
+	})
+}
+
+// send posts the load in batches by several workers.
+func (p *progress) send(ctx context.Context, client *ledger.Client, l *load) error {
+	batches := make(chan []crashEvent, workers)
+	g, ctx := errgroup.WithContext(ctx)
+	for range workers {
+		g.Go(func() error {
+			for events := range batches {
+				var body bytes.Buffer
+				for _, e := range events {
+					body.Write(e.raw)
+					body.WriteByte('\n')
+				}
+				if _, err := client.Post(ctx, ledger.Batch{ContentType: "application/x-ndjson", Body: body.Bytes(), Events: len(events)}); err != nil {
+					return err
+				}
+				p.add(len(events))
+			}
+			return nil
+		})
+	}
+	g.Go(func() error {
+		defer close(batches)
+		for events := range slices.Chunk(l.sent, batch) {
+			select {
+			case batches <- events:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// kill ends processes while the load is sent, spread over it: each at least once
+// where there are kills enough, in an order that the seed decides.
+func kill(ctx context.Context, d *rig.Deployment, seed uint64, size crashSize, p *progress, recovery *[]time.Duration) error {
+	r := rand.New(rand.NewPCG(seed, 13)) //nolint:gosec // no secret
+	var order []*rig.Process
+	for i := range size.kills {
+		if len(order) == 0 {
+			order = slices.Clone(d.Processes)
+			r.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+		}
+		at := int64(size.events)*int64(i)/int64(size.kills) + r.Int64N(int64(size.events/size.kills))
+		select {
+		case <-p.reached(at):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		victim := order[0]
+		order = order[1:]
+		if err := victim.Kill(); err != nil {
+			return err
+		}
+		began := time.Now()
+		if err := victim.Start(ctx); err != nil {
+			return err
+		}
+		*recovery = append(*recovery, time.Since(began))
+	}
+	return nil
+}
