@@ -1,0 +1,228 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stormbell/stormbell/services/cmd/internal/process"
+	"github.com/stormbell/stormbell/services/cmd/internal/rulefiles"
+	"github.com/stormbell/stormbell/services/internal/ruleset"
+	"github.com/stormbell/stormbell/services/sigma"
+)
+
+func newRules(env *environment) *cobra.Command {
+	cmd := group("rules", "Check rules, and manage those of a tenant")
+	cmd.Example = "  stormbell rules check ./rules"
+	cmd.AddCommand(newRulesCheck(env), newRulesPush(env), newRulesList(env))
+	return cmd
+}
+
+// ruleSettings adds the flag that names what rules are compiled with.
+func ruleSettings(env *environment, cmd *cobra.Command) func() (*process.Settings, error) {
+	file := cmd.Flags().String("config", "", "YAML file with settings: placeholders, lateness, retention (or STORMBELL_CONFIG)")
+	return func() (*process.Settings, error) {
+		settings := process.UpDefaults()
+		if err := settings.Load(cmp.Or(*file, env.getenv("STORMBELL_CONFIG")), env.environ); err != nil {
+			return nil, err
+		}
+		return &settings, settings.Correlator.Validate()
+	}
+}
+
+func newRulesCheck(env *environment) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "check PATH…",
+		Short: "Parse and compile rules, and say what is wrong with them",
+		Long: "Parse and compile rules, files or whole directories, as one set: correlations find the rules that they refer to in any of them.\n" +
+			"Each rejected rule is one line with file and line; the last line counts. The exit code is 1 if one was rejected.",
+		Example: "  stormbell rules check ./rules",
+		Args:    arguments(1, -1),
+	}
+	load := ruleSettings(env, cmd)
+	cmd.RunE = func(_ *cobra.Command, args []string) error {
+		settings, err := load()
+		if err != nil {
+			return err
+		}
+		files, err := rulefiles.Read(args...)
+		if err != nil {
+			return err
+		}
+		plan := ruleset.Replace(nil, nil, files, settings.Sigma())
+		return reportRules(env, plan.OK, plan.Rejected, problemsOf(plan.Problems))
+	}
+	return cmd
+}
+
+// ruleProblem is what is wrong with a rule, here or as a gateway says it.
+type ruleProblem struct {
+	File     string `json:"file"`
+	Line     int    `json:"line"`
+	Field    string `json:"field"`
+	Message  string `json:"message"`
+	Severity string `json:"severity"`
+	document int
+}
+
+func (p ruleProblem) text() string {
+	if p.Field == "" {
+		return p.Message
+	}
+	return p.Field + ": " + p.Message
+}
+
+func problemsOf(problems []sigma.Problem) []ruleProblem {
+	out := make([]ruleProblem, len(problems))
+	for i, p := range problems {
+		out[i] = ruleProblem{p.File, p.Line, p.Field, p.Message, p.Severity.String(), p.Document}
+	}
+	return out
+}
+
+// reportRules prints one line per rejected rule, and the count. Warnings go
+// where they do not disturb who counts lines.
+func reportRules(env *environment, ok, rejected int, problems []ruleProblem) error {
+	for _, line := range rejections(env, problems) {
+		fmt.Fprintln(env.out, line)
+	}
+	fmt.Fprintf(env.out, "rules: %d ok, %d rejected\n", ok, rejected)
+	if rejected > 0 {
+		return errFindings
+	}
+	return nil
+}
+
+// rejections returns one line per rejected rule, in order of file and line,
+// with all that is wrong with it, and prints warnings.
+func rejections(env *environment, problems []ruleProblem) []string {
+	slices.SortStableFunc(problems, func(a, b ruleProblem) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.document, b.document), cmp.Compare(a.Line, b.Line))
+	})
+	var lines []string
+	for i, p := range problems {
+		at := fmt.Sprintf("%s:%d: ", p.File, p.Line)
+		if p.Severity != sigma.Error.String() {
+			fmt.Fprintln(env.err, printable(at+"warning: "+p.text()))
+			continue
+		}
+		// Problems that a gateway tells name no document: they get a line each.
+		same := func(q ruleProblem) bool {
+			return q.Severity == p.Severity && q.File == p.File && q.document == p.document && p.document > 0
+		}
+		if slices.ContainsFunc(problems[:i], same) {
+			lines[len(lines)-1] += printable(fmt.Sprintf("; line %d: %s", p.Line, p.text()))
+			continue
+		}
+		lines = append(lines, printable(at+p.text()))
+	}
+	return lines
+}
+
+func newRulesPush(env *environment) *cobra.Command {
+	var empty bool
+	cmd := &cobra.Command{
+		Use:   "push DIR",
+		Short: "Make the rules of a directory those of the tenant",
+		Long: "Make the rules of a directory those of the tenant, in place of all that it had.\n" +
+			"A rejected rule never replaces a good one: its version before stays in force. Rules of all tenants are not touched.",
+		Example: "  stormbell rules push ./rules",
+		Args:    arguments(1, 1),
+	}
+	conn := connect(env, cmd)
+	cmd.Flags().BoolVar(&empty, "allow-empty", false, "switch all rules of the tenant off if DIR holds none")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		files, err := rulefiles.Read(args[0])
+		if err != nil {
+			return err
+		}
+		if len(files) == 0 && !empty {
+			return fmt.Errorf("%s holds no rules (*.yml, *.yaml): --allow-empty would switch all rules of the tenant off", args[0])
+		}
+		c, err := conn.open()
+		if err != nil {
+			return err
+		}
+		defer c.close()
+		var answer struct {
+			Manifest           string
+			OK, Rejected, Kept int
+			Problems           []ruleProblem
+		}
+		if err := c.call(cmd.Context(), http.MethodPut, "/v1/rules", pushOf(args[0], files), &answer); err != nil {
+			return err
+		}
+		fmt.Fprintf(env.err, "manifest: %s\n", printable(answer.Manifest))
+		if answer.Kept > 0 {
+			fmt.Fprintf(env.err, "kept in force: the versions before of %d rejected rules\n", answer.Kept)
+		}
+		return reportRules(env, answer.OK, answer.Rejected, answer.Problems)
+	}
+	return cmd
+}
+
+type pushedFile struct {
+	File    string `json:"file"`
+	Content string `json:"content"`
+}
+
+// pushOf is a request with all files, called by their names beneath dir.
+func pushOf(dir string, files []ruleset.File) any {
+	out := make([]pushedFile, len(files))
+	for i, f := range files {
+		name, err := filepath.Rel(dir, f.Name)
+		if err != nil || name == "." {
+			name = filepath.Base(f.Name)
+		}
+		out[i] = pushedFile{filepath.ToSlash(name), string(f.Content)}
+	}
+	return struct {
+		Files []pushedFile `json:"files"`
+	}{out}
+}
+
+// rule is a rule in force as the gateway shows it.
+type rule struct {
+	ID    string `json:"id"`
+	Title string `json:"title"`
+	Kind  string `json:"kind"`
+	Scope string `json:"scope"`
+	File  string `json:"file"`
+	Line  int    `json:"line"`
+	Hash  string `json:"hash"`
+}
+
+func newRulesList(env *environment) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "List the rules in force, those of all tenants and the tenant's own",
+		Example: "  stormbell rules list -o json",
+		Args:    arguments(0, 0),
+	}
+	conn := connect(env, cmd)
+	outputFlag(cmd, &output)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := conn.open()
+		if err != nil {
+			return err
+		}
+		defer c.close()
+		var answer struct{ Rules []rule }
+		if err := c.call(cmd.Context(), http.MethodGet, "/v1/rules", nil, &answer); err != nil {
+			return err
+		}
+		slices.SortFunc(answer.Rules, func(a, b rule) int {
+			return cmp.Or(cmp.Compare(a.Scope, b.Scope), cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
+		})
+		return list(env, output, answer.Rules, "ID\tKIND\tSCOPE\tAT\tTITLE", func(r rule) string {
+			return strings.Join([]string{r.ID, r.Kind, r.Scope, fmt.Sprintf("%s:%d", r.File, r.Line), r.Title}, "\t")
+		})
+	}
+	return cmd
+}
