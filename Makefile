@@ -30,7 +30,7 @@ TEST_TIMEOUT ?= 20m
 .PHONY: build
 build: ## compile all programs into ./bin
 	@mkdir -p bin
-	GOWORK=off go -C services build -trimpath -o $(CURDIR)/bin/ ./cmd/...
+	GOWORK=off go -C services build -o $(CURDIR)/bin/ ./cmd/...
 
 .PHONY: up
 up: build ## build and serve everything in one process on the embedded default
@@ -44,10 +44,10 @@ setup: ## install what the tests need, or say what is missing
 	@if command -v java >/dev/null 2>&1 && command -v mvn >/dev/null 2>&1; then \
 		go run ./tools/cmd/kafka -fetch || [ "$$STORMBELL_REQUIRE_REAL" != 1 ]; fi
 
-# Services are tested as they ship, without the workspace and with the race
-# detector, and once more as they are developed. The workspace may pick other
-# versions of libraries, which is what the second run is for; it leaves out the
-# long tests and the race detector, which have had their turn.
+# Services are tested as they ship, without the workspace, and once more as they
+# are developed. The workspace may pick other versions of libraries, which is
+# what the second run is for; it leaves out the long tests, which have had their
+# turn. All runs have the race detector: then most is compiled once.
 .PHONY: test
 test: setup test-alone test-work ## set up and run every test, on both runners
 
@@ -58,7 +58,7 @@ test-alone: ## test the services as they ship, without the workspace
 .PHONY: test-work
 test-work: ## test all modules in the workspace
 	go test $(RACE) -timeout $(TEST_TIMEOUT) ./proto/... ./tools/...
-	go test -short -timeout $(TEST_TIMEOUT) ./services/...
+	go test $(RACE) -short -timeout $(TEST_TIMEOUT) ./services/...
 	go test $(RACE) -timeout $(TEST_TIMEOUT) ./services/e2e/...
 
 .PHONY: test-cluster
@@ -164,6 +164,9 @@ help: ## show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.bin/%: $(BIN)/%
+	@:
 
 # A pinned tool is built again when its version may have changed.
 define pin
