@@ -91,7 +91,8 @@ func TestClientStopsWithItsContext(t *testing.T) {
 	require.NoError(t, c.Close())
 }
 
-func deliver(t *testing.T, r *ledger.Receiver, secret, webhookID, alertID, more string) *http.Response {
+// deliver returns the status of the answer.
+func deliver(t *testing.T, r *ledger.Receiver, secret, webhookID, alertID, more string) int {
 	t.Helper()
 	body, err := json.Marshal(map[string]any{"type": "stormbell.alert.v1", "data": map[string]string{"id": alertID, "more": more}})
 	require.NoError(t, err)
@@ -109,7 +110,7 @@ func deliver(t *testing.T, r *ledger.Receiver, secret, webhookID, alertID, more 
 	resp, err := client.Do(req)
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
-	return resp
+	return resp.StatusCode
 }
 
 func receiver(t *testing.T, how ledger.Behave) *ledger.Receiver {
@@ -156,7 +157,7 @@ func TestReceiverJudges(t *testing.T) {
 		}, []string{"two bodies: msg_1"}},
 		{"another's signature", func(t *testing.T, r *ledger.Receiver) {
 			t.Helper()
-			require.Equal(t, http.StatusUnauthorized, deliver(t, r, ledger.NewSecret(), "msg_1", "a1", "").StatusCode)
+			require.Equal(t, http.StatusUnauthorized, deliver(t, r, ledger.NewSecret(), "msg_1", "a1", ""))
 			deliver(t, r, r.Secret(), "msg_2", "a2", "")
 		}, []string{"lost: alert a1", "unsigned: verify: unable to verify payload, err: no matching signature found"}},
 	}
@@ -176,9 +177,9 @@ func TestReceiverRefusesAtFirst(t *testing.T) {
 		}
 		return http.StatusOK
 	}})
-	require.Equal(t, http.StatusInternalServerError, deliver(t, r, r.Secret(), "msg_1", "a1", "").StatusCode)
+	require.Equal(t, http.StatusInternalServerError, deliver(t, r, r.Secret(), "msg_1", "a1", ""))
 	require.Equal(t, []string{"lost: alert a1"}, ledger.Judge(r.Deliveries(), []string{"a1"}))
-	require.Equal(t, http.StatusOK, deliver(t, r, r.Secret(), "msg_1", "a1", "").StatusCode)
+	require.Equal(t, http.StatusOK, deliver(t, r, r.Secret(), "msg_1", "a1", ""))
 	require.NoError(t, r.Await(t.Context(), func(d []ledger.Delivery) bool { return len(d) == 2 }))
 	require.Empty(t, ledger.Judge(r.Deliveries(), []string{"a1"}))
 }
