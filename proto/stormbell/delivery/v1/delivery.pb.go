@@ -236,8 +236,10 @@ type Attempt struct {
 	// When the next attempt is due; 0 where there is none.
 	NextDueMs int64 `protobuf:"varint,11,opt,name=next_due_ms,json=nextDueMs,proto3" json:"next_due_ms,omitempty"`
 	// The response's beginning, at most 16 KiB.
-	Response      []byte `protobuf:"bytes,12,opt,name=response,proto3" json:"response,omitempty"`
-	TraceId       string `protobuf:"bytes,13,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
+	Response []byte `protobuf:"bytes,12,opt,name=response,proto3" json:"response,omitempty"`
+	TraceId  string `protobuf:"bytes,13,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
+	// The span of this attempt, which later ones link to.
+	SpanId        string `protobuf:"bytes,14,opt,name=span_id,json=spanId,proto3" json:"span_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -363,6 +365,13 @@ func (x *Attempt) GetTraceId() string {
 	return ""
 }
 
+func (x *Attempt) GetSpanId() string {
+	if x != nil {
+		return x.SpanId
+	}
+	return ""
+}
+
 var File_stormbell_delivery_v1_delivery_proto protoreflect.FileDescriptor
 
 const file_stormbell_delivery_v1_delivery_proto_rawDesc = "" +
@@ -377,7 +386,7 @@ const file_stormbell_delivery_v1_delivery_proto_rawDesc = "" +
 	"\x06Target\x12\x1f\n" +
 	"\vendpoint_id\x18\x01 \x01(\tR\n" +
 	"endpointId\x123\n" +
-	"\x15subscription_revision\x18\x02 \x01(\tR\x14subscriptionRevision\"\x96\x03\n" +
+	"\x15subscription_revision\x18\x02 \x01(\tR\x14subscriptionRevision\"\xaf\x03\n" +
 	"\aAttempt\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x19\n" +
 	"\balert_id\x18\x02 \x01(\tR\aalertId\x12\x1f\n" +
@@ -396,7 +405,8 @@ const file_stormbell_delivery_v1_delivery_proto_rawDesc = "" +
 	" \x01(\x0e2\x1e.stormbell.delivery.v1.OutcomeR\aoutcome\x12\x1e\n" +
 	"\vnext_due_ms\x18\v \x01(\x03R\tnextDueMs\x12\x1a\n" +
 	"\bresponse\x18\f \x01(\fR\bresponse\x12\x19\n" +
-	"\btrace_id\x18\r \x01(\tR\atraceId*x\n" +
+	"\btrace_id\x18\r \x01(\tR\atraceId\x12\x17\n" +
+	"\aspan_id\x18\x0e \x01(\tR\x06spanId*x\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11OUTCOME_SUCCEEDED\x10\x01\x12\x12\n" +
