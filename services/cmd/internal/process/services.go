@@ -12,6 +12,8 @@ import (
 	"github.com/stormbell/stormbell/services/internal/egress"
 	"github.com/stormbell/stormbell/services/internal/seal"
 	"github.com/stormbell/stormbell/services/internal/state"
+	"github.com/stormbell/stormbell/services/notifier"
+	"github.com/stormbell/stormbell/services/notifier/queue"
 )
 
 // AddGateway starts a gateway. full may be nil: a cluster's brokers say
@@ -51,6 +53,25 @@ func (p *Process) AddCorrelator(store correlator.Store) (*correlator.Service, er
 		return nil, err //nolint:wrapcheck // it names itself
 	}
 	p.App.Add("correlator", service.Run, service.Ready)
+	return service, nil
+}
+
+// AddNotifier starts a notifier on a queue.
+func (p *Process) AddNotifier(sealer *seal.Sealer, q notifier.Queue) (*notifier.Service, error) {
+	guard, err := egress.NewGuard(p.Settings.Egress)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // it names its setting
+	}
+	client := egress.NewClient(guard, egress.DefaultClientConfig())
+	p.App.Defer("egress", func() error { client.Close(); return nil })
+	service, err := notifier.New(p.Settings.Notifier, notifier.Deps{
+		Reader: p.Bus, Producer: p.Bus, Group: p.Bus, Control: p.Control, Sealer: sealer, Sender: client, Queue: q,
+		Log: p.Log, Tracers: p.Telemetry.Tracers(), Meters: p.Telemetry.Meters(), Clock: p.Clock,
+	})
+	if err != nil {
+		return nil, err //nolint:wrapcheck // it names itself
+	}
+	p.App.Add("notifier", service.Run, service.Ready)
 	return service, nil
 }
 
@@ -94,6 +115,34 @@ func Correlator(ctx context.Context, p *Process) error {
 		return err
 	}
 	service, err := p.AddCorrelator(store)
+	if err != nil {
+		return err
+	}
+	if err := await(ctx, service.Ready); err != nil {
+		return err
+	}
+	return p.AnnounceReady(nil)
+}
+
+// Notifier is the process of a cluster's notifier.
+func Notifier(ctx context.Context, p *Process) error {
+	root, err := p.Settings.Seal.Root()
+	if err != nil {
+		return err
+	}
+	cfg, err := p.Settings.Redis.state()
+	if err != nil {
+		return err
+	}
+	client, err := state.Connect(ctx, cfg, p.Log)
+	if err != nil {
+		return err //nolint:wrapcheck // it names the setting
+	}
+	p.App.Defer("redis", client.Close)
+	if err := p.Connect(ctx); err != nil {
+		return err
+	}
+	service, err := p.AddNotifier(p.Sealer(root), queue.NewRedis(client, cfg.Prefix))
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/stormbell/stormbell/services/internal/seal"
 	"github.com/stormbell/stormbell/services/internal/state"
 	"github.com/stormbell/stormbell/services/internal/telemetry"
+	"github.com/stormbell/stormbell/services/notifier"
 	"github.com/stormbell/stormbell/services/sigma"
 )
 
@@ -30,6 +31,7 @@ type Settings struct {
 	Rules      Rules             `yaml:"rules" envPrefix:"RULES_"`
 	Gateway    gateway.Config    `yaml:"gateway" envPrefix:"GATEWAY_"`
 	Correlator correlator.Config `yaml:"correlator" envPrefix:"CORRELATOR_"`
+	Notifier   notifier.Config   `yaml:"notifier" envPrefix:"NOTIFIER_"`
 	Egress     egress.Config     `yaml:"egress" envPrefix:"EGRESS_"`
 	Embedded   Embedded          `yaml:"embedded" envPrefix:"EMBEDDED_"`
 }
@@ -92,6 +94,7 @@ func Defaults() Settings {
 		Redis:      Redis{Addrs: r.Addrs, Timeout: r.Timeout, Prefix: r.Prefix},
 		Gateway:    gateway.DefaultConfig(),
 		Correlator: correlator.DefaultConfig(),
+		Notifier:   notifier.DefaultConfig(),
 		Egress:     egress.DefaultConfig(),
 		Embedded:   Embedded{LogMaxBytes: 1 << 30, Sync: true},
 	}
@@ -133,7 +136,7 @@ func (s *Settings) Validate(kind string) error {
 	}
 	switch kind {
 	case "up":
-		checks = append(checks, s.Gateway.Validate, s.Correlator.Validate, s.Seal.validate)
+		checks = append(checks, s.Gateway.Validate, s.Correlator.Validate, s.Notifier.Validate, s.Seal.validate)
 	case "gateway":
 		checks = append(checks, s.Gateway.Validate, s.Seal.required)
 	case "correlator":
@@ -142,7 +145,7 @@ func (s *Settings) Validate(kind string) error {
 			checks = append(checks, s.Redis.validate)
 		}
 	case "notifier":
-		checks = append(checks, s.Redis.validate, s.Seal.required)
+		checks = append(checks, s.Notifier.Validate, s.Redis.validate, s.Seal.required)
 	default:
 		return fmt.Errorf("unknown process %q: use up, gateway, correlator or notifier", kind)
 	}
@@ -157,6 +160,9 @@ func (s *Settings) Validate(kind string) error {
 func (s *Settings) retention() error {
 	if s.Correlator.Retention > s.Topics.Retention {
 		return fmt.Errorf("correlator.retention: %s is longer than topics.retention, %s: rules would look back on what is gone", s.Correlator.Retention, s.Topics.Retention)
+	}
+	if s.Notifier.Retention > s.Topics.Retention {
+		return fmt.Errorf("notifier.retention: %s is longer than topics.retention, %s: deliveries would look back on what is gone", s.Notifier.Retention, s.Topics.Retention)
 	}
 	if s.Gateway.Lateness > s.Correlator.Lateness {
 		return fmt.Errorf("gateway.lateness: %s is longer than correlator.lateness, %s: events would count as in time that windows no longer wait for", s.Gateway.Lateness, s.Correlator.Lateness)

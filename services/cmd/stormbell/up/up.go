@@ -18,6 +18,8 @@ import (
 	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/internal/embedded"
 	"github.com/stormbell/stormbell/services/internal/state"
+	"github.com/stormbell/stormbell/services/notifier"
+	"github.com/stormbell/stormbell/services/notifier/queue"
 )
 
 // Options are what the command line adds to the settings.
@@ -71,8 +73,13 @@ func (u *up) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	u.addFloors(correlator)
-	gateway, err := u.AddGateway(u.Sealer(root), u.broker.Full)
+	sealer := u.Sealer(root)
+	notifier, err := u.AddNotifier(sealer, queue.NewMemory())
+	if err != nil {
+		return err
+	}
+	u.addFloors(correlator, notifier)
+	gateway, err := u.AddGateway(sealer, u.broker.Full)
 	if err != nil {
 		return err
 	}
@@ -116,9 +123,11 @@ const floorInterval = 10 * time.Second
 // addFloors keeps the broker from trimming what a rebuild would read. The
 // broker must not wait for an answer, which comes from itself: it is given
 // the last one.
-func (u *up) addFloors(service *correlator.Service) {
+func (u *up) addFloors(correlates *correlator.Service, notifies *notifier.Service) {
 	f := newFloors(u.Settings.Kafka.TopicPrefix, u.Settings.Topics.Partitions)
-	f.ask(bus.TopicDetections, service.Floor)
+	f.ask(bus.TopicDetections, correlates.Floor)
+	f.ask(bus.TopicAlerts, notifies.Floor)
+	f.ask(bus.TopicDeliveries, notifies.Floor)
 	u.broker.SetFloor(f.known)
 	u.App.Add("floors", func(ctx context.Context) error { return f.run(ctx, floorInterval) }, nil)
 }
