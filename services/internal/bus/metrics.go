@@ -33,6 +33,7 @@ func newMetrics(meter metric.Meter) (*metrics, error) {
 	m := &metrics{queues: map[*Producer]struct{}{}, lags: map[place]int64{}}
 	var errs [8]error
 	m.produce, errs[0] = meter.Float64Histogram("stormbell_bus_produce_duration_seconds", metric.WithUnit("s"),
+		metric.WithExplicitBucketBoundaries(.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30),
 		metric.WithDescription("Time from building a produce to its acknowledgement, retries included."))
 	m.batch, errs[1] = meter.Int64Histogram("stormbell_bus_produce_batch_records",
 		metric.WithExplicitBucketBoundaries(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000),
