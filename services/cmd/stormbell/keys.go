@@ -32,7 +32,7 @@ func newKeys(env *environment) *cobra.Command {
 	cmd := group("keys", "Manage API keys")
 	cmd.Example = "  stormbell keys create --name ci --scope ingest"
 	conn := connect(env, cmd)
-	cmd.AddCommand(newKeysCreate(env, conn), newKeysList(env, conn), newKeysRevoke(conn))
+	cmd.AddCommand(newKeysCreate(env, conn), newKeysList(env, conn), newKeysRevoke(conn), newKeysBootstrap(env))
 	return cmd
 }
 

@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	controlv1 "github.com/stormbell/stormbell/proto/stormbell/control/v1"
+	"github.com/stormbell/stormbell/services/cmd/internal/process"
 	"github.com/stormbell/stormbell/services/internal/control"
 	"github.com/stormbell/stormbell/services/internal/seal"
 )
@@ -19,9 +19,6 @@ const (
 	apiKeyFile  = "api-key"
 	rootKeyFile = "root-key"
 )
-
-// defaultTenant is the one that a single-process Stormbell serves at first.
-const defaultTenant = "default"
 
 // rootKey reads the root key, or makes one where nothing was sealed yet.
 func (u *up) rootKey() (*seal.Root, error) {
@@ -41,7 +38,7 @@ func (u *up) rootKey() (*seal.Root, error) {
 
 // sealed reports whether the log holds anything that only a root key opens.
 func (u *up) sealed() bool {
-	ids := []string{defaultTenant}
+	ids := []string{process.DefaultTenant}
 	for _, t := range u.Control.Tenants() {
 		ids = append(ids, t.GetId())
 	}
@@ -57,12 +54,6 @@ func (u *up) sealed() bool {
 // that is known. It mints one where there is no file: who can write to the data
 // directory may have a key.
 func (u *up) firstKey(ctx context.Context) error {
-	if _, ok := u.Control.Tenant(defaultTenant); !ok {
-		tenant := &controlv1.Tenant{Id: defaultTenant, CreatedMs: u.Clock().UnixMilli()}
-		if err := u.Control.Put(ctx, &controlv1.Control{Object: &controlv1.Control_Tenant{Tenant: tenant}}); err != nil {
-			return fmt.Errorf("create tenant %s: %w", defaultTenant, err)
-		}
-	}
 	path := filepath.Join(u.opts.Data, apiKeyFile)
 	text, err := os.ReadFile(path)
 	switch {
@@ -88,25 +79,16 @@ func (u *up) firstKey(ctx context.Context) error {
 	return u.mint(ctx, path)
 }
 
-// mint makes a key with all scopes, stores it and prints it. The file comes
-// first: a key in the log that nobody has is of no use.
+// mint makes a key with all scopes and prints it.
 func (u *up) mint(ctx context.Context, path string) error {
-	plain, record, err := control.NewAPIKey(control.NewKey{
-		Tenant: defaultTenant, Name: "stormbell up", Scopes: []string{control.ScopeIngest, control.ScopeRead, control.ScopeManage},
-	}, u.Clock())
+	plain, err := u.MintKey(ctx, process.DefaultTenant, "stormbell up", path)
 	if err != nil {
-		return fmt.Errorf("make API key: %w", err)
-	}
-	if err := seal.WriteNew(path, []byte(plain+"\n")); err != nil {
-		return fmt.Errorf("write API key: %w", err)
-	}
-	if err := u.Control.Put(ctx, &controlv1.Control{Object: &controlv1.Control_ApiKey{ApiKey: record}}); err != nil {
-		return fmt.Errorf("store API key: %w", err)
+		return err //nolint:wrapcheck // it says what failed
 	}
 	return u.Print(struct {
 		Message string `json:"msg"`
 		Tenant  string `json:"tenant"`
 		Key     string `json:"key"`
 		File    string `json:"file"`
-	}{"api key created", defaultTenant, plain, path})
+	}{"api key created", process.DefaultTenant, plain, path})
 }
