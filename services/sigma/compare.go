@@ -27,6 +27,23 @@ var dateParts = map[string]datePart{
 	"minute": partMinute, "hour": partHour, "day": partDay, "week": partWeek, "month": partMonth, "year": partYear,
 }
 
+func (p datePart) name() string {
+	for name, part := range dateParts {
+		if part == p {
+			return name
+		}
+	}
+	return ""
+}
+
+// has reports whether some date's part is this number.
+func (p datePart) has(d decimal) bool {
+	limits := map[datePart][2]int{partMinute: {0, 59}, partHour: {0, 23}, partDay: {1, 31}, partWeek: {1, 53}, partMonth: {1, 12}, partYear: {0, 9999}}
+	least, _ := decimalOf(limits[p][0])
+	most, _ := decimalOf(limits[p][1])
+	return p == partNone || (d.compare(least) >= 0 && d.compare(most) <= 0 && d.exp >= int64(len(d.digits)))
+}
+
 // numberText is a YAML number as JSON would write it: as written where it is a
 // decimal number already.
 func numberText(v *node) string {
@@ -56,12 +73,12 @@ func (b *builder) compare(field string, m modifiers, values []*node) (*expr, *fa
 	}
 	var bounds []numBound
 	for _, v := range values {
-		if v.kind != yaml.ScalarNode || v.isNull() {
-			return nil, faultf(v, "", "a comparison takes a number, not %s", v.what())
-		}
-		d, ok := parseDecimal([]byte(numberText(v)), nil)
+		d, ok := boundNumber(v)
 		if !ok {
-			return nil, faultf(v, "", "%q is not a number", v.value)
+			return nil, faultf(v, "", "a comparison takes a number without quotes, not %s %q", v.what(), v.value)
+		}
+		if op == EQ && !m.part.has(d) {
+			return nil, faultf(v, "", "no date has %s %s", m.part.name(), v.value)
 		}
 		bounds = append(bounds, numBound{op, d})
 	}

@@ -290,7 +290,7 @@ func (c *compiler) build(d *Document) *Correlation {
 	corr := &Correlation{
 		ID: d.ID, Name: d.Name, Title: d.Title, Description: d.meta.description, Status: d.meta.status,
 		Author: d.meta.author, Level: d.meta.level, Tags: d.meta.tags, References: d.meta.references,
-		Type: doc.typ, GroupBy: doc.groupBy, Timespan: doc.timespan, Condition: doc.condition, Field: doc.field,
+		Type: doc.typ, GroupBy: doc.groupBy, Timespan: doc.timespan, Condition: doc.condition, Field: doc.field, Percentile: doc.percent,
 		Generate: doc.generate, StrictTies: doc.strict, Lateness: doc.lateness, Suppress: doc.suppress,
 		File: d.File, Line: d.Line, Alerts: true, Depth: 1, extractors: map[string]*extractor{},
 	}
@@ -316,7 +316,7 @@ func (c *compiler) build(d *Document) *Correlation {
 	if corr.Level == "" && level >= 0 {
 		corr.Level = levels[level]
 	}
-	if !c.aliases(d, corr) {
+	if !c.aliases(d, corr) || !c.ruleExpression(d, corr) {
 		return nil
 	}
 	corr.Revision = correlationRevision(corr, revisions)

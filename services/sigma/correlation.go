@@ -1,7 +1,6 @@
 package sigma
 
 import (
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,7 +16,9 @@ type correlationDoc struct {
 	groupBy   []string
 	timespan  int64
 	condition Condition
+	expr      *condNode // of a temporal correlation's expression
 	field     []string
+	percent   string
 	aliases   map[string]map[string]string // alias → reference → field
 	generate  bool
 	strict    bool
@@ -25,11 +26,8 @@ type correlationDoc struct {
 	suppress  int64
 }
 
-// supported are the types whose conditions can be evaluated so far.
-var supported = []CorrelationType{EventCount, ValueCount, Temporal, TemporalOrdered}
-
-// later are types that are known, but not supported yet.
-var later = []CorrelationType{ValueSum, ValueAvg, ValuePercentile, ValueMedian}
+// supported are the types that `correlation: type` may name.
+var supported = []CorrelationType{EventCount, ValueCount, Temporal, TemporalOrdered, ValueSum, ValueAvg, ValuePercentile, ValueMedian}
 
 // extensions are the types that `stormbell: type` will add.
 var extensions = []CorrelationType{Absence, NewValue, ImpossibleTravel}
@@ -60,10 +58,8 @@ func (p *docParser) correlationRule() {
 	switch {
 	case n.get("type") == nil:
 		p.fail(n, "correlation.type", "is missing")
-	case slices.Contains(later, c.typ):
-		p.fail(n.get("type"), "correlation.type", "%s is not supported yet", c.typ)
 	case !slices.Contains(supported, c.typ):
-		p.fail(n.get("type"), "correlation.type", "%q is none of event_count, value_count, temporal, temporal_ordered", c.typ)
+		p.fail(n.get("type"), "correlation.type", "%q is none of event_count, value_count, value_sum, value_avg, value_percentile, value_median, temporal, temporal_ordered", c.typ)
 	}
 	p.references(n, c)
 	c.groupBy = p.names(n, "correlation", "group-by")
@@ -238,105 +234,4 @@ func conditionFields(n *node) []string {
 	default:
 		return []string{f.value}
 	}
-}
-
-func (p *docParser) correlationCondition(n *node, c *correlationDoc) {
-	const path = "correlation.condition"
-	temporal := c.typ == Temporal || c.typ == TemporalOrdered
-	v := n.get("condition")
-	switch {
-	case v == nil && temporal:
-		c.condition = Condition{Bounds: []Bound{newBound(GTE, int64(len(c.rules)))}}
-		return
-	case v == nil:
-		p.fail(n, path, "is missing")
-		return
-	case v.kind == yaml.ScalarNode && temporal:
-		p.fail(v, path, "an expression over rule names is not supported yet: give a count")
-		return
-	case v.kind != yaml.MappingNode:
-		p.fail(v, path, "must be a mapping such as gte: 10, not %s", v.what())
-		return
-	}
-	for i, k := range v.keys {
-		if k.value == "field" {
-			if c.typ != ValueCount {
-				p.fail(k, path+".field", "has no meaning for %s", c.typ)
-			}
-			c.field = p.names(v, path, "field")
-			continue
-		}
-		p.bound(k, v.items[i], c)
-	}
-	if c.typ == ValueCount && len(c.field) == 0 {
-		p.fail(v, path+".field", "is missing: name the field whose values are counted")
-	}
-	p.checkBounds(v, c)
-}
-
-func newBound(op Op, count int64) Bound {
-	return Bound{Op: op, Count: count, Number: strconv.FormatInt(count, 10)}
-}
-
-func (p *docParser) bound(k, v *node, c *correlationDoc) {
-	path := "correlation.condition." + k.value
-	op := Op(k.value)
-	if !slices.Contains([]Op{GT, GTE, LT, LTE, EQ, NEQ}, op) {
-		p.fail(k, path, "is not known: gt, gte, lt, lte, eq, neq and field are")
-		return
-	}
-	count, err := strconv.ParseInt(v.value, 10, 64)
-	if v.kind != yaml.ScalarNode || err != nil || count < 0 || count == math.MaxInt64 {
-		p.fail(v, path, "must be a whole number, not %s %q", v.what(), v.value)
-		return
-	}
-	c.condition.Bounds = append(c.condition.Bounds, newBound(op, count))
-}
-
-// checkBounds allows one operator, or a lower and an upper bound, that some
-// count above zero satisfies.
-func (p *docParser) checkBounds(v *node, c *correlationDoc) {
-	const path = "correlation.condition"
-	b := c.condition.Bounds
-	lower := func(o Op) bool { return o == GT || o == GTE }
-	upper := func(o Op) bool { return o == LT || o == LTE }
-	switch {
-	case len(b) == 0:
-		p.fail(v, path, "needs one of gt, gte, lt, lte, eq, neq")
-		return
-	case len(b) == 2 && upper(b[0].Op) && lower(b[1].Op):
-		b[0], b[1] = b[1], b[0]
-	case len(b) == 2 && lower(b[0].Op) && upper(b[1].Op), len(b) == 1:
-	default:
-		p.fail(v, path, "takes one operator, or a lower and an upper bound")
-		return
-	}
-	// Between neighbouring thresholds nothing changes, so these decide.
-	fires := false
-	for _, x := range b {
-		for _, count := range []int64{x.Count - 1, x.Count, x.Count + 1} {
-			if count > 0 && c.condition.Holds(count) {
-				fires = true
-			}
-		}
-	}
-	switch {
-	case !fires:
-		p.fail(v, path, "no count above zero satisfies it: a correlation never fires without an event")
-	case c.typ == Temporal || c.typ == TemporalOrdered:
-		if !p.reachable(c) {
-			p.fail(v, path, "can't be satisfied by %d rules", len(c.rules))
-		}
-	case len(b) == 1 && (b[0].Op == GTE && b[0].Count == 0):
-		p.fail(v, path, "gte: 0 holds without an event: a correlation never fires so")
-	}
-}
-
-func (p *docParser) reachable(c *correlationDoc) bool {
-	for n := int64(1); n <= int64(len(c.rules)); n++ {
-		if c.condition.Holds(n) {
-			return true
-		}
-	}
-	return false
 }

@@ -211,10 +211,8 @@ func (v *view) compactString(pos int) int {
 		return end + 1
 	}
 	v.arena = append(v.arena, '"')
-	from := len(v.arena)
-	v.arena = appendDecoded(v.arena, v.data[pos+1:end])
-	text := bytes.Clone(v.arena[from:])
-	v.arena = appendEscaped(v.arena[:from], text)
+	v.scratch = appendDecoded(v.scratch[:0], v.data[pos+1:end])
+	v.arena = appendEscaped(v.arena, v.scratch)
 	v.arena = append(v.arena, '"')
 	return end + 1
 }

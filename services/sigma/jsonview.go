@@ -76,6 +76,7 @@ type view struct {
 	claims   []claim // by slot
 	inner    [][]byte
 	arena    []byte
+	scratch  []byte
 	keys     []keyRef
 	err      error
 }

@@ -158,6 +158,17 @@ func (m *modifiers) checkText() error {
 	return nil
 }
 
+// textOnly is the first modifier of the chain that only text can have, or "".
+// What contains, startswith and endswith mean for a number is plain.
+func (m *modifiers) textOnly() string {
+	for _, n := range m.names {
+		if n != "contains" && n != "startswith" && n != "endswith" {
+			return n
+		}
+	}
+	return ""
+}
+
 // item builds the expression of one field (or keywords, with an empty name) and
 // its values. Errors name what is wrong with a value.
 func (b *builder) item(field string, m modifiers, values []*node) (*expr, *fault) {
@@ -207,6 +218,8 @@ func (b *builder) scalarText(v *node, m modifiers) ([]token, *fault) {
 		return nil, faultf(v, "", "null must stand alone: it can't be in a list or have modifiers; use a selection of its own")
 	case v.tag == "!!str" || v.tag == "!!timestamp":
 		return parseString(v.value, m.expand), nil
+	case (v.tag == "!!int" || v.tag == "!!float" || v.tag == "!!bool") && m.textOnly() != "":
+		return nil, faultf(v, "", "%s needs text, not %s: put the value in quotes", m.textOnly(), v.what())
 	case v.tag == "!!int" || v.tag == "!!float":
 		return []token{{tokLiteral, numberText(v)}}, nil
 	case v.tag == "!!bool":
@@ -379,8 +392,8 @@ func (b *builder) regex(field string, m modifiers, values []*node) (*expr, *faul
 	var regexes []*regexp.Regexp
 	var sources []string
 	for _, v := range values {
-		if v.kind != yaml.ScalarNode || v.isNull() {
-			return nil, faultf(v, "", "a regular expression must be text, not %s", v.what())
+		if v.kind != yaml.ScalarNode || (v.tag != "!!str" && v.tag != "!!timestamp") {
+			return nil, faultf(v, "", "a regular expression must be text, not %s: put it in quotes", v.what())
 		}
 		src := v.value
 		if len(src) > maxRegex {

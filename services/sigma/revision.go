@@ -101,7 +101,10 @@ func correlationRevision(c *Correlation, referred []string) string {
 	for _, b := range c.Condition.Bounds {
 		e.text(string(b.Op)).text(b.Number)
 	}
-	e.text(c.Condition.Expression).list(c.Field)
+	if c.Condition.Tree != nil {
+		c.Condition.Tree.encode(e)
+	}
+	e.text(c.Percentile).list(c.Field)
 	aliases := sortedKeys(c.Aliases)
 	e.int(int64(len(aliases)))
 	for _, alias := range aliases {

@@ -64,6 +64,10 @@ type Correlation struct {
 	// Field are the fields whose values count, for the value_… types: several
 	// are one tuple.
 	Field []string
+	// Percentile is which percentile value_percentile compares, a number from 0
+	// to 100 as written. Empty: the share of the event's own value among the
+	// window's events, in percent.
+	Percentile string
 	// Aliases maps an alias and a referred rule's id to the field that it stands for.
 	Aliases map[string]map[string]string
 	// Generate says that the referred rules alert by themselves too.
@@ -139,8 +143,10 @@ type Bound struct {
 type Condition struct {
 	Bounds []Bound
 	// Expression is the boolean expression over rule names of a temporal
-	// correlation; empty otherwise.
+	// correlation, as written; empty otherwise.
 	Expression string
+	// Tree is Expression with names resolved to ids; nil without one.
+	Tree *Expression
 }
 
 // AtOnce reports whether the condition is monotone, so that it holds from the
