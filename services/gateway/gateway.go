@@ -27,7 +27,8 @@ import (
 	"github.com/stormbell/stormbell/services/sigma"
 )
 
-// Deps is what the gateway works with. All but Full and Rules are needed.
+// Deps is what the gateway works with. All but Full, Rules and Deliveries are
+// needed.
 type Deps struct {
 	// Producer writes to `events`, which has Partitions partitions.
 	Producer   Producer
@@ -41,6 +42,8 @@ type Deps struct {
 	CheckURL func(url string) error
 	// Full reports whether the broker can take no more events, and why.
 	Full func() (full bool, why string)
+	// Deliveries lets webhooks be tested; nil refuses that.
+	Deliveries Deliveries
 	// Rules are the options that the correlator compiles rules with.
 	Rules sigma.Options
 

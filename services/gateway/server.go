@@ -25,7 +25,7 @@ import (
 const HeaderRequestID = "X-Request-Id"
 
 // routes lists what the API serves. The OpenAPI document is held against it.
-func (s *Service) routes() http.Handler {
+func (s *Service) routes() *gin.Engine {
 	gin.SetMode(gin.ReleaseMode)
 	r := gin.New()
 	r.HandleMethodNotAllowed = true
@@ -51,6 +51,7 @@ func (s *Service) routes() http.Handler {
 	v1.GET("/webhooks/:id", s.with(control.ScopeRead, s.getWebhook))
 	v1.PATCH("/webhooks/:id", s.with(control.ScopeManage, s.changeWebhook))
 	v1.DELETE("/webhooks/:id", s.with(control.ScopeManage, s.deleteWebhook))
+	v1.POST("/webhooks/:id/test", s.with(control.ScopeManage, s.testWebhook))
 
 	v1.GET("/keys", s.with(control.ScopeManage, s.listKeys))
 	v1.POST("/keys", s.with(control.ScopeManage, s.createKey))
@@ -176,6 +177,14 @@ func newRequestID() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the process instead
 	return strings.ToLower(base32.HexEncoding.WithPadding(base32.NoPadding).EncodeToString(b[:]))
+}
+
+// traceID is the trace of ctx in lower-case hex, empty without one.
+func traceID(ctx context.Context) string {
+	if sc := trace.SpanContextFromContext(ctx); sc.HasTraceID() {
+		return sc.TraceID().String()
+	}
+	return ""
 }
 
 // traceHeaders are the W3C headers of ctx for records, in a fixed order.
