@@ -107,7 +107,9 @@ func hasAll(t *testing.T, deliveries []ledger.Delivery, events []string) bool {
 	t.Helper()
 	seen := map[string]bool{}
 	for i := range deliveries {
-		var b struct{ Data struct{ Events []struct{ ID string } } }
+		var b struct {
+			Data struct{ Events []struct{ ID string } }
+		}
 		require.NoError(t, json.Unmarshal(deliveries[i].Body, &b))
 		for _, e := range b.Data.Events {
 			seen[e.ID] = true

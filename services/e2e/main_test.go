@@ -28,6 +28,13 @@ type scenario struct {
 func scenarios() []scenario {
 	return []scenario{
 		{"Counting", testCounting},
+		{"OwnWrites", testOwnWrites},
+		{"Trace", testTrace},
+		{"Secrets", testSecrets},
+		{"Bomb", testBomb},
+		{"Restart", testRestart},
+		{"FlushAll", testFlushAll},
+		{"CutTail", testCutTail},
 		{"Crash", testCrash},
 	}
 }

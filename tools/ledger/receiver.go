@@ -29,6 +29,7 @@ func NewSecret() string {
 
 // A Delivery is one request that a receiver got.
 type Delivery struct {
+	Path      string `json:"path"`
 	WebhookID string `json:"webhook_id"`
 	AlertID   string `json:"alert_id"`
 	Type      string `json:"type"`
@@ -115,7 +116,7 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, "body", http.StatusBadRequest)
 		return
 	}
-	d := Delivery{WebhookID: req.Header.Get("webhook-id"), At: time.Now(), Headers: req.Header.Clone(), Body: body, Status: http.StatusNoContent}
+	d := Delivery{Path: req.URL.Path, WebhookID: req.Header.Get("webhook-id"), At: time.Now(), Headers: req.Header.Clone(), Body: body, Status: http.StatusNoContent}
 	sum := sha256.Sum256(body)
 	d.BodyHash = hex.EncodeToString(sum[:])
 	if err := r.read(&d); err != nil {
