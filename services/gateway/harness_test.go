@@ -50,6 +50,8 @@ type world struct {
 	addr string
 	bus  *bus.Client
 	logs *syncBuffer
+	// contract is what all answers are held against; nil in benchmarks.
+	contract *contract
 }
 
 func newWorld(t testing.TB) *world {
@@ -61,6 +63,9 @@ func newWorld(t testing.TB) *world {
 func newWorldOn(t testing.TB, addr string) *world {
 	t.Helper()
 	w := &world{t: t, addr: addr, logs: new(syncBuffer)}
+	if _, ok := t.(*testing.T); ok {
+		w.contract = readContract(t)
+	}
 	cfg := bus.DefaultConfig()
 	cfg.Brokers = []string{w.addr}
 	var err error
@@ -154,6 +159,11 @@ type reply struct {
 	json   map[string]any
 }
 
+// response is the reply as it came.
+func (r reply) response() *http.Response {
+	return &http.Response{StatusCode: r.status, Header: r.header, Body: io.NopCloser(strings.NewReader(r.body))}
+}
+
 func (r reply) code() string { c, _ := r.json["code"].(string); return c }
 
 func (r reply) ids() []string {
@@ -168,13 +178,18 @@ func (r reply) ids() []string {
 // do sends a request with e.key; headers are name, value, name, value ….
 func (e *edge) do(method, path, body string, headers ...string) reply {
 	e.w.t.Helper()
+	return e.send(e.request(method, path, body, headers...))
+}
+
+func (e *edge) request(method, path, body string, headers ...string) *http.Request {
+	e.w.t.Helper()
 	req, err := http.NewRequestWithContext(e.w.t.Context(), method, e.base+path, strings.NewReader(body))
 	require.NoError(e.w.t, err)
 	req.Header.Set("Authorization", "Bearer "+e.key)
 	for i := 0; i < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
 	}
-	return e.send(req)
+	return req
 }
 
 func (e *edge) send(req *http.Request) reply {
@@ -187,6 +202,9 @@ func (e *edge) send(req *http.Request) reply {
 	r := reply{status: res.StatusCode, header: res.Header, body: string(text)}
 	if strings.Contains(res.Header.Get("Content-Type"), "json") {
 		require.NoError(e.w.t, json.Unmarshal(text, &r.json), r.body)
+	}
+	if e.w.contract != nil {
+		e.w.contract.check(e.w.t, req, r)
 	}
 	return r
 }

@@ -42,11 +42,11 @@ type testBody struct {
 // testWebhook sends a message to one webhook by the way of alerts, once, and
 // answers how that went.
 func (s *Service) testWebhook(c *gin.Context, id control.Identity) {
-	sub, ok := s.deps.Control.Subscription(id.Tenant, c.Param("id"))
+	sub, p := s.webhook(c, id)
 	now := s.deps.Clock()
 	switch {
-	case !ok:
-		refuse(c, noWebhook())
+	case p != nil:
+		refuse(c, p)
 		return
 	case sub.GetDisabled():
 		refuse(c, newProblem(http.StatusConflict, codeInvalid, "the webhook is disabled: enable it first"))
