@@ -81,7 +81,7 @@ func newRoot(env *environment) *cobra.Command {
 	root.SetErr(env.err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
-		newUp(env), newSend(env), newRules(env), newWebhooks(env), newKeys(env), newStatus(env), newConfig(env), newVersion(env),
+		newUp(env), newSend(env), newEval(env), newRules(env), newWebhooks(env), newKeys(env), newStatus(env), newConfig(env), newVersion(env),
 	)
 	return root
 }

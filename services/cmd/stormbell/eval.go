@@ -1,0 +1,274 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	alertv1 "github.com/stormbell/stormbell/proto/stormbell/alert/v1"
+	"github.com/stormbell/stormbell/services/cmd/internal/process"
+	"github.com/stormbell/stormbell/services/cmd/internal/rulefiles"
+	"github.com/stormbell/stormbell/services/correlator"
+	"github.com/stormbell/stormbell/services/gateway"
+	"github.com/stormbell/stormbell/services/internal/alert"
+	"github.com/stormbell/stormbell/services/internal/event"
+	"github.com/stormbell/stormbell/services/sigma"
+)
+
+// A chunk is what one worker gets at a time. Ids depend on its bounds, never
+// on how many workers there are.
+const (
+	chunkEvents = 256
+	chunkBytes  = 1 << 20
+)
+
+// evaluation runs rules over files, without services.
+type evaluation struct {
+	env     *environment
+	out     *bufio.Writer
+	quiet   bool
+	workers int
+	decoder *gateway.Decoder
+	run     *correlator.Evaluation
+
+	warned                   sync.Mutex
+	before                   int64 // time of the last event that had one
+	events, alerts, rejected int
+}
+
+func newEval(env *environment) *cobra.Command {
+	var (
+		rules          []string
+		output, source string
+		e              = &evaluation{env: env}
+	)
+	cmd := &cobra.Command{
+		Use:   "eval -r PATH… [FILE…|-]",
+		Short: "Run rules over files, without any service, and print the alerts",
+		Long: "Run rules over files or standard input, without any service, and print each alert as one line of JSON,\n" +
+			"as a webhook carries it in `data`. Files are as for `stormbell send`; the same input gives the same output.\n" +
+			"All events count as received at one time, so none is late; an event without a time has that of the one before it.",
+		Example: "  stormbell eval -r ./rules logs/*.json.gz\n  zcat app.ndjson.gz | stormbell eval -r ./rules --quiet -",
+	}
+	f := cmd.Flags()
+	f.StringArrayVarP(&rules, "rules", "r", nil, "file or directory with Sigma rules; may be repeated")
+	f.StringVar(&output, "output", "ndjson", "format of the alerts: ndjson")
+	f.StringVar(&source, "source", "", "name of the configured source that the events come from (default: detect)")
+	f.BoolVarP(&e.quiet, "quiet", "q", false, "print alerts alone: no warnings, no figures")
+	f.IntVar(&e.workers, "workers", runtime.GOMAXPROCS(0), "events are matched on so many threads; the output is the same")
+	f.Lookup("workers").DefValue = "number of processors"
+	load := ruleSettings(env, cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(rules) == 0:
+			return usagef("-r: name the rules to run")
+		case output != "ndjson":
+			return usagef("--output %q: use ndjson", output)
+		case e.workers < 1 || e.workers > 1024:
+			return usagef("--workers %d: use 1 to 1024", e.workers)
+		}
+		settings, err := load()
+		if err != nil {
+			return err
+		}
+		if e.decoder, err = gateway.NewDecoder(settings.Gateway, process.DefaultTenant, source); err != nil {
+			return usageError{err}
+		}
+		set, err := e.compile(settings, rules)
+		if err != nil {
+			return err
+		}
+		if e.run, err = correlator.NewEvaluation(cmd.Context(), settings.Correlator, set); err != nil {
+			return err
+		}
+		in, err := openInputs(env.in, args)
+		if err != nil {
+			return err
+		}
+		defer in.close()
+		return e.all(cmd.Context(), in)
+	}
+	return cmd
+}
+
+// compile reads rules; those that are rejected are told and left out.
+func (e *evaluation) compile(settings *process.Settings, paths []string) (*sigma.Set, error) {
+	files, err := rulefiles.Read(paths...)
+	if err != nil {
+		return nil, err
+	}
+	var (
+		docs     []sigma.Document
+		problems []sigma.Problem
+	)
+	for _, f := range files {
+		d, p := sigma.Parse(f.Content, f.Name)
+		docs, problems = append(docs, d...), append(problems, p...)
+	}
+	set, bad := sigma.Compile(docs, settings.Sigma())
+	problems = append(problems, bad...)
+	if !e.quiet {
+		for _, line := range rejections(e.env, problemsOf(problems)) {
+			fmt.Fprintln(e.env.err, line)
+		}
+	}
+	if len(set.Rules()) == 0 && len(set.Correlations()) == 0 {
+		return nil, fmt.Errorf("none of %d rules compiles: see `stormbell rules check`", sigma.Rejected(problems))
+	}
+	return set, nil
+}
+
+// all evaluates all events, and then says how many there were.
+func (e *evaluation) all(ctx context.Context, in *inputs) error {
+	began := time.Now()
+	e.out = bufio.NewWriterSize(e.env.out, 1<<16)
+	err := e.pipeline(ctx, in)
+	if flushed := e.out.Flush(); err == nil && flushed != nil {
+		err = fmt.Errorf("print alerts: %w", flushed)
+	}
+	if err != nil {
+		return err
+	}
+	if !e.quiet {
+		took := time.Since(began)
+		fmt.Fprintf(e.env.err, "events: %d, rejected: %d, alerts: %d, time: %.3f s, events per second: %.0f\n",
+			e.events, e.rejected, e.alerts, took.Seconds(), float64(e.events)/max(took.Seconds(), 1e-9))
+	}
+	if e.rejected > 0 {
+		return errFindings
+	}
+	return nil
+}
+
+// job is a chunk on its way through the workers. Folding takes them in order.
+type job struct {
+	events  []event.Event
+	matched chan *correlator.Matched // gets one, or is closed without
+}
+
+// pipeline reads on one goroutine, matches on several and folds on one.
+func (e *evaluation) pipeline(ctx context.Context, in *inputs) error {
+	g, ctx := errgroup.WithContext(ctx)
+	open := make(chan *job, e.workers)
+	ordered := make(chan *job, 2*e.workers)
+	g.Go(func() error {
+		defer close(ordered)
+		defer close(open)
+		return e.read(ctx, in, func(events []event.Event) error {
+			j := &job{events, make(chan *correlator.Matched, 1)}
+			for _, to := range []chan<- *job{ordered, open} {
+				select {
+				case to <- j:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+			return nil
+		})
+	})
+	for range e.workers {
+		g.Go(func() error {
+			evaluator := e.run.Evaluator()
+			for j := range open {
+				matched, err := evaluator.Match(ctx, j.events)
+				if err != nil {
+					return err
+				}
+				j.matched <- matched
+			}
+			return nil
+		})
+	}
+	g.Go(func() error {
+		for j := range ordered {
+			select {
+			case matched := <-j.matched:
+				if err := e.run.Fold(ctx, matched, e.print, e.warn); err != nil {
+					return err
+				}
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// read cuts the input into chunks and makes events of them.
+func (e *evaluation) read(ctx context.Context, in *inputs, next func([]event.Event) error) error {
+	var (
+		text   []byte
+		places []place
+	)
+	flush := func() error {
+		events, rejected, err := e.decoder.Lines(text)
+		if err != nil {
+			return err
+		}
+		for _, r := range rejected {
+			at := places[min(r.Index, len(places)-1)]
+			if e.rejected++; e.rejected <= shownErrors {
+				e.warn(fmt.Sprintf("%s: event %d: %s", at.file, at.number, r.Detail))
+			}
+		}
+		e.events += len(places)
+		e.date(events)
+		text, places = make([]byte, 0, len(text)), places[:0]
+		if len(events) == 0 {
+			return nil
+		}
+		return next(events)
+	}
+	err := in.each(ctx, func(line []byte, at place) error {
+		if len(places) == chunkEvents || len(text) > 0 && len(text)+len(line) > chunkBytes {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		text = append(append(text, line...), '\n')
+		places = append(places, at)
+		return nil
+	})
+	if err != nil || len(places) == 0 {
+		return err
+	}
+	return flush()
+}
+
+// date gives events without a time that of the one before them.
+func (e *evaluation) date(events []event.Event) {
+	for i := range events {
+		if events[i].OwnTime {
+			e.before = events[i].TimeMS
+		}
+		events[i].TimeMS = e.before
+	}
+}
+
+func (e *evaluation) print(a *alertv1.Alert) error {
+	data, err := alert.Data(a)
+	if err != nil {
+		return err
+	}
+	e.alerts++
+	if _, err := e.out.Write(append(data, '\n')); err != nil {
+		return fmt.Errorf("print alerts: %w", err)
+	}
+	return nil
+}
+
+func (e *evaluation) warn(reason string) {
+	if e.quiet {
+		return
+	}
+	e.warned.Lock()
+	defer e.warned.Unlock()
+	fmt.Fprintln(e.env.err, printable(reason))
+}

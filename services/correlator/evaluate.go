@@ -1,0 +1,168 @@
+package correlator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"time"
+
+	metricnoop "go.opentelemetry.io/otel/metric/noop"
+	tracenoop "go.opentelemetry.io/otel/trace/noop"
+	"google.golang.org/protobuf/proto"
+
+	alertv1 "github.com/stormbell/stormbell/proto/stormbell/alert/v1"
+	dlqv1 "github.com/stormbell/stormbell/proto/stormbell/dlq/v1"
+	"github.com/stormbell/stormbell/services/internal/bus"
+	"github.com/stormbell/stormbell/services/internal/event"
+	"github.com/stormbell/stormbell/services/internal/state"
+	"github.com/stormbell/stormbell/services/sigma"
+)
+
+// Evaluation is both stages over events in memory, without a log: the same
+// code that runs behind it, on the rules of one set, for events that have one
+// ingest time. Nothing is dropped, since no watermark passes.
+type Evaluation struct {
+	detector *detector
+	folder   *folder
+	next     int64 // offset of the next detection
+}
+
+// NewEvaluation returns an evaluation of rules on no events yet.
+func NewEvaluation(ctx context.Context, cfg Config, set *sigma.Set) (*Evaluation, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	counts, err := newCounts(metricnoop.Meter{}, func() time.Time { return time.Time{} })
+	if err != nil {
+		return nil, err
+	}
+	// Everything is in one partition, which so has the groups of all of them.
+	cfg.BatchRecords, cfg.BatchBytes = maxBatchRecords, maxBatchBytes
+	rules, tracer := onePlan{cfg.newPlan(set)}, tracenoop.Tracer{}
+	e := &Evaluation{
+		detector: &detector{cfg: cfg, plans: rules, tracer: tracer, counts: counts, log: slog.New(slog.DiscardHandler)},
+		folder: &folder{
+			cfg: cfg, store: state.NewMemory(), plans: rules, tracer: tracer, counts: counts,
+			upstreams: 1, groups: math.MaxInt64, token: "evaluation",
+		},
+	}
+	return e, e.folder.open(ctx)
+}
+
+// onePlan is a planner with one plan.
+type onePlan struct{ *plan }
+
+func (f onePlan) Get(context.Context, []byte, []byte) (*plan, error) { return f.plan, nil }
+
+// Evaluator matches events. Each goroutine has its own.
+type Evaluator struct{ matching *matching }
+
+// Evaluator returns scratch space for matching.
+func (e *Evaluation) Evaluator() *Evaluator {
+	m := &matching{d: e.detector, ingest: unseen}
+	m.reset()
+	return &Evaluator{m}
+}
+
+// Matched is what a list of events says by itself.
+type Matched struct {
+	w *work
+	// Of the i-th event are the alerts, detections and dead letters from
+	// ends[i−1] to ends[i].
+	ends []extent
+}
+
+type extent struct{ alerts, detections, dead int }
+
+// Match matches events by themselves.
+func (v *Evaluator) Match(ctx context.Context, events []event.Event) (*Matched, error) {
+	out := &Matched{w: &work{ingest: unseen}, ends: make([]extent, len(events))}
+	for i := range events {
+		if err := v.matching.event(ctx, &bus.Record{Topic: TopicEvents}, &events[i], out.w); err != nil {
+			return nil, err
+		}
+		out.ends[i] = extent{len(out.w.alerts), len(out.w.detections), len(out.w.dead)}
+	}
+	return out, nil
+}
+
+// Fold says what the events add up to with all before them, and calls alert for
+// each alert in the order of the events that it is for. failed gets the reasons
+// why events were left out. Lists must be folded in the order of their events.
+func (e *Evaluation) Fold(ctx context.Context, m *Matched, alert func(*alertv1.Alert) error, failed func(reason string)) error {
+	first := e.next
+	entries, err := e.fold(ctx, m.w.detections)
+	if err != nil {
+		return err
+	}
+	var from extent
+	for _, to := range m.ends {
+		for _, msg := range m.w.alerts[from.alerts:to.alerts] {
+			if err := say(msg.Value, alert); err != nil {
+				return err
+			}
+		}
+		for _, msg := range m.w.dead[from.dead:to.dead] {
+			failed(reasonOf(msg.Value))
+		}
+		for len(entries) > 0 && entries[0].Offset < first+int64(to.detections) {
+			msg, ok := decodeMessage(entries[0].Body)
+			switch {
+			case !ok:
+				return errors.New("outbox entry is damaged")
+			case msg.kind == toDLQ:
+				failed(reasonOf(msg.value))
+			default:
+				if err := say(msg.value, alert); err != nil {
+					return err
+				}
+			}
+			entries = entries[1:]
+		}
+		from = to
+	}
+	return nil
+}
+
+// fold folds detections, each at an offset of its own.
+func (e *Evaluation) fold(ctx context.Context, detections []bus.Message) ([]state.Entry, error) {
+	records := make([]Record, len(detections))
+	for i, d := range detections {
+		records[i] = Record{Topic: TopicDetections, Offset: e.next, Key: d.Key, Value: d.Value, Headers: d.Headers}
+		e.next++
+	}
+	var all []state.Entry
+	for len(records) > 0 {
+		n, entries, err := e.folder.fold(ctx, records)
+		if errors.Is(err, errRetry) {
+			continue // it is put aside after some attempts
+		}
+		if err != nil {
+			return nil, err
+		}
+		all, records = append(all, entries...), records[n:]
+	}
+	if len(all) == 0 {
+		return nil, nil
+	}
+	// What is said is said: nobody reads the outbox.
+	return all, e.folder.store.Trim(ctx, e.folder.partition, e.folder.token, e.folder.seq)
+}
+
+func say(value []byte, alert func(*alertv1.Alert) error) error {
+	a := new(alertv1.Alert)
+	if err := proto.Unmarshal(value, a); err != nil {
+		return fmt.Errorf("decode alert: %w", err)
+	}
+	return alert(a)
+}
+
+func reasonOf(value []byte) string {
+	d := new(dlqv1.DeadLetter)
+	if err := proto.Unmarshal(value, d); err != nil {
+		return err.Error()
+	}
+	return d.GetReason()
+}

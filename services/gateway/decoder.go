@@ -1,0 +1,70 @@
+package gateway
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+
+	"github.com/stormbell/stormbell/services/formats/body"
+	"github.com/stormbell/stormbell/services/internal/event"
+)
+
+// A Decoder makes events of lines as a gateway makes them of one request, for
+// tools that read files: the same ids, times and log sources. It is not safe
+// for concurrent use.
+type Decoder struct {
+	b      batch
+	limits body.Limits
+	lines  int // seen so far
+}
+
+// A Rejection is a line that is no event, and why.
+type Rejection struct {
+	Index  int
+	Detail string
+}
+
+// NewDecoder returns a decoder for events of a tenant from a configured source,
+// or from none.
+func NewDecoder(cfg Config, tenant, source string) (*Decoder, error) {
+	all, err := newSources(cfg)
+	if err != nil {
+		return nil, err
+	}
+	from, ok := all[source]
+	if !ok {
+		return nil, fmt.Errorf("unknown source %q: known are %s", source, list(all.names()))
+	}
+	d := &Decoder{limits: body.Limits{Records: math.MaxInt, Depth: cfg.MaxDepth, Members: maxMembers}}
+	d.b.origin = origin{tenant: tenant, source: from, maxRecordBytes: cfg.MaxRecordBytes}
+	return d, nil
+}
+
+// Lines returns the events of further lines, and those that are none with
+// their index among the lines. Events refer to text.
+func (d *Decoder) Lines(text []byte) ([]event.Event, []Rejection, error) {
+	d.b.events, d.b.rejected, d.b.rejectedMore = nil, nil, 0
+	// An event without time and id is told apart by where it stands.
+	d.b.requestID = "line " + strconv.Itoa(d.lines)
+	counted := counter{&d.b, 0}
+	if err := body.Lines(text, d.limits, &counted); err != nil {
+		return nil, nil, fmt.Errorf("decode lines: %w", err)
+	}
+	d.lines += counted.n
+	rejected := make([]Rejection, len(d.b.rejected))
+	for i, r := range d.b.rejected {
+		rejected[i] = Rejection{r.Index, r.Detail}
+	}
+	return d.b.events, rejected, nil
+}
+
+// counter counts the records that pass to a batch.
+type counter struct {
+	*batch
+	n int
+}
+
+func (c *counter) Record(r *body.Record) {
+	c.n++
+	c.batch.Record(r)
+}
