@@ -76,7 +76,7 @@ fuzz-short: ## fuzz every decoder for FUZZTIME (30s) each
 			[ $$module = services ] && case $$file in services/e2e/*) continue ;; esac; \
 			for name in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*)\(.*/\1/p' $$file); do \
 				echo "fuzz $$(dirname $$file) $$name"; \
-				go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) ./$$(dirname $$file) || exit 1; \
+				go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s ./$$(dirname $$file) || exit 1; \
 			done; \
 		done || exit 1; \
 	done
