@@ -65,6 +65,14 @@ test-work: ## test all modules in the workspace
 test-cluster: setup ## run the end-to-end scenarios on real Kafka and Redis only
 	STORMBELL_REQUIRE_REAL=1 STORMBELL_RUNNERS=cluster go test $(RACE) -count=1 -timeout $(TEST_TIMEOUT) ./services/e2e/...
 
+.PHONY: test-crash
+test-crash: setup ## run the crash scenario at its full size on both runners
+	STORMBELL_CRASH=full go test -count=1 -timeout 60m -v -run '/^Crash$$' ./services/e2e
+
+.PHONY: test-readme
+test-readme: ## type what README.md says and compare what comes out
+	go test -count=1 -timeout $(TEST_TIMEOUT) ./tools/readme
+
 .PHONY: test-short
 test-short: ## run the tests that take milliseconds
 	go test -short $(MODULES:%=./%/...)
