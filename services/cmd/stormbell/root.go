@@ -75,7 +75,6 @@ func newRoot(env *environment) *cobra.Command {
 		"`stormbell up` runs everything in one process; the other commands talk to it,\nor to a gateway of a cluster, over HTTP."
 	root.Example = "  stormbell up --rules ./rules"
 	root.SilenceErrors, root.SilenceUsage = true, true
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetIn(env.in)
 	root.SetOut(env.out)
 	root.SetErr(env.err)
