@@ -236,14 +236,15 @@ func (s *session) finish(ctx context.Context) error {
 
 // batches folds what a fetch has brought.
 func (s *session) batches(ctx context.Context, records []Record) error {
-	for failures := 0; len(records) > 0; {
+	failures := 0
+	for len(records) > 0 {
 		if err := s.publisher.rest(ctx); err != nil {
 			return err
 		}
 		n, entries, err := s.f.fold(ctx, records)
 		if errors.Is(err, errRetry) {
 			s.log.Error("record cannot be folded, trying again", "error", err)
-			if !sleep(ctx, backoff(failures)) {
+			if failures > 0 && !sleep(ctx, backoff(failures)) {
 				return ctx.Err() //nolint:wrapcheck // the end of the claim
 			}
 			failures++

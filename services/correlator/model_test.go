@@ -39,6 +39,7 @@ type model struct {
 	detectors map[int][]*modelDetector
 	sessions  map[int][]*session
 	crash     Point
+	panics    int // at the n-th detection from now
 	seen      map[string]int // how often what happened
 	problems  []string
 	// defect spoils what a session has folded, for the test of the test.
@@ -71,6 +72,12 @@ func newModel(t *rapid.T, p *plan, counts *counts, store Store) *model {
 }
 
 func (m *model) fault(p Point, _ *Record) error {
+	if p == PointFold && m.panics > 0 {
+		if m.panics--; m.panics == 0 {
+			m.seen["panic"]++
+			panic("rule")
+		}
+	}
 	if p == m.crash {
 		m.crash = ""
 		m.seen["crash "+string(p)]++
@@ -318,7 +325,7 @@ func (m *model) said() map[string]bool {
 
 // settle ends all faults and lets the stages come to rest.
 func (m *model) settle() {
-	m.crash, m.log.outcome, m.log.fetch = "", written, 100
+	m.crash, m.panics, m.log.outcome, m.log.fetch = "", 0, written, 100
 	ctx := context.Background()
 	for p := range modelPartitions {
 		m.openDetector(p)
@@ -398,6 +405,7 @@ func (m *model) actions() []action {
 		{"outcome", 3, func(int) {
 			m.log.outcome = rapid.SampledFrom([]outcome{lost, unknown, half, commitLost, commitUnknown}).Draw(m.t, "outcome")
 		}},
+		{"panic", 1, func(int) { m.panics = rapid.IntRange(1, 4).Draw(m.t, "at") }},
 		{"crash", 2, func(int) {
 			m.crash = rapid.SampledFrom([]Point{PointMatch, PointProduced, PointFold, PointFolded, PointApplied, PointPublished, PointTrimmed}).Draw(m.t, "point")
 		}},
@@ -475,7 +483,7 @@ func TestModel(t *testing.T) {
 	seen["raised"] = int(counter(t, metrics, "stormbell_correlator_raised_total"))
 	seen["ungrouped"] = int(counter(t, metrics, "stormbell_correlator_ungrouped_total"))
 	t.Log(seen)
-	for _, what := range []string{"alerts", "tail lost", "flush", "rebuild", "drop", "copies", "raised", "ungrouped", "owner ended", "crash correlate.applied", "crash correlate.published"} {
+	for _, what := range []string{"alerts", "tail lost", "flush", "rebuild", "drop", "copies", "raised", "ungrouped", "owner ended", "crash correlate.applied", "crash correlate.published", "panic"} {
 		require.Positive(t, seen[what], "%s has not happened: the test shows nothing", what)
 	}
 }
