@@ -51,7 +51,7 @@ func testSecrets(t *testing.T, r *rig.Runner) {
 	token, header := rig.Secret(), rig.Secret()
 	var key struct{ Key string }
 	d.JSON(t, 0, http.MethodPost, "/v1/keys", map[string]any{"name": "canary"}, http.StatusCreated, &key)
-	receiver := newReceiver(t, refuseFirst())
+	receiver := newReceiver(t, refuseFirst(1))
 	secrets := canaries{}
 	secrets.add("API key", key.Key)
 	secrets.add("signing secret", strings.TrimPrefix(receiver.Secret(), "whsec_"))

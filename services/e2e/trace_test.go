@@ -20,7 +20,7 @@ import (
 func testTrace(t *testing.T, r *rig.Runner) {
 	c := newCollector(t)
 	d := r.Start(t, rig.Options{Rules: "testdata/rules/count", Env: c.env("traces")})
-	receiver := newReceiver(t, refuseFirst())
+	receiver := newReceiver(t, refuseFirst(1))
 	d.Subscribe(t, 0, receiver)
 
 	const clientSpan = "00f067aa0ba902b7"
