@@ -15,6 +15,8 @@ const MaxRules = 50_000
 type Options struct {
 	// Placeholders are the values of `%name%` under the modifier expand, by name.
 	Placeholders map[string][]string
+	// Pipelines change rules before they are compiled, by their priorities.
+	Pipelines []*Pipeline
 	// Accept, if set, may refuse a correlation that the caller can't evaluate:
 	// its error rejects the correlation and becomes the problem's message.
 	Accept func(*Correlation) error
@@ -24,6 +26,7 @@ type Options struct {
 type Set struct {
 	rules        []*Rule
 	correlations []*Correlation
+	filters      []*Filter
 	byID         map[string]*Rule
 	corrByID     map[string]*Correlation
 
@@ -50,6 +53,7 @@ func Compile(docs []Document, opts Options) (*Set, []Problem) {
 		},
 		names: map[string]*Document{}, slots: map[string]int{}, preds: map[string]*predicate{},
 		classes: map[LogSource]int{}, state: map[*Document]resolution{}, ids: map[string]string{},
+		filtered: map[*Document][]*Document{},
 	}
 	if len(docs) > MaxRules {
 		d := docs[MaxRules]
@@ -57,6 +61,11 @@ func Compile(docs []Document, opts Options) (*Set, []Problem) {
 		docs = docs[:MaxRules]
 	}
 	good := c.unique(docs)
+	for _, d := range good {
+		if d.Kind == KindFilter {
+			c.filter(d, good)
+		}
+	}
 	for _, d := range good {
 		if d.Kind == KindDetection {
 			c.detection(d)
@@ -67,6 +76,7 @@ func Compile(docs []Document, opts Options) (*Set, []Problem) {
 			c.correlation(d, nil)
 		}
 	}
+	c.filters(good)
 	c.link()
 	c.set.preds = len(c.preds)
 	return c.set, c.problems
@@ -91,6 +101,7 @@ type compiler struct {
 	preds    map[string]*predicate
 	classes  map[LogSource]int
 	state    map[*Document]resolution
+	filtered map[*Document][]*Document // by rule: the filters that apply to it
 }
 
 func (c *compiler) fail(d *Document, n *node, field, format string, args ...any) {
@@ -100,6 +111,12 @@ func (c *compiler) fail(d *Document, n *node, field, format string, args ...any)
 	}
 	c.problems = append(c.problems, Problem{File: d.File, Line: line, Field: field, Message: fmt.Sprintf(format, args...), Document: d.Line})
 	c.state[d] = refused
+}
+
+func (c *compiler) warn(d *Document, n *node, field, format string, args ...any) {
+	c.problems = append(c.problems, Problem{
+		File: d.File, Line: n.line, Field: field, Severity: Warning, Message: fmt.Sprintf(format, args...), Document: d.Line,
+	})
 }
 
 // unique keeps documents whose id and name no earlier one has.
@@ -136,23 +153,17 @@ func references(d *Document) []reference {
 }
 
 func (c *compiler) detection(d *Document) {
-	det := d.detection
-	e := det.expr
-	if len(det.placeholders) > 0 {
-		b := &builder{placeholders: c.opts.Placeholders}
-		built, f := b.build(det.node)
-		if f != nil {
-			c.fail(d, &node{line: f.line}, f.field, "%s", f.message)
-			return
-		}
-		e = built
+	a, f := assemble(d, c.filtered[d], c.opts, false)
+	if f != nil {
+		c.fail(d, &node{line: cmp.Or(f.line, d.Line)}, f.field, "%s", f.message)
+		return
 	}
 	r := &Rule{
 		ID: d.ID, Name: d.Name, Title: d.Title, Description: d.meta.description, Status: d.meta.status,
 		Author: d.meta.author, Level: d.meta.level, Tags: d.meta.tags, References: d.meta.references,
-		Fields: d.meta.fields, LogSource: det.logsource, File: d.File, Line: d.Line, Alerts: true,
-		Revision: detectionRevision(det, c.opts.Placeholders),
-		index:    len(c.set.rules), expr: c.intern(e), class: c.class(det.logsource),
+		Fields: d.meta.fields, LogSource: a.logsource, File: d.File, Line: d.Line, Alerts: true,
+		Revision: a.revision,
+		index:    len(c.set.rules), expr: c.intern(a.expr), class: c.class(a.logsource), active: a.active,
 	}
 	c.set.rules = append(c.set.rules, r)
 	c.set.byID[r.ID] = r
@@ -246,6 +257,8 @@ func (c *compiler) correlation(d *Document, chain []*Document) bool {
 		switch {
 		case other == nil:
 			c.fail(d, refs, "correlation.rules", "there is no rule with the id or name %q", ref)
+		case other.Kind == KindFilter:
+			c.fail(d, refs, "correlation.rules", "%q is a filter (%s:%d): refer to rules", ref, other.File, other.Line)
 		case other.Kind == KindDetection && c.state[other] != accepted,
 			other.Kind == KindCorrelation && !c.correlation(other, chain):
 			if c.state[d] != refused {
@@ -316,7 +329,7 @@ func (c *compiler) build(d *Document) *Correlation {
 	if corr.Level == "" && level >= 0 {
 		corr.Level = levels[level]
 	}
-	if !c.aliases(d, corr) || !c.ruleExpression(d, corr) {
+	if !c.aliases(d, corr) || !c.renames(d, corr) || !c.ruleExpression(d, corr) {
 		return nil
 	}
 	corr.Revision = correlationRevision(corr, revisions)

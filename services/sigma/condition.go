@@ -220,11 +220,18 @@ func (c *condNode) resolve(names []string, parts map[string]*expr, used map[stri
 		return e, nil
 	}
 	var kids []*expr
+	dropped := false // by a pipeline
 	for _, name := range names {
 		if c.covers(name) {
+			if used[name] = true; parts[name] == nil {
+				dropped = true
+				continue
+			}
 			kids = append(kids, parts[name])
-			used[name] = true
 		}
+	}
+	if len(kids) == 0 && dropped {
+		return nil, nil
 	}
 	if len(kids) == 0 {
 		return nil, fmt.Errorf("no search identifier matches %q", c.name)

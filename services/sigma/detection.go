@@ -18,7 +18,15 @@ type detection struct {
 type builder struct {
 	placeholders map[string][]string
 	// lenient lets unresolved placeholders pass: parsing knows none.
-	lenient  bool
+	lenient bool
+	// root is the key of the mapping that is built: detection or filter.
+	root string
+	// active are the transformations of pipelines that hold for the rule.
+	active []*transformation
+	// changes is what they changed, for the revision.
+	changes []byte
+	// labels keeps what each part was written as, for Explain.
+	labels   bool
 	used     []string
 	warnings []*fault
 }
@@ -35,7 +43,7 @@ const maxIdentifiers = 500
 // build reads the search identifiers and the condition over them.
 func (b *builder) build(n *node) (*expr, *fault) {
 	if n.kind != yaml.MappingNode {
-		return nil, faultf(n, "detection", "must be a mapping of search identifiers and a condition, not %s", n.what())
+		return nil, faultf(n, b.root, "must be a mapping of search identifiers and a condition, not %s", n.what())
 	}
 	var condition *node
 	var names []string
@@ -47,16 +55,16 @@ func (b *builder) build(n *node) (*expr, *fault) {
 		case k.value == "condition":
 			condition = v
 		case k.value == "timeframe":
-			return nil, faultf(k, "detection.timeframe", "is not supported: write a correlation rule with a timespan")
+			return nil, faultf(k, b.root+".timeframe", "is not supported: write a correlation rule with a timespan")
 		case k.value == "" || reserved(k.value) || strings.ContainsAny(k.value, "*() \t\n"):
-			return nil, faultf(k, "detection."+k.value, "a search identifier is one word other than and, or, not, of, them, without brackets or *")
+			return nil, faultf(k, b.root+"."+k.value, "a search identifier is one word other than and, or, not, of, them, without brackets or *")
 		default:
-			e, f := b.identifier("detection."+k.value, v)
+			e, f := b.identifier(b.root+"."+k.value, v)
 			if f != nil {
 				return nil, f
 			}
 			if !validIdentifier(k.value) {
-				b.warn(k, "detection."+k.value, "only a pattern can refer to a name like this: use letters, digits, _ and -")
+				b.warn(k, b.root+"."+k.value, "only a pattern can refer to a name like this: use letters, digits, _ and -")
 			}
 			names = append(names, k.value)
 			parts[k.value], places[k.value] = e, k
@@ -64,11 +72,11 @@ func (b *builder) build(n *node) (*expr, *fault) {
 	}
 	switch {
 	case condition == nil:
-		return nil, faultf(n, "detection", "needs a condition")
+		return nil, faultf(n, b.root, "needs a condition")
 	case len(names) == 0:
-		return nil, faultf(n, "detection", "needs a search identifier")
+		return nil, faultf(n, b.root, "needs a search identifier")
 	case len(names) > maxIdentifiers:
-		return nil, faultf(n, "detection", "has more than %d search identifiers", maxIdentifiers)
+		return nil, faultf(n, b.root, "has more than %d search identifiers", maxIdentifiers)
 	}
 	return b.conditions(condition, names, parts, places)
 }
@@ -83,7 +91,7 @@ func (b *builder) conditions(n *node, names []string, parts map[string]*expr, pl
 	var kids []*expr
 	for _, c := range list {
 		if c.kind != yaml.ScalarNode || c.tag != "!!str" {
-			return nil, faultf(c, "detection.condition", "must be text, not %s", c.what())
+			return nil, faultf(c, b.root+".condition", "must be text, not %s", c.what())
 		}
 		cond, err := parseCondition(c.value)
 		if err == nil {
@@ -93,15 +101,15 @@ func (b *builder) conditions(n *node, names []string, parts map[string]*expr, pl
 			}
 		}
 		if err != nil {
-			return nil, faultf(c, "detection.condition", "%v", err)
+			return nil, faultf(c, b.root+".condition", "%v", err)
 		}
 	}
 	if len(kids) == 0 {
-		return nil, faultf(n, "detection.condition", "is empty")
+		return nil, faultf(n, b.root+".condition", "is empty")
 	}
 	for _, name := range names {
 		if !used[name] {
-			b.warn(places[name], "detection."+name, "is not used by the condition")
+			b.warn(places[name], b.root+"."+name, "is not used by the condition")
 		}
 	}
 	return joinExpr(exprOr, kids...), nil
@@ -150,6 +158,9 @@ func (b *builder) keywords(path string, values []*node) (*expr, *fault) {
 		}
 	}
 	e, f := b.item("", modifiers{}, values)
+	if b.labels && e != nil {
+		e = &expr{op: exprAnd, kids: []*expr{e}, label: &label{values: values}}
+	}
 	return e, within(f, path, values[0])
 }
 
@@ -203,7 +214,10 @@ func (b *builder) field(path string, key, value *node) (*expr, *fault) {
 			}
 		}
 	}
-	e, f := b.item(name, m, values)
+	e, f := b.transformed(path, name, m, values)
+	if b.labels && e != nil {
+		e = &expr{op: exprAnd, kids: []*expr{e}, label: &label{key: key.value, values: values}}
+	}
 	return e, within(f, path, value)
 }
 

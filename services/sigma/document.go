@@ -96,6 +96,8 @@ const (
 	// KindCorrelation is a rule with a `correlation` section, or one that
 	// `stormbell: type` defines.
 	KindCorrelation
+	// KindFilter is a filter, which other rules are joined with.
+	KindFilter
 )
 
 // Document is one YAML document: one rule, checked for form but not yet against
@@ -116,6 +118,7 @@ type Document struct {
 	meta        meta
 	detection   *detection
 	correlation *correlationDoc
+	filter      *filterDoc
 }
 
 // Hash is the SHA-256 of Raw: the identity of the document's content.

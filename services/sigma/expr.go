@@ -1,5 +1,7 @@
 package sigma
 
+import "slices"
+
 type exprOp uint8
 
 const (
@@ -18,20 +20,39 @@ type expr struct {
 	kids []*expr
 	pred *predicate
 	cost int // what evaluating it may take, to try cheap parts first
+	// label says what the expression was written as; for Explain only.
+	label *label
+}
+
+// label is a field of a search identifier as written, or keywords.
+type label struct {
+	key    string
+	values []*node
+	name   string // of a search identifier
 }
 
 func predExpr(p *predicate) *expr { return &expr{op: exprPred, pred: p} }
 
-func notExpr(e *expr) *expr { return &expr{op: exprNot, kids: []*expr{e}} }
+func notExpr(e *expr) *expr {
+	if e == nil {
+		return nil
+	}
+	return &expr{op: exprNot, kids: []*expr{e}}
+}
 
 // joinExpr joins by exprAnd or exprOr, flattening nested joins of the same kind.
+// What a pipeline dropped is nil and left out; nil if nothing is left.
 func joinExpr(op exprOp, kids ...*expr) *expr {
-	if len(kids) == 1 {
+	kids = slices.DeleteFunc(kids, func(k *expr) bool { return k == nil })
+	switch len(kids) {
+	case 0:
+		return nil
+	case 1:
 		return kids[0]
 	}
 	out := &expr{op: op}
 	for _, k := range kids {
-		if k.op == op {
+		if k.op == op && k.label == nil {
 			out.kids = append(out.kids, k.kids...)
 		} else {
 			out.kids = append(out.kids, k)

@@ -31,6 +31,9 @@ func newExtractor(c *Correlation, rule string) *extractor {
 		if of, ok := c.Aliases[name]; ok {
 			name = of[rule]
 		}
+		if other, ok := c.renamed[rule][name]; ok {
+			name = other
+		}
 		if _, ok := fields[name]; !ok {
 			fields[name] = x.slots
 			x.slots++

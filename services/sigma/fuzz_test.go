@@ -63,7 +63,7 @@ func FuzzParse(f *testing.F) {
 			require.Equal(t, "f.yml", p.File)
 		}
 		rejected := Rejected(more)
-		require.Len(t, docs, len(set.Rules())+len(set.Correlations())+rejected)
+		require.Len(t, docs, len(set.Rules())+len(set.Correlations())+len(set.Filters())+rejected)
 		for _, d := range docs {
 			again, _ := ParseAt(d.Raw, "g.yml", d.Line)
 			require.Len(t, again, 1, "%s", d.Raw)
@@ -337,4 +337,32 @@ func TestIndexAgreesOnSeeds(t *testing.T) {
 		}
 		require.Equal(t, ids(all), ids(got), e)
 	}
+}
+
+// FuzzPipelines holds that pipelines of any kind give steps or problems, and
+// that a rule comes through with the same revision each time.
+func FuzzPipelines(f *testing.F) {
+	for _, seed := range []string{
+		"name: x\npriority: 1\nvars: {admins: [a, b*]}\ntransformations:\n- {type: field_name_mapping, mapping: {eventName: name, f: [a, b]}}\n- {type: value_placeholders, include: [admins]}",
+		"transformations:\n- id: a\n  type: add_condition\n  conditions: {x|contains: y}\n- type: drop_detection_item\n  rule_conditions: [{type: processing_item_applied, processing_item_id: a}]",
+		"transformations:\n- {type: replace_string, regex: '(a)b', replacement: '\\1c'}\n- {type: field_name_prefix, prefix: p., field_name_conditions: [{type: include_fields, fields: ['^e.*'], mode: re}]}",
+		"transformations: [{type: change_logsource, product: x}, {type: field_name_suffix, suffix: .s}, {type: field_name_prefix_mapping, mapping: {user: u}}]",
+	} {
+		f.Add([]byte(seed))
+	}
+	docs, _ := Parse([]byte(seedRule+seedCorrelation), "r.yml")
+	f.Fuzz(func(t *testing.T, src []byte) {
+		pipelines, problems := ParsePipelines(src, "p.yml")
+		for _, p := range problems {
+			require.NotEmpty(t, p.Message)
+			require.Positive(t, p.Line)
+		}
+		opts := Options{Pipelines: pipelines}
+		set, _ := Compile(docs, opts)
+		again, _ := Compile(docs, opts)
+		require.Len(t, again.Rules(), len(set.Rules()))
+		for i, r := range set.Rules() {
+			require.Equal(t, r.Revision, again.Rules()[i].Revision)
+		}
+	})
 }

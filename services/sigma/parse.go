@@ -148,8 +148,11 @@ func (p *docParser) parse() {
 	switch {
 	case has("detection") && has("correlation"):
 		p.fail(p.root.get("correlation"), "correlation", "a document holds a detection or a correlation, not both: put --- between them")
+	case has("filter") && (has("detection") || has("correlation")):
+		p.fail(p.root.get("filter"), "filter", "a document holds a filter or a rule, not both: put --- between them")
 	case has("filter"):
-		p.fail(p.root.get("filter"), "filter", "filters are not supported yet")
+		p.doc.Kind = KindFilter
+		p.filterRule()
 	case has("detection"):
 		p.doc.Kind = KindDetection
 		p.detectionRule()
@@ -157,7 +160,7 @@ func (p *docParser) parse() {
 		p.doc.Kind = KindCorrelation
 		p.correlationRule()
 	default:
-		p.fail(p.root, "", "is not a rule: it has neither detection nor correlation")
+		p.fail(p.root, "", "is not a rule: it has neither detection nor correlation nor filter")
 	}
 }
 
@@ -255,27 +258,40 @@ func (p *docParser) boolean(n *node, path, key string) bool {
 	return strings.EqualFold(v.value, "true")
 }
 
+// logsource reads what a rule or filter applies to.
+func (p *docParser) logsource() (LogSource, bool) {
+	src := p.root.get("logsource")
+	if src == nil || src.kind != yaml.MappingNode {
+		p.fail(p.root, "logsource", "is missing: name product, service or category")
+		return LogSource{}, false
+	}
+	l := p.dimensions(src, "logsource")
+	if l == (LogSource{}) {
+		p.fail(src, "logsource", "names no product, service or category: it would apply to nothing in particular")
+		return LogSource{}, false
+	}
+	return l, true
+}
+
+func (p *docParser) dimensions(n *node, path string) LogSource {
+	return LogSource{
+		Product:  strings.ToLower(p.str(n, path, "product", 256)),
+		Service:  strings.ToLower(p.str(n, path, "service", 256)),
+		Category: strings.ToLower(p.str(n, path, "category", 256)),
+	}
+}
+
 func (p *docParser) detectionRule() {
 	if n := p.root.get("stormbell"); n != nil {
 		p.fail(n, "stormbell", "refines correlations only, a detection has none of its keys")
 		return
 	}
 	d := &detection{node: p.root.get("detection")}
-	src := p.root.get("logsource")
-	if src == nil || src.kind != yaml.MappingNode {
-		p.fail(p.root, "logsource", "is missing: name product, service or category")
+	var ok bool
+	if d.logsource, ok = p.logsource(); !ok {
 		return
 	}
-	d.logsource = LogSource{
-		Product:  strings.ToLower(p.str(src, "logsource", "product", 256)),
-		Service:  strings.ToLower(p.str(src, "logsource", "service", 256)),
-		Category: strings.ToLower(p.str(src, "logsource", "category", 256)),
-	}
-	if d.logsource == (LogSource{}) {
-		p.fail(src, "logsource", "names no product, service or category: it would apply to nothing in particular")
-		return
-	}
-	b := &builder{lenient: true}
+	b := &builder{root: "detection", lenient: true}
 	e, f := b.build(d.node)
 	if f != nil {
 		p.faults = append(p.faults, f)

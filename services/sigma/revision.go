@@ -42,7 +42,7 @@ func (e *encoder) pattern(p *pattern) {
 }
 
 // tree writes a YAML tree with mappings sorted by key.
-func (e *encoder) tree(n *node) {
+func (e *encoder) tree(n *node) *encoder {
 	switch n.kind {
 	case yaml.MappingNode:
 		order := make([]int, len(n.keys))
@@ -67,6 +67,7 @@ func (e *encoder) tree(n *node) {
 	default:
 		e.text(n.tag).text(n.value)
 	}
+	return e
 }
 
 func (e *encoder) bytes() []byte { return e.b }
@@ -77,19 +78,39 @@ func (e *encoder) revision() string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// detectionRevision covers what decides whether a detection rule matches.
-func detectionRevision(d *detection, placeholders map[string][]string) string {
+// detectionRevision covers what decides whether a detection rule matches: its
+// log source and detection, the values of its placeholders, the filters that
+// apply to it and what pipelines changed.
+func detectionRevision(a *assembled, d *detection, filters []string, changes []byte) string {
 	e := newEncoder("sigma detection 1")
-	e.text(d.logsource.Product).text(d.logsource.Service).text(d.logsource.Category)
+	e.text(a.logsource.Product).text(a.logsource.Service).text(a.logsource.Category)
 	e.tree(d.node)
-	used := slices.Clone(d.placeholders)
+	e.placeholders(d.placeholders, a.placeholders)
+	if len(filters) > 0 {
+		slices.Sort(filters)
+		e.text("filters").list(filters)
+	}
+	if len(changes) > 0 {
+		e.text("pipelines").text(string(changes))
+	}
+	return e.revision()
+}
+
+// filterRevision covers what decides whether a filter lets an event pass.
+func filterRevision(f *filterDoc, placeholders map[string][]string) string {
+	return newEncoder("sigma filter 1").tree(f.node).placeholders(f.placeholders, placeholders).revision()
+}
+
+// placeholders writes the values of those that are used.
+func (e *encoder) placeholders(used []string, values map[string][]string) *encoder {
+	used = slices.Clone(used)
 	slices.Sort(used)
 	used = slices.Compact(used)
 	e.int(int64(len(used)))
 	for _, name := range used {
-		e.text(name).list(placeholders[name])
+		e.text(name).list(values[name])
 	}
-	return e.revision()
+	return e
 }
 
 // correlationRevision covers what decides when a correlation fires. referred
@@ -113,6 +134,11 @@ func correlationRevision(c *Correlation, referred []string) string {
 		e.int(int64(len(rules)))
 		for _, rule := range rules {
 			e.text(rule).text(c.Aliases[alias][rule])
+		}
+	}
+	for _, rule := range sortedKeys(c.renamed) {
+		for _, name := range sortedKeys(c.renamed[rule]) {
+			e.text("renamed").text(rule).text(name).text(c.renamed[rule][name])
 		}
 	}
 	e.bool(c.StrictTies).int(c.Lateness).int(c.Suppress)

@@ -38,6 +38,8 @@ type Rule struct {
 	index int // position in its Set
 	class int // position of its log source in Set.classes
 	expr  *expr
+	// active are the transformations of pipelines that hold for the rule.
+	active []*transformation
 }
 
 // Correlation is a compiled correlation rule, as plain data: its evaluation
@@ -96,6 +98,9 @@ type Correlation struct {
 	Line  int
 
 	extractors map[string]*extractor // by referred rule id
+	// renamed are the fields that pipelines call otherwise in events of a rule,
+	// by its id and the field's name.
+	renamed map[string]map[string]string
 }
 
 // CorrelationType is how a correlation's condition is measured.
