@@ -42,7 +42,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
 	partitions = 2
-	patience   = 30 * time.Second
+	patience   = 20 * time.Second
 	look       = 2 * time.Millisecond
 )
 
