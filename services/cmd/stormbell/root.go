@@ -105,12 +105,21 @@ func arguments(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {
 		case len(args) < least:
-			return usagef("%s needs %d argument(s), got %d: %s", cmd.CommandPath(), least, len(args), cmd.UseLine())
-		case most >= 0 && len(args) > most:
-			return usagef("%s takes at most %d argument(s), got %d: %s", cmd.CommandPath(), most, len(args), cmd.UseLine())
+			return usagef("%s needs %s: %s", cmd.CommandPath(), countOf(least, "argument"), cmd.UseLine())
+		case most == 0 && len(args) > 0:
+			return usagef("%s takes no arguments, got %q", cmd.CommandPath(), args[0])
+		case most > 0 && len(args) > most:
+			return usagef("%s takes at most %s, got %d: %s", cmd.CommandPath(), countOf(most, "argument"), len(args), cmd.UseLine())
 		}
 		return nil
 	}
+}
+
+func countOf(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // dataDir is where `up` keeps its data unless it is told otherwise.

@@ -18,7 +18,6 @@ func newUp(env *environment) *cobra.Command {
 	var (
 		file, listen, admin string
 		opts                up.Options
-		noDefaults          bool
 		logMaxBytes         int64
 	)
 	cmd := &cobra.Command{
@@ -35,7 +34,7 @@ func newUp(env *environment) *cobra.Command {
 	f.StringVar(&listen, "listen", "", "host and port of the API (gateway.listen)")
 	f.StringVar(&admin, "admin", "", "host and port of /metrics, /healthz and /readyz (telemetry.admin)")
 	f.StringArrayVar(&opts.Rules, "rules", nil, "directory with Sigma rules for all tenants, watched for changes; may be repeated")
-	f.BoolVar(&noDefaults, "no-default-rules", false, "leave out the rules that come with Stormbell")
+	f.BoolVar(&opts.NoDefaultRules, "no-default-rules", false, "leave out the rules that come with Stormbell, of which there are none yet")
 	f.StringVar(&file, "config", "", "YAML file with settings (or STORMBELL_CONFIG)")
 	f.Int64Var(&logMaxBytes, "log-max-bytes", 0, "cap of the log on disk, in bytes (embedded.log_max_bytes)")
 	f.Lookup("data").DefValue = "~/.local/share/stormbell"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/spf13/pflag"
@@ -89,11 +90,18 @@ func newFlags(kind string, world World) *flags {
 	case "correlator":
 		f.StringVar(&f.stages, "stages", "", "stages to run: detect, correlate or both (correlator.stages)")
 	}
-	f.Usage = func() {
-		fmt.Fprintf(world.Stderr, "Stormbell's %s, for a cluster on Kafka and Redis. `stormbell up` needs neither.\n\nUsage:\n  %s [flags]\n\nFlags:\n%s",
-			kind, kind, f.FlagUsages())
-	}
+	f.Usage = func() { fmt.Fprint(world.Stdout, f.usage(kind)) }
 	return f
+}
+
+func (f *flags) usage(kind string) string {
+	return fmt.Sprintf("Stormbell's %s, for a cluster on Kafka and Redis. `stormbell up` needs neither.\n\nUsage:\n  %s [flags]\n\nFlags:\n%s",
+		kind, kind, f.FlagUsages())
+}
+
+// Usage is what --help says.
+func Usage(kind string) string {
+	return newFlags(kind, World{Stderr: io.Discard, Getenv: func(string) string { return "" }}).usage(kind)
 }
 
 func (f *flags) apply(s *Settings) {
