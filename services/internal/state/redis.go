@@ -152,7 +152,7 @@ func checkServer(ctx context.Context, client redis.UniversalClient, cfg Config, 
 	case err != nil && isAuth(err):
 		return fmt.Errorf("redis at %s refuses the credentials of user %q: check redis.username and redis.password", where, cmpOr(cfg.Username, "default"))
 	case err != nil && strings.HasPrefix(err.Error(), "NOPERM"):
-		return fmt.Errorf("redis at %s: user %q may not run INFO: allow +info +eval +evalsha +@hash +@stream +@sortedset +@string on %s:*: %w", where, cfg.Username, cfg.Prefix, err)
+		return fmt.Errorf("redis at %s: user %q may not run INFO: give it the commands that docs/operations.md lists, on keys ~{%s:*: %w", where, cfg.Username, cfg.Prefix, err)
 	case err != nil:
 		return fmt.Errorf("redis at %s does not answer: check redis.addrs and redis.tls: %w", where, err)
 	}
