@@ -342,13 +342,14 @@ func (s *step) try(ctx context.Context, it *item) (err error) {
 			err = fmt.Errorf("%w: %w", errRetry, err)
 		}
 	}()
+	s.records++
+	if it.bad != "" {
+		return s.bury(it)
+	}
 	if err := s.f.fault.at(PointFold, it.rec); err != nil {
 		return err
 	}
-	s.records++
 	switch {
-	case it.bad != "":
-		return s.bury(it)
 	case it.det != nil:
 		return s.detection(ctx, it)
 	case it.mark != nil:
