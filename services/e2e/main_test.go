@@ -27,6 +27,7 @@ type scenario struct {
 
 func scenarios() []scenario {
 	return []scenario{
+		{"Journey", testJourney},
 		{"Counting", testCounting},
 		{"OwnWrites", testOwnWrites},
 		{"Trace", testTrace},

@@ -129,13 +129,18 @@ func (d *Deployment) startEmbedded(t testing.TB, opts Options) {
 	d.URLs = []string{"http://" + listen}
 	p := d.add("up", "up", argv, opts.Env)
 	require.NoError(t, p.Start(t.Context()))
-	key, err := os.ReadFile(filepath.Join(d.Data(), "api-key"))
-	require.NoError(t, err)
-	d.Key = strings.TrimSpace(string(key))
+	d.readKey(t, filepath.Join(d.Data(), "api-key"))
 	if opts.Rules != "" {
 		_, rejected := p.Rules()
 		require.Zero(t, rejected, "rules were rejected:\n%s", child.Tail(p.log))
 	}
+}
+
+func (d *Deployment) readKey(t testing.TB, path string) {
+	t.Helper()
+	key, err := os.ReadFile(path)
+	require.NoError(t, err)
+	d.Key = strings.TrimSpace(string(key))
 }
 
 // Data is the data directory of an embedded deployment.
@@ -178,7 +183,10 @@ func (d *Deployment) startCluster(t testing.TB, opts Options) {
 	for _, p := range d.Processes {
 		require.NoError(t, p.AwaitReady(t.Context(), 0))
 	}
-	d.Key = d.firstKey(t)
+	key := filepath.Join(d.Dir, "api-key")
+	_, _, err = d.Stormbell(t.Context(), 0, "keys", "bootstrap", "--config", config, "--out", key)
+	require.NoError(t, err)
+	d.readKey(t, key)
 	if opts.Rules != "" {
 		d.PushRules(t, opts.Rules)
 	}

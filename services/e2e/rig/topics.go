@@ -1,7 +1,6 @@
 package rig
 
 import (
-	"context"
 	"log/slog"
 	"testing"
 	"time"
@@ -9,9 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/metric/noop"
 
-	controlv1 "github.com/stormbell/stormbell/proto/stormbell/control/v1"
 	"github.com/stormbell/stormbell/services/internal/bus"
-	"github.com/stormbell/stormbell/services/internal/control"
 	"github.com/stormbell/stormbell/services/internal/embedded"
 )
 
@@ -50,33 +47,3 @@ func (d *Deployment) Records(t testing.TB, topics ...string) map[string][]bus.Re
 
 // LogDir is where an embedded deployment keeps its log.
 func (d *Deployment) LogDir() string { return d.Data() }
-
-// firstKey puts the first API key of a cluster into `control`, as an operator
-// with access to Kafka would.
-func (d *Deployment) firstKey(t testing.TB) string {
-	t.Helper()
-	client, err := bus.New(d.busConfig(d.brokers), slog.New(slog.DiscardHandler), noop.NewMeterProvider())
-	require.NoError(t, err)
-	defer client.Close()
-	view := control.Open(control.DefaultConfig(), control.OnBus(client), slog.New(slog.DiscardHandler), time.Now)
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = view.Run(ctx) // ends with ctx
-	}()
-	defer func() {
-		cancel()
-		<-ended
-	}()
-	require.NoError(t, view.AwaitReady(ctx))
-	plain, record, err := control.NewAPIKey(control.NewKey{
-		Tenant: "default", Name: "e2e", Scopes: []string{control.ScopeIngest, control.ScopeRead, control.ScopeManage},
-	}, time.Now())
-	require.NoError(t, err)
-	require.NoError(t, view.Put(ctx,
-		&controlv1.Control{Object: &controlv1.Control_Tenant{Tenant: &controlv1.Tenant{Id: "default", CreatedMs: time.Now().UnixMilli()}}},
-		&controlv1.Control{Object: &controlv1.Control_ApiKey{ApiKey: record}},
-	))
-	return plain
-}
