@@ -14,11 +14,11 @@ type assembled struct {
 
 // assemble builds a rule with the filters that apply to it. With labels its
 // parts keep what they were written as.
-func assemble(d *Document, filters []*Document, opts Options, labels bool) (*assembled, *fault) {
+func assemble(d *Document, filters []*Document, opts Options, labels bool) (*assembled, []part, *fault) {
 	det := d.detection
 	active, source, f := chain(opts.Pipelines, d)
 	if f != nil {
-		return nil, f
+		return nil, nil, f
 	}
 	a := &assembled{logsource: source, active: active, expr: det.expr}
 	var wild bool
@@ -29,31 +29,28 @@ func assemble(d *Document, filters []*Document, opts Options, labels bool) (*ass
 	b := &builder{root: "detection", placeholders: a.placeholders, active: active, labels: labels}
 	if len(det.placeholders) > 0 || len(active) > 0 || labels {
 		if a.expr, f = b.build(det.node); f != nil {
-			return nil, f
+			return nil, nil, f
 		}
 	}
 	var revisions []string
 	for _, other := range filters {
-		b.root = "filter"
+		b.root, b.prefix = "filter", "filter "+other.ID+": "
 		e, f := b.build(other.filter.node)
 		if f != nil {
 			at := Problem{File: other.File, Line: f.line, Field: f.field, Message: f.message}
-			return nil, &fault{message: "the filter in " + at.String()}
-		}
-		if labels && e != nil {
-			e = &expr{op: exprAnd, kids: []*expr{e}, label: &label{name: "filter " + other.ID}}
+			return nil, nil, &fault{message: "the filter in " + at.String()}
 		}
 		a.expr = joinExpr(exprAnd, a.expr, e)
 		revisions = append(revisions, filterRevision(other.filter, a.placeholders))
 	}
 	if a.expr, f = b.add(a.expr); f != nil {
-		return nil, f
+		return nil, nil, f
 	}
 	if a.expr == nil {
-		return nil, &fault{field: "detection", message: "pipelines drop all of it"}
+		return nil, nil, &fault{field: "detection", message: "pipelines drop all of it"}
 	}
 	a.revision = detectionRevision(a, det, revisions, b.changes)
-	return a, nil
+	return a, b.parts, nil
 }
 
 // withWildcards gives placeholders that have no values a star.

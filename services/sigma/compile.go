@@ -44,17 +44,7 @@ type Set struct {
 // correlations that refer to them, are left out and reported. It never returns
 // a nil Set.
 func Compile(docs []Document, opts Options) (*Set, []Problem) {
-	c := &compiler{
-		opts: opts,
-		set: &Set{
-			byID: map[string]*Rule{}, corrByID: map[string]*Correlation{}, fields: []string{""},
-			programs: map[string]*program{}, routes: map[route]*program{},
-			known: [3]map[string]bool{{}, {}, {}},
-		},
-		names: map[string]*Document{}, slots: map[string]int{}, preds: map[string]*predicate{},
-		classes: map[LogSource]int{}, state: map[*Document]resolution{}, ids: map[string]string{},
-		filtered: map[*Document][]*Document{},
-	}
+	c := newCompiler(opts)
 	if len(docs) > MaxRules {
 		d := docs[MaxRules]
 		c.fail(&d, nil, "", "is beyond the %d rules that a set may have", MaxRules)
@@ -80,6 +70,20 @@ func Compile(docs []Document, opts Options) (*Set, []Problem) {
 	c.link()
 	c.set.preds = len(c.preds)
 	return c.set, c.problems
+}
+
+func newCompiler(opts Options) *compiler {
+	return &compiler{
+		opts: opts,
+		set: &Set{
+			byID: map[string]*Rule{}, corrByID: map[string]*Correlation{}, fields: []string{""},
+			programs: map[string]*program{}, routes: map[route]*program{},
+			known: [3]map[string]bool{{}, {}, {}},
+		},
+		names: map[string]*Document{}, slots: map[string]int{}, preds: map[string]*predicate{},
+		classes: map[LogSource]int{}, state: map[*Document]resolution{}, ids: map[string]string{},
+		filtered: map[*Document][]*Document{},
+	}
 }
 
 type resolution uint8
@@ -153,7 +157,7 @@ func references(d *Document) []reference {
 }
 
 func (c *compiler) detection(d *Document) {
-	a, f := assemble(d, c.filtered[d], c.opts, false)
+	a, _, f := assemble(d, c.filtered[d], c.opts, false)
 	if f != nil {
 		c.fail(d, &node{line: cmp.Or(f.line, d.Line)}, f.field, "%s", f.message)
 		return

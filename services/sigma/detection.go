@@ -27,6 +27,8 @@ type builder struct {
 	changes []byte
 	// labels keeps what each part was written as, for Explain.
 	labels   bool
+	prefix   string // of names, before those of a filter
+	parts    []part
 	used     []string
 	warnings []*fault
 }
@@ -67,7 +69,7 @@ func (b *builder) build(n *node) (*expr, *fault) {
 				b.warn(k, b.root+"."+k.value, "only a pattern can refer to a name like this: use letters, digits, _ and -")
 			}
 			names = append(names, k.value)
-			parts[k.value], places[k.value] = e, k
+			parts[k.value], places[k.value] = b.note(k.value, e), k
 		}
 	}
 	switch {

@@ -327,10 +327,8 @@ func (b *builder) add(e *expr) (*expr, *fault) {
 		if t.negated {
 			added = notExpr(added)
 		}
-		if b.labels && added != nil {
-			added = &expr{op: exprAnd, kids: []*expr{added}, label: &label{name: "pipeline " + t.file}}
-		}
-		e = joinExpr(exprAnd, added, e)
+		b.prefix = ""
+		e = joinExpr(exprAnd, e, b.note("pipeline "+t.file, added))
 	}
 	return e, nil
 }
