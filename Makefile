@@ -97,6 +97,14 @@ bench: ## run benchmarks: BENCH is a pattern, COUNT a number of runs
 bench-compare: $(BIN)/benchstat ## compare two files of benchmark results, OLD and NEW
 	$(BIN)/benchstat $(OLD) $(NEW)
 
+.PHONY: bench-journey
+bench-journey: ## measure the whole journey on the embedded default; BENCH_SECONDS (10) each
+	go test -run '^$$' -bench '^BenchmarkJourney$$' -benchtime 1x -timeout 30m ./services/e2e/
+
+.PHONY: bench-gateway
+bench-gateway: setup ## measure the gateway against a real Kafka; BENCH_SECONDS (10)
+	go test -run '^$$' -bench '^BenchmarkGateway$$' -benchtime 1x -timeout 30m ./services/e2e/
+
 ##@ Check
 
 .PHONY: lint

@@ -9,6 +9,7 @@ replace (
 )
 
 require (
+	github.com/HdrHistogram/hdrhistogram-go v1.4.0
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/stormbell/stormbell/proto v0.0.0
 	github.com/stormbell/stormbell/services v0.0.0

@@ -3,9 +3,12 @@ package e2e_test
 import (
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"testing"
@@ -97,4 +100,21 @@ func testRestart(t *testing.T, r *rig.Runner) {
 	}))
 	t.Logf("%s: an event was accepted %s after the start that followed a kill -9 with %d events in the log (target: below 5 s)",
 		d.Kind, time.Since(began).Round(time.Millisecond), len(l.sent))
+}
+
+// walk calls fn for every file beneath dir.
+func walk(dir string, fn func(path string, size int64)) error {
+	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // removed meanwhile
+		}
+		if err == nil {
+			fn(path, info.Size())
+		}
+		return err
+	})
 }

@@ -68,6 +68,9 @@ type Options struct {
 	Settings map[string]string
 	// Env is added to the environment of every process, NAME=value.
 	Env []string
+	// Services of a cluster; none is all of them. Copies of each; 0 is two.
+	Services []string
+	Copies   int
 }
 
 // A Deployment is one running Stormbell. Its methods are safe for concurrent use
@@ -165,18 +168,7 @@ func (d *Deployment) startCluster(t testing.TB, opts Options) {
 	}
 	merge(settings, opts.Settings)
 	config := d.settings(t, settings)
-	ports, err := child.FreePorts(t.Context(), clusterOf)
-	require.NoError(t, err)
-	for i := range clusterOf {
-		listen := fmt.Sprintf("127.0.0.1:%d", ports[i])
-		d.URLs = append(d.URLs, "http://"+listen)
-		d.add(fmt.Sprintf("gateway-%d", i), "gateway", []string{Program("gateway"), "--config", config, "--listen", listen, "--admin", "127.0.0.1:0"}, opts.Env)
-	}
-	for _, kind := range []string{"correlator", "notifier"} {
-		for i := range clusterOf {
-			d.add(fmt.Sprintf("%s-%d", kind, i), kind, []string{Program(kind), "--config", config, "--admin", "127.0.0.1:0"}, opts.Env)
-		}
-	}
+	d.addServices(t, config, opts)
 	for _, p := range d.Processes {
 		require.NoError(t, p.Launch())
 	}
@@ -189,6 +181,31 @@ func (d *Deployment) startCluster(t testing.TB, opts Options) {
 	d.readKey(t, key)
 	if opts.Rules != "" {
 		d.PushRules(t, opts.Rules)
+	}
+}
+
+// addServices adds the processes of a cluster, not yet started.
+func (d *Deployment) addServices(t testing.TB, config string, opts Options) {
+	t.Helper()
+	services, copies := opts.Services, opts.Copies
+	if len(services) == 0 {
+		services = []string{"gateway", "correlator", "notifier"}
+	}
+	if copies == 0 {
+		copies = clusterOf
+	}
+	ports, err := child.FreePorts(t.Context(), copies)
+	require.NoError(t, err)
+	for _, kind := range services {
+		for i := range copies {
+			argv := []string{Program(kind), "--config", config, "--admin", "127.0.0.1:0"}
+			if kind == "gateway" {
+				listen := fmt.Sprintf("127.0.0.1:%d", ports[i])
+				argv = append(argv, "--listen", listen)
+				d.URLs = append(d.URLs, "http://"+listen)
+			}
+			d.add(fmt.Sprintf("%s-%d", kind, i), kind, argv, opts.Env)
+		}
 	}
 }
 
