@@ -98,6 +98,9 @@ func first(v *fastjson.Value, names ...string) string {
 	return ""
 }
 
+// maxRead is how much of a field is read, in runes: the longest ARN.
+const maxRead = 2048
+
 func text(v *fastjson.Value, path ...string) string {
 	f := v.Get(path...)
 	if f == nil {
@@ -105,7 +108,7 @@ func text(v *fastjson.Value, path ...string) string {
 	}
 	switch f.Type() {
 	case fastjson.TypeString:
-		return strings.ToValidUTF8(string(f.GetStringBytes()), "\uFFFD")
+		return cut(strings.ToValidUTF8(string(f.GetStringBytes()), "\uFFFD"), maxRead)
 	case fastjson.TypeNumber:
 		return f.String()
 	default:

@@ -1,0 +1,339 @@
+package correlator
+
+import (
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	metricnoop "go.opentelemetry.io/otel/metric/noop"
+	tracenoop "go.opentelemetry.io/otel/trace/noop"
+	"google.golang.org/protobuf/proto"
+
+	alertv1 "github.com/stormbell/stormbell/proto/stormbell/alert/v1"
+	detectionv1 "github.com/stormbell/stormbell/proto/stormbell/detection/v1"
+	dlqv1 "github.com/stormbell/stormbell/proto/stormbell/dlq/v1"
+	"github.com/stormbell/stormbell/services/internal/alert"
+	"github.com/stormbell/stormbell/services/internal/bus"
+	"github.com/stormbell/stormbell/services/internal/event"
+	"github.com/stormbell/stormbell/services/internal/state"
+	"github.com/stormbell/stormbell/services/sigma"
+)
+
+func noCounts(t testing.TB) *counts {
+	t.Helper()
+	c, err := newCounts(metricnoop.Meter{}, time.Now)
+	require.NoError(t, err)
+	return c
+}
+
+// newFolder returns a folder on an empty store that has one upstream and takes
+// so many groups.
+func newFolder(t testing.TB, rules string, groups int64) *folder {
+	t.Helper()
+	cfg := modelConfig()
+	cfg.BatchRecords, cfg.BatchBytes, cfg.CacheBytes = 500, 768<<10, 64<<20
+	return openFolder(t, cfg, compile(t, cfg, rules), groups, state.NewMemory())
+}
+
+func openFolder(t testing.TB, cfg Config, p *plan, groups int64, store Store) *folder {
+	t.Helper()
+	f := &folder{
+		cfg: cfg, store: store, plans: always{p}, tracer: tracenoop.Tracer{}, counts: noCounts(t),
+		upstreams: 1, groups: groups, token: fmt.Sprintf("%p", t),
+	}
+	require.NoError(t, f.open(t.Context()))
+	return f
+}
+
+// feed is a log of detections in the making.
+type feed struct {
+	p       *plan
+	records []Record
+}
+
+func (l *feed) put(schema string, m proto.Message) {
+	value, err := marshal(m)
+	if err != nil {
+		panic(err)
+	}
+	l.records = append(l.records, Record{Topic: TopicDetections, Offset: int64(len(l.records)), Value: value, Headers: newHeaders(schema, "t")})
+}
+
+func (l *feed) detect(tenant, correlation, group, id string, at, ingest int64) {
+	c := l.p.correlations[correlation]
+	l.put(schemaDetection, &detectionv1.Detection{
+		Tenant: tenant, CorrelationId: c.ID, CorrelationRevision: c.Revision, RuleIds: c.Rules[:1], Group: []string{group},
+		EventId: id, TimeMs: at, IngestMs: ingest, UpstreamOffset: int64(len(l.records)), Raw: []byte(`{"action":"a"}`),
+	})
+}
+
+func (l *feed) watermark(w int64) {
+	l.put(schemaWatermark, &detectionv1.Watermark{NextOffset: int64(len(l.records)), WatermarkMs: w})
+}
+
+// foldAll folds what of the feed is not folded yet, and returns what it says.
+func foldAll(t testing.TB, f *folder, l *feed) (alerts []*alertv1.Alert, dead []*dlqv1.DeadLetter) {
+	t.Helper()
+	for at := max(f.applied.Offset, 0); at < int64(len(l.records)); at = f.applied.Offset {
+		_, entries, err := f.fold(t.Context(), l.records[at:])
+		require.NoError(t, err)
+		for _, e := range entries {
+			m, ok := decodeMessage(e.Body)
+			require.True(t, ok)
+			if m.kind == toAlerts {
+				alerts = append(alerts, new(alertv1.Alert))
+				require.NoError(t, proto.Unmarshal(m.value, alerts[len(alerts)-1]))
+			} else {
+				dead = append(dead, new(dlqv1.DeadLetter))
+				require.NoError(t, proto.Unmarshal(m.value, dead[len(dead)-1]))
+			}
+		}
+		if f.applied.Step > 0 {
+			require.NoError(t, f.drainDue(t.Context()))
+		}
+	}
+	return alerts, dead
+}
+
+const t0 = 1_800_000_000_000
+
+// TestGroupsAreCapped refuses groups beyond the cap, says so once an hour, and
+// lets go of none that is there.
+func TestGroupsAreCapped(t *testing.T) {
+	f := newFolder(t, testRules, 3)
+	l := &feed{p: f.plans.(always).plan}
+	for i := range int64(5) {
+		l.detect("t", "count", fmt.Sprint("user-", i), fmt.Sprint("a", i), t0, t0)
+	}
+	l.detect("u", "count", "another tenant", "b", t0, t0)
+	l.detect("t", "values", "another rule", "c", t0, t0)
+	alerts, _ := foldAll(t, f, l)
+	require.Len(t, alerts, 1)
+	meta := alerts[0]
+	require.Equal(t, alert.OverflowRule, meta.GetRule().GetId())
+	require.Equal(t, "t", meta.GetTenant())
+	require.Equal(t, "count", meta.GetGroup()[0].GetValue())
+	require.Contains(t, meta.GetSummary(), "limit of groups (3")
+	require.EqualValues(t, 3, f.tallies[tallyKey("t", "count", l.p.correlations["count"].Revision)].groups)
+	require.EqualValues(t, 1, f.tallies[tallyKey("u", "count", l.p.correlations["count"].Revision)].groups)
+
+	// The groups that are there go on, one that was refused does not.
+	for i := range int64(5) {
+		for n := range 2 {
+			l.detect("t", "count", fmt.Sprint("user-", i), fmt.Sprint("d", n, i), t0, t0)
+		}
+	}
+	alerts, _ = foldAll(t, f, l)
+	var groups []string
+	for _, a := range alerts {
+		groups = append(groups, a.GetGroup()[0].GetValue())
+	}
+	require.Equal(t, []string{"user-0", "user-1", "user-2"}, groups)
+
+	// A new owner counts on.
+	f = openFolder(t, f.cfg, l.p, 3, f.store)
+	l.detect("t", "count", "user-9", "e", t0, t0+3_600_000)
+	alerts, _ = foldAll(t, f, l)
+	require.Len(t, alerts, 1, "an hour later it is said again")
+	require.NotEqual(t, meta.GetId(), alerts[0].GetId())
+
+	// Once the watermark has closed the old ones, there is room.
+	l.watermark(t0 + 10*3_600_000)
+	for i := range 3 {
+		l.detect("t", "count", "user-9", fmt.Sprint("f", i), t0, t0+10*3_600_000)
+	}
+	alerts, _ = foldAll(t, f, l)
+	require.Len(t, alerts, 1)
+	require.Equal(t, "count", alerts[0].GetRule().GetId())
+	require.EqualValues(t, 1, f.tallies[tallyKey("t", "count", l.p.correlations["count"].Revision)].groups)
+}
+
+// TestOverflowIsPure folds the same records in other batches, by other owners
+// and silently: the same groups are refused.
+func TestOverflowIsPure(t *testing.T) {
+	f := newFolder(t, testRules, 2)
+	l := &feed{p: f.plans.(always).plan}
+	for i := range int64(40) {
+		l.detect("t", "count", fmt.Sprint("user-", i%7), fmt.Sprint("a", i), t0+i, t0+i*60_000)
+		if i%5 == 4 {
+			l.watermark(t0 + i*60_000)
+		}
+	}
+	want, _ := foldAll(t, f, l)
+	require.NotEmpty(t, want)
+	ids := func(list []*alertv1.Alert) (out []string) {
+		for _, a := range list {
+			out = append(out, a.GetId())
+		}
+		slices.Sort(out)
+		return slices.Compact(out)
+	}
+	cfg := f.cfg
+	cfg.BatchRecords, cfg.CacheBytes = 1, 1
+	store := state.NewMemory()
+	var got []*alertv1.Alert
+	small := &feed{p: l.p}
+	for i := range l.records {
+		small.records = l.records[:i+1]
+		alerts, _ := foldAll(t, openFolder(t, cfg, l.p, 2, store), small)
+		got = append(got, alerts...)
+	}
+	require.Equal(t, ids(want), ids(got))
+	silent := openFolder(t, f.cfg, l.p, 2, state.NewMemory())
+	silent.silent = int64(len(l.records))
+	none, _ := foldAll(t, silent, l)
+	require.Empty(t, none, "below the frontier nothing is said")
+}
+
+// TestRuleThatLooksBackTooFarIsRefused demands both figures.
+func TestRuleThatLooksBackTooFarIsRefused(t *testing.T) {
+	rule := strings.Replace(testRules, "timespan: 10s", "timespan: 8d", 1)
+	docs, problems := sigma.Parse([]byte(rule), "test.yml")
+	require.Zero(t, sigma.Rejected(problems))
+	cfg := DefaultConfig()
+	set, problems := sigma.Compile(docs, sigma.Options{Accept: cfg.Accept})
+	require.Equal(t, 1, sigma.Rejected(problems))
+	require.Nil(t, set.Correlation("count"))
+	text := fmt.Sprint(problems)
+	require.Contains(t, text, "look back 384h36m0s", "timespan and bucket of 8 days, 30 min late, 5 min early, 1 min of slack")
+	require.Contains(t, text, "kept for 168h0m0s")
+	require.Len(t, cfg.newPlan(set).correlations, 5, "the others run")
+	cfg.Retention = 20 * 24 * time.Hour
+	_, problems = sigma.Compile(docs, sigma.Options{Accept: cfg.Accept})
+	require.Zero(t, sigma.Rejected(problems), problems)
+}
+
+// TestManyLargeGroupsCloseInBoundedCalls has more to close than one call takes.
+func TestManyLargeGroupsCloseInBoundedCalls(t *testing.T) {
+	cfg, store := modelConfig(), newLossy()
+	cfg.BatchRecords, cfg.BatchBytes, cfg.CacheBytes = 500, 768<<10, 1<<30
+	l := &feed{p: compile(t, cfg, testRules)}
+	f := openFolder(t, cfg, l.p, 1000, store)
+	const groups, records = 30, 8000
+	for i := range int64(groups * records) {
+		ingest := int64(t0)
+		if i >= groups*records*3/4 {
+			ingest += 4_000_000
+		}
+		l.detect("t", "both", fmt.Sprint("user-", i%groups), fmt.Sprint(i), t0+i*1000, ingest)
+	}
+	foldAll(t, f, l)
+	l.watermark(t0 + 4_000_000)
+	_, entries, err := f.fold(t.Context(), l.records[len(l.records)-1:])
+	require.NoError(t, err)
+	require.Empty(t, entries)
+	calls := len(store.history)
+	require.NoError(t, f.drainDue(t.Context()))
+	require.Zero(t, f.applied.Step)
+	require.Greater(t, len(store.history)-calls, 2, "one call and the last step would be two")
+	held := 0
+	for _, g := range f.cache.groups {
+		held += g.win.Len()
+	}
+	require.Equal(t, groups*records/4, held)
+}
+
+// TestLongValuesAndGroupsStayApart counts long values by what they are, and does
+// not keep them.
+func TestLongValuesAndGroupsStayApart(t *testing.T) {
+	long := strings.Repeat("v", 500_000)
+	require.NotEqual(t, tuple([]string{long}), tuple([]string{long + "w"}))
+	require.Less(t, len(tuple([]string{long, long})), 100)
+	require.NotEqual(t, tuple([]string{"a", "bc"}), tuple([]string{"ab", "c"}))
+	require.NotEqual(t, tuple([]string{""}), tuple([]string{"", ""}))
+	short := tuple([]string{long})
+	require.NotEqual(t, short, tuple([]string{short}), "what looks like a hash is a value")
+}
+
+func newMatchingFor(t *testing.T, cfg Config, rules string) *matching {
+	t.Helper()
+	d := &detector{cfg: cfg, plans: always{compile(t, cfg, rules)}, tracer: tracenoop.Tracer{}, counts: noCounts(t), log: slog.New(slog.DiscardHandler)}
+	return newMatching(d, &claim{Committed: -1})
+}
+
+// TestTooLargeForALogIsSaidAndPassedOver does not hold up its partition.
+func TestTooLargeForALogIsSaidAndPassedOver(t *testing.T) {
+	m := newMatchingFor(t, modelConfig(), testRules)
+	big := strings.Repeat("z", 460_000)
+	a := accepted{id: "e", tenant: "t", time: t0, ingest: t0, fields: map[string]string{"action": "abx", "user": big, "ip": big}}
+	schema, value := a.record()
+	w, err := m.batch(t.Context(), []Record{{Topic: TopicEvents, Value: value, Headers: newHeaders(schema, "t")}})
+	require.NoError(t, err)
+	require.Len(t, w.alerts, 1, "the rule that stands alone alerts all the same")
+	require.Len(t, w.dead, 1)
+	require.Less(t, len(w.dead[0].Value), maxDead+1)
+	var dead dlqv1.DeadLetter
+	require.NoError(t, proto.Unmarshal(w.dead[0].Value, &dead))
+	require.Contains(t, dead.GetReason(), "for correlation values")
+	require.Contains(t, dead.GetReason(), "too large to keep")
+	for _, d := range w.detections {
+		require.LessOrEqual(t, len(d.Value), maxDetection)
+	}
+}
+
+// TestRulings tells each change of the rules, also where two gateways disagree
+// for a while.
+func TestRulings(t *testing.T) {
+	m := newMatchingFor(t, DefaultConfig(), testRules)
+	w := &work{ingest: unseen}
+	for _, s := range []struct {
+		manifest string
+		ingest   int64
+	}{{"one", 0}, {"one", 5}, {"two", 10}, {"one", 20}, {"two", 30}, {"one", 40}, {"one", 1100}, {"one", 1200}, {"two", 1300}} {
+		m.rules(&event.Event{Tenant: "t", ManifestAll: []byte(s.manifest), IngestMS: t0 + s.ingest}, w)
+	}
+	var got []string
+	for _, r := range w.rulings {
+		got = append(got, fmt.Sprintf("%s %d", r.GetManifest(), r.GetFromIngestMs()-t0))
+	}
+	require.Equal(t, []string{"one 0", "two 10", "one 1100", "two 1300"}, got)
+}
+
+// TestOutcomeOfPublishIsUnknown publishes again what nobody has acknowledged,
+// under the same owner.
+func TestOutcomeOfPublishIsUnknown(t *testing.T) {
+	f := newFolder(t, testRules, 10)
+	l := &feed{p: f.plans.(always).plan}
+	for i := range 3 {
+		l.detect("t", "count", "u", fmt.Sprint(i), t0, t0)
+	}
+	log := newMemLog(1)
+	p := newPublisher(f, log, slog.New(slog.DiscardHandler))
+	_, entries, err := f.fold(t.Context(), l.records)
+	require.NoError(t, err)
+	p.add(f.applied.Offset, entries)
+	require.EqualValues(t, 2, p.frontier(), "what is said is not acknowledged")
+	log.outcome = writtenOnce
+	_, err = p.step(t.Context())
+	require.NoError(t, err)
+	alerts := log.all(TopicAlerts)
+	require.Len(t, alerts, 2)
+	require.Equal(t, alerts[0].Key, alerts[1].Key)
+	require.EqualValues(t, 3, p.frontier())
+	left, err := f.store.Outbox(t.Context(), 0, 0, 10)
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
+// TestLogThatLostItsEndIsNotFolded says what is wrong and waits for someone to
+// mend it.
+func TestLogThatLostItsEndIsNotFolded(t *testing.T) {
+	cfg := modelConfig()
+	store, log := state.NewMemory(), newMemLog(1)
+	_, err := store.Acquire(t.Context(), 0, "x")
+	require.NoError(t, err)
+	require.NoError(t, store.Commit(t.Context(), 0, &state.Batch{Token: "x", Prev: state.Nowhere, Next: state.Position{Offset: 9}}))
+	c := &correlator{
+		cfg: cfg, reader: log, producer: log, store: store, plans: always{}, tracer: tracenoop.Tracer{}, counts: noCounts(t),
+		log: slog.New(slog.DiscardHandler), clock: time.Now, events: 1, share: 1, owned: newOwnership(),
+	}
+	_, err = c.open(t.Context(), &claim{Committed: -1})
+	require.ErrorContains(t, err, "folded up to offset 9 and the log of detections ends at 0")
+	log.append(TopicDetections, 0, make([]bus.Message, 9))
+	_, err = c.open(t.Context(), &claim{Committed: -1})
+	require.NoError(t, err, "mended")
+}
