@@ -75,7 +75,9 @@ func TestStaleLease(t *testing.T) {
 	})
 	w.subscribe(r.URL)
 	reader := sdkmetric.NewManualReader()
-	w.start(func(_ *notifier.Config, d *notifier.Deps) { d.Meters = sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)) })
+	w.start(func(_ *notifier.Config, d *notifier.Deps) {
+		d.Meters = sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))
+	})
 	first := w.newAlert() // makes room for two at once
 	w.publish(first)
 	w.ended(1, first)
@@ -119,7 +121,9 @@ func TestMetrics(t *testing.T) {
 	w.subscribe(good.URL)
 	w.subscribe(bad.URL)
 	reader := sdkmetric.NewManualReader()
-	w.start(func(_ *notifier.Config, d *notifier.Deps) { d.Meters = sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)) })
+	w.start(func(_ *notifier.Config, d *notifier.Deps) {
+		d.Meters = sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))
+	})
 	a, nobody := w.newAlert(), w.newAlert(func(a *alertv1.Alert) { a.Tenant = "other" })
 	w.publish(a, nobody)
 	w.ended(2, a)

@@ -93,7 +93,9 @@ func (s *shard) bury(ctx context.Context, dead []bus.Message) error {
 	if len(dead) == 0 {
 		return nil
 	}
-	return retry(ctx, func(err error) { s.log.WarnContext(ctx, "dead letters are not acknowledged, trying again", "error", err) },
+	return retry(ctx, func(err error) {
+		s.log.WarnContext(ctx, "dead letters are not acknowledged, trying again", "error", err)
+	},
 		func() error { return s.producer.ProduceKeyed(ctx, bus.TopicDLQ, dead) })
 }
 

@@ -149,7 +149,7 @@ func describe(err error) *Error {
 		return &Error{Reason: "no response in time"}
 	case errors.As(err, &cert):
 		return &Error{Reason: "the host's certificate cannot be verified"}
-	case errors.As(err, &record), errors.As(err, &alert):
+	case errors.As(err, &record), errors.As(err, &alert), errors.Is(err, http.ErrSchemeMismatch):
 		return &Error{Reason: "TLS handshake failed"}
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return &Error{Reason: "connection refused"}
