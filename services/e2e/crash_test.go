@@ -88,6 +88,7 @@ func testCrash(t *testing.T, r *rig.Runner) {
 		t.Log(err) // the judge says which are lost
 	}
 	require.NotEmpty(t, hanging.Deliveries(), "the endpoint that hangs was never tried")
+	require.NoError(t, d.AwaitDrained(within(t, patience)))
 	d.Stop(t)
 
 	topics := d.Records(t, bus.TopicEvents, bus.TopicDetections, bus.TopicAlerts, bus.TopicDLQ)

@@ -104,6 +104,7 @@ func lossOfRedis(t *testing.T, r *rig.Runner, lose func(*rig.Deployment, *redis.
 		require.Len(t, list.Webhooks, 2)
 		d.Post(t, gateway, []byte(`{"action":"none"}`))
 	}
+	require.NoError(t, d.AwaitDrained(within(t, patience)))
 	d.Stop(t)
 	topics := d.Records(t, bus.TopicEvents, bus.TopicAlerts, bus.TopicDLQ)
 	require.Empty(t, topics[bus.TopicDLQ])

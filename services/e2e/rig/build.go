@@ -8,12 +8,16 @@ package rig
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 )
 
 const (
@@ -41,8 +45,28 @@ func Main(m *testing.M, short bool) int {
 	return m.Run()
 }
 
-func build(dir string) error {
-	args := []string{"build", "-o", dir + string(filepath.Separator)}
+// BuildDefect builds the programs anew with one piece of a source file, named
+// from services, replaced by another, and has Program find them for the rest of
+// the test. The source itself stays as it is.
+func BuildDefect(t *testing.T, file, old, by string) {
+	t.Helper()
+	source, err := filepath.Abs(filepath.Join("..", file))
+	require.NoError(t, err)
+	text, err := os.ReadFile(source)
+	require.NoError(t, err)
+	require.Equal(t, 1, strings.Count(string(text), old), "%q stands once in %s", old, file)
+	dir := t.TempDir()
+	changed, overlay := filepath.Join(dir, "changed.go"), filepath.Join(dir, "overlay.json")
+	require.NoError(t, os.WriteFile(changed, []byte(strings.Replace(string(text), old, by, 1)), 0o600))
+	list, err := json.Marshal(map[string]map[string]string{"Replace": {source: changed}})
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(overlay, list, 0o600))
+	require.NoError(t, build(dir, "-overlay", overlay))
+	t.Setenv(BinEnv, dir)
+}
+
+func build(dir string, more ...string) error {
+	args := append([]string{"build", "-o", dir + string(filepath.Separator)}, more...)
 	if os.Getenv(RaceEnv) == "1" {
 		args = append(args, "-race")
 	}
