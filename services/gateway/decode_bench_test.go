@@ -64,7 +64,7 @@ func benchmarkDecode(b *testing.B, text []byte, records int, zip bool) {
 	b.ReportAllocs()
 	for b.Loop() {
 		reader.Reset(sent)
-		buf, err := s.intake.read(r)
+		buf, err := s.intake.read(r, "acme")
 		require.NoError(b, err)
 		bt := s.batch(origin{tenant: "acme", requestID: "r", source: all[""], maxRecordBytes: cfg.MaxRecordBytes})
 		require.NoError(b, body.Lines(buf.bytes, limits, bt))

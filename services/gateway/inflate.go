@@ -1,9 +1,11 @@
 package gateway
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 	"net/http"
 	"strings"
 	"sync"
@@ -21,14 +23,20 @@ var (
 	errBodyRead     = errors.New("body ended early")
 )
 
-// growth is the step in which a body's buffer grows and its memory is asked for.
-const growth = 256 << 10
+// growth is the step in which a large body's buffer grows and its memory is
+// asked for; smaller ones double from firstStep.
+const (
+	growth    = 256 << 10
+	firstStep = 16 << 10
+)
 
 // An intake reads bodies into memory: decompressed, bounded one by one and all
 // together. Buffers are used again, so that a steady load allocates nothing.
 type intake struct {
 	maxBody int64
 	budget  atomic.Int64 // bytes that bodies may still take
+	share   int64        // of the budget that one tenant may have
+	tenants sync.Map     // of *atomic.Int64: what each has taken
 
 	buffers sync.Pool // of *bodyBuffer
 	gzips   sync.Pool // of *gzip.Reader
@@ -39,29 +47,42 @@ type intake struct {
 type bodyBuffer struct {
 	in    *intake
 	bytes []byte
-	taken int64 // of the budget
+	taken int64         // of the budget
+	owner *atomic.Int64 // what the tenant has taken
 }
 
 func newIntake(maxBody, maxInflight int64) *intake {
-	in := &intake{maxBody: maxBody}
+	// One body that is compressed must fit with what it becomes.
+	in := &intake{maxBody: maxBody, share: max(maxInflight/2, min(maxInflight, 2*maxBody+2*growth))}
 	in.budget.Store(maxInflight)
 	return in
 }
 
-// read returns the decoded body of a request. The caller releases the result.
-func (in *intake) read(r *http.Request) (*bodyBuffer, error) {
-	buf, _ := in.buffers.Get().(*bodyBuffer)
-	if buf == nil {
-		buf = &bodyBuffer{in: in}
-	}
-	if err := in.fill(buf, r); err != nil {
+// read returns the decoded body of a tenant's request. The caller releases the
+// result.
+func (in *intake) read(r *http.Request, tenant string) (*bodyBuffer, error) {
+	buf := in.buffer(tenant)
+	if err := in.fill(buf, r, tenant); err != nil {
 		buf.release()
 		return nil, err
 	}
 	return buf, nil
 }
 
-func (in *intake) fill(buf *bodyBuffer, r *http.Request) error {
+func (in *intake) buffer(tenant string) *bodyBuffer {
+	buf, ok := in.buffers.Get().(*bodyBuffer)
+	if !ok {
+		buf = &bodyBuffer{in: in}
+	}
+	owner, ok := in.tenants.Load(tenant)
+	if !ok {
+		owner, _ = in.tenants.LoadOrStore(tenant, new(atomic.Int64))
+	}
+	buf.owner, _ = owner.(*atomic.Int64)
+	return buf
+}
+
+func (in *intake) fill(buf *bodyBuffer, r *http.Request, tenant string) error {
 	if r.ContentLength > in.maxBody {
 		return errBodyTooLarge
 	}
@@ -71,7 +92,9 @@ func (in *intake) fill(buf *bodyBuffer, r *http.Request) error {
 	case "", "identity":
 		return buf.fill(plain, r.ContentLength)
 	case "gzip", "x-gzip":
-		return in.gunzip(buf, plain)
+		packed := in.buffer(tenant)
+		defer packed.release()
+		return in.gunzip(buf, packed, plain, r.ContentLength)
 	case "zstd":
 		return in.unzstd(buf, plain)
 	default:
@@ -79,13 +102,19 @@ func (in *intake) fill(buf *bodyBuffer, r *http.Request) error {
 	}
 }
 
-func (in *intake) gunzip(buf *bodyBuffer, plain *plainReader) error {
+// gunzip reads the compressed body whole first: the decompressor is faster on
+// bytes than on a stream.
+func (in *intake) gunzip(buf, packed *bodyBuffer, plain *plainReader, size int64) error {
+	if err := packed.fill(plain, size); err != nil {
+		return plain.blame(err)
+	}
+	from := bytes.NewReader(packed.bytes)
 	z, _ := in.gzips.Get().(*gzip.Reader)
 	var err error
 	if z == nil {
-		z, err = gzip.NewReader(plain)
+		z, err = gzip.NewReader(from)
 	} else {
-		err = z.Reset(plain)
+		err = z.Reset(from)
 	}
 	if err == nil {
 		err = buf.fill(z, -1)
@@ -125,18 +154,19 @@ func (in *intake) unzstd(buf *bodyBuffer, plain *plainReader) error {
 
 // fill reads r to its end; size is how much is expected, or negative.
 func (b *bodyBuffer) fill(r io.Reader, size int64) error {
-	if err := b.reserve(max(size, 0) + 1); err != nil {
+	// A length that is only announced takes no more than the first step.
+	if err := b.reserve(min(max(size, 0), firstStep-1) + 1); err != nil {
 		return err
 	}
 	b.bytes = b.bytes[:0]
 	for {
-		if len(b.bytes) == cap(b.bytes) {
+		if int64(len(b.bytes)) == b.taken {
 			// Doubling keeps the copies few, the reserve keeps them counted.
-			if err := b.reserve(int64(2 * cap(b.bytes))); err != nil {
+			if err := b.reserve(2 * b.taken); err != nil {
 				return err
 			}
 		}
-		n, err := r.Read(b.bytes[len(b.bytes):cap(b.bytes)])
+		n, err := r.Read(b.bytes[len(b.bytes):b.taken])
 		b.bytes = b.bytes[:len(b.bytes)+n]
 		switch {
 		case int64(len(b.bytes)) > b.in.maxBody:
@@ -152,10 +182,16 @@ func (b *bodyBuffer) fill(r io.Reader, size int64) error {
 // reserve makes room for size bytes, at most one step more than a body may have.
 func (b *bodyBuffer) reserve(size int64) error {
 	size = min(size, b.in.maxBody+1)
-	size = (size + growth - 1) / growth * growth
-	if size > b.taken {
-		if b.in.budget.Add(b.taken-size) < 0 {
-			b.in.budget.Add(size - b.taken)
+	if size > growth {
+		size = (size + growth - 1) / growth * growth
+	} else {
+		size = max(firstStep, int64(1)<<bits.Len64(uint64(size-1)))
+	}
+	if more := size - b.taken; more > 0 {
+		// Half of it is left to others.
+		if b.in.budget.Add(-more) < 0 || b.owner.Add(more) > b.in.share {
+			b.in.budget.Add(more)
+			b.owner.Add(-more)
 			return errBudget
 		}
 		b.taken = size
@@ -186,6 +222,7 @@ func (b *bodyBuffer) abandon() { b.giveBack() }
 
 func (b *bodyBuffer) giveBack() {
 	b.in.budget.Add(b.taken)
+	b.owner.Add(-b.taken)
 	b.taken = 0
 }
 

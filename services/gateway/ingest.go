@@ -51,7 +51,7 @@ func (s *Service) postEvents(c *gin.Context, id control.Identity) {
 		refuse(c, p)
 		return
 	}
-	buf, err := s.intake.read(c.Request)
+	buf, err := s.intake.read(c.Request, id.Tenant)
 	if err != nil {
 		refuse(c, s.bodyProblem(err))
 		return

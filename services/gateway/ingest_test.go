@@ -320,6 +320,49 @@ func TestBombs(t *testing.T) {
 	require.Equal(t, http.StatusAccepted, e.post(`{}`).status)
 }
 
+// TestMemoryIsShared: who announces or sends much cannot take it from others.
+func TestMemoryIsShared(t *testing.T) {
+	e := newWorld(t).gateway(func(c *gateway.Config, _ *gateway.Deps) { c.MaxBodyBytes, c.MaxInflightBytes = 1<<20, 8<<20 })
+	for range 20 {
+		_, err := fmt.Fprintf(e.dial(), "POST /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: 1000000\r\n\r\n{", e.key)
+		require.NoError(t, err)
+	}
+	require.Equal(t, http.StatusAccepted, e.post(`{}`).status, "what is announced takes little")
+	// Now half-sent bodies hold as much as one tenant may have.
+	half := `{"x":"` + strings.Repeat("y", 900_000)
+	for range 20 {
+		conn := e.dial()
+		go func() {
+			_, _ = fmt.Fprintf(conn, "POST /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: 1000000\r\n\r\n%s", e.key, half)
+		}()
+	}
+	large := `{"x":"` + strings.Repeat("y", 800_000) + `"}`
+	require.Eventually(t, func() bool {
+		r := e.post(large)
+		return r.status == http.StatusServiceUnavailable && r.header.Get("Retry-After") != ""
+	}, 10*time.Second, 5*time.Millisecond, "the tenant's own share is used up")
+	e.key = e.mint("globex")
+	require.Equal(t, http.StatusAccepted, e.post(large).status, "another's is not")
+}
+
+// TestManyMembers: a record of very many members takes no more memory than its
+// text.
+func TestManyMembers(t *testing.T) {
+	e := newWorld(t).gateway()
+	body := `[{` + strings.Repeat(`"":0,`, 4_000_000) + `"":0},{"a":1}]`
+	require.Equal(t, http.StatusAccepted, e.post(body).status) // buffers are there from now on
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	r := e.post(body)
+	runtime.ReadMemStats(&after)
+	require.Equal(t, http.StatusAccepted, r.status)
+	require.Contains(t, r.body, "too_many_members")
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(130<<20), "three times the body, and its buffers")
+	r = e.post(`{` + strings.Repeat(`"":0,`, 10_000) + `"":0}`)
+	require.Equal(t, http.StatusBadRequest, r.status)
+	require.Contains(t, r.body, "too_many_members")
+}
+
 func TestLargeRequestTakesSeveralProduces(t *testing.T) {
 	w := newWorld(t)
 	e := w.gateway()
