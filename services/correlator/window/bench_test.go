@@ -10,7 +10,7 @@ import (
 // records, in order of time and with one in ten 2 s late.
 func BenchmarkAdd(b *testing.B) {
 	for _, kind := range []Kind{EventCount, ValueCount, Temporal, TemporalOrdered} {
-		for _, held := range []int{10, 1000, 50_000} {
+		for _, held := range []int{10, 1000, 100_000} {
 			for _, disorder := range []bool{false, true} {
 				b.Run(fmt.Sprintf("kind=%d/window=%d/disorder=%t", kind, held, disorder), func(b *testing.B) {
 					benchmarkAdd(b, kind, held, disorder)

@@ -189,6 +189,7 @@ func Decode(spec *Spec, fields []Change) (*Group, error) {
 		}
 	}
 	slices.SortFunc(g.recs, func(a, b record) int { return compare(&a, &b) })
+	g.remember()
 	g.reindex()
 	g.schedule()
 	return g, nil

@@ -42,6 +42,7 @@ type Group struct {
 	// that touched it.
 	fired    map[int64]int64
 	overflow bool
+	sheds    int   // since the last reindex
 	minDrop  int64 // watermark at which a drop is due
 	pages    pages
 }
@@ -111,6 +112,7 @@ func (g *Group) Advance(w int64) {
 	for _, r := range g.recs {
 		if r.ingest+reach < w {
 			g.pages.drop(r.seq)
+			g.forget(&r)
 			continue
 		}
 		kept = append(kept, r)
@@ -143,7 +145,7 @@ func (g *Group) schedule() {
 
 func (g *Group) dropAt(ingest int64) int64 {
 	reach := g.spec.Reach()
-	return ingest + reach + reach/32 + 1
+	return ingest + reach + reach/8 + 1
 }
 
 func (g *Group) markDropAt(ingest int64) int64 {
@@ -170,11 +172,27 @@ func (g *Group) insert(r record, value string, keep []byte) bool {
 	if len(g.recs) > MaxRecords {
 		g.overflow = true
 		g.pages.meta = true
-		g.pages.drop(g.recs[0].seq)
-		g.recs = slices.Delete(g.recs, 0, 1)
-		g.reindex()
+		g.shed()
 	}
 	return true
+}
+
+// shed drops the first record, at a cost that does not grow with the group.
+func (g *Group) shed() {
+	r := &g.recs[0]
+	g.pages.drop(r.seq)
+	g.forget(r)
+	if g.spec.Kind == ValueCount {
+		g.values.shed(r.value)
+	}
+	if g.spec.temporal() {
+		g.rules.shed(r.rules)
+	}
+	*r = record{}
+	g.recs = g.recs[1:]
+	if g.sheds++; g.sheds >= MaxRecords/8 {
+		g.reindex() // lets the values go that no record has any more
+	}
 }
 
 // redundant reports whether copies that differ in ingest time only make r
@@ -216,16 +234,31 @@ func (g *Group) index(r *record, at int) {
 	}
 }
 
-// reindex rebuilds what is derived from recs, after records were dropped.
-func (g *Group) reindex() {
-	clear(g.ids)
-	g.repeated = 0
+// remember puts the ids of all records into an empty index.
+func (g *Group) remember() {
 	for i := range g.recs {
 		h := xxhash.Sum64String(g.recs[i].id)
 		if g.ids[h]++; g.ids[h] > 1 {
 			g.repeated++
 		}
 	}
+}
+
+// forget takes the id of a record that is dropped out of the index.
+func (g *Group) forget(r *record) {
+	h := xxhash.Sum64String(r.id)
+	switch n := g.ids[h]; {
+	case n > 1:
+		g.ids[h] = n - 1
+		g.repeated--
+	default:
+		delete(g.ids, h)
+	}
+}
+
+// reindex rebuilds what else is derived from recs, after records were dropped.
+func (g *Group) reindex() {
+	g.sheds = 0
 	if g.spec.Kind == ValueCount {
 		g.values.rebuild(g.recs, g.spec.Timespan)
 	}

@@ -32,6 +32,16 @@ func (x *ruleTimes) insert(r *record, last bool) {
 	x.front.push(r)
 }
 
+// shed forgets the first record. The ladder keeps its start: it may promise too
+// much.
+func (x *ruleTimes) shed(rules uint64) {
+	for i := range x.times {
+		if rules&(1<<i) != 0 {
+			x.times[i] = x.times[i][1:]
+		}
+	}
+}
+
 func (x *ruleTimes) rebuild(s *Spec, recs []record) {
 	*x = ruleTimes{times: make([][]int64, s.Rules), front: newLadder(s.Rules)}
 	for i := range recs {

@@ -53,12 +53,31 @@ func (v *values) insert(recs []record, at int, timespan int64) {
 	}
 }
 
+// shed forgets the first record.
+func (v *values) shed(value int32) {
+	if v.total[value]--; v.total[value] == 0 {
+		v.distinct--
+	}
+	if v.lo > 0 {
+		v.lo--
+		return
+	}
+	if v.front[value]--; v.front[value] == 0 {
+		v.frontDistinct--
+	}
+}
+
 // rebuild counts anew and forgets the values that no record has any more.
 func (v *values) rebuild(recs []record, timespan int64) {
 	names := v.names
 	*v = values{}
+	known := make([]int32, len(names)) // new numbers, plus one
 	for i := range recs {
-		recs[i].value = v.intern(names[recs[i].value])
+		r := &recs[i]
+		if known[r.value] == 0 {
+			known[r.value] = v.intern(names[r.value]) + 1
+		}
+		r.value = known[r.value] - 1
 		v.insert(recs[:i+1], i, timespan)
 	}
 }

@@ -2,6 +2,7 @@ package window
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 
@@ -173,6 +174,35 @@ func TestFullGroupSaysAtLeast(t *testing.T) {
 	require.Equal(t, 1, fired)
 	require.True(t, g.Overflowed())
 	require.Equal(t, MaxRecords, g.Len())
+}
+
+// TestShedIsReindex holds what is kept up to date at each drop of the first
+// record to what a rebuild from the records gives.
+func TestShedIsReindex(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		spec := drawSpec(rt)
+		g := New(spec)
+		for _, r := range withRepeats(rt, drawRecords(rt, spec)) {
+			g.Add(r)
+		}
+		for len(g.recs) > 0 && rapid.IntRange(0, 5).Draw(rt, "more") > 0 {
+			g.shed()
+		}
+		ids, repeated, distinct, front, lo := maps.Clone(g.ids), g.repeated, g.values.distinct, g.values.frontDistinct, g.values.lo
+		times := make([][]int64, len(g.rules.times))
+		for i := range times {
+			times[i] = slices.Clone(g.rules.times[i])
+		}
+		clear(g.ids)
+		g.repeated = 0
+		g.remember()
+		g.reindex()
+		require.Equal(rt, g.ids, ids)
+		require.Equal(rt, []int{g.repeated, g.values.distinct, g.values.frontDistinct, g.values.lo}, []int{repeated, distinct, front, lo})
+		for i := range times {
+			require.True(rt, slices.Equal(times[i], g.rules.times[i]))
+		}
+	})
 }
 
 func TestValidate(t *testing.T) {
