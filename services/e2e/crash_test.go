@@ -42,7 +42,7 @@ func sizeOfCrash() crashSize {
 
 func seedOfCrash(t *testing.T) uint64 {
 	t.Helper()
-	seed := rand.Uint64() //nolint:gosec // no secret
+	seed := rand.Uint64()
 	if text := os.Getenv(seedEnv); text != "" {
 		var err error
 		seed, err = strconv.ParseUint(text, 10, 64)
@@ -192,7 +192,7 @@ func (p *progress) send(ctx context.Context, client *ledger.Client, l *load) err
 // kill ends processes while the load is sent, spread over it: each at least once
 // where there are kills enough, in an order that the seed decides.
 func kill(ctx context.Context, d *rig.Deployment, seed uint64, size crashSize, p *progress, recovery *[]time.Duration) error {
-	r := rand.New(rand.NewPCG(seed, 13)) //nolint:gosec // no secret
+	r := rand.New(rand.NewPCG(seed, 13))
 	var order []*rig.Process
 	for i := range size.kills {
 		if len(order) == 0 {

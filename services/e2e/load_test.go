@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -50,7 +51,7 @@ const (
 // newLoad makes n events, of which the stories are as many groups per type that
 // fire and as many that do not.
 func newLoad(seed uint64, n, groups int, now time.Time) *load {
-	a := &author{r: rand.New(rand.NewPCG(seed, 7)), base: now.UnixMilli() - spread - fiveMin} //nolint:gosec // a test's events
+	a := &author{r: rand.New(rand.NewPCG(seed, 7)), base: now.UnixMilli() - spread - fiveMin}
 	l := &load{positives: map[string]bool{}, negatives: map[string]bool{}, ids: map[string]bool{}}
 	var events []crashEvent
 	for i := range groups {
@@ -107,9 +108,7 @@ func (a *author) event(at int64, user, name string, fields map[string]any) crash
 		"userIdentity":       map[string]any{"type": "IAMUser", "arn": "arn:aws:iam::111122223333:user/" + user, "userName": user},
 		"recipientAccountId": "111122223333", "eventType": "AwsApiCall",
 	}
-	for field, value := range fields {
-		doc[field] = value
-	}
+	maps.Copy(doc, fields)
 	raw, err := json.Marshal(doc)
 	if err != nil {
 		panic(err) // strings and maps of them

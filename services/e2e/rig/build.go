@@ -35,7 +35,7 @@ func Main(m *testing.M, short bool) int {
 	}
 	dir, err := os.MkdirTemp("", "stormbell-e2e-bin-")
 	if err == nil {
-		defer os.RemoveAll(dir)
+		defer func() { _ = os.RemoveAll(dir) }() // what is left is in the system's temporary directory
 		err = errors.Join(build(dir), os.Setenv(BinEnv, dir))
 	}
 	if err != nil {
