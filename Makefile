@@ -77,6 +77,17 @@ test-readme: ## type what README.md says and compare what comes out
 test-short: ## run the tests that take milliseconds
 	go test -short $(MODULES:%=./%/...)
 
+# pySigma runs the same rules in SQLite: an engine that shares nothing with ours.
+ORACLE := $(BIN)/oracle
+$(ORACLE)/ready: services/sigma/oracle/requirements.txt
+	python3 -m venv $(ORACLE)
+	$(ORACLE)/bin/pip install -q --disable-pip-version-check -r $<
+	@touch $@
+
+.PHONY: test-oracle
+test-oracle: $(ORACLE)/ready ## compare Sigma matching with pySigma and SQLite (needs python3)
+	STORMBELL_ORACLE_PYTHON=$(ORACLE)/bin/python GOWORK=off go -C services test -count=1 -v ./sigma/oracle/
+
 .PHONY: fuzz-short
 fuzz-short: ## fuzz every decoder for FUZZTIME (30s) each
 	@for module in $(MODULES); do \
