@@ -196,7 +196,9 @@ func (s *Service) drain(ctx context.Context, server *http.Server, failed <-chan 
 		s.deps.Log.WarnContext(ctx, "gateway stops with requests under way", "waited", s.cfg.DrainTimeout.String())
 		_ = server.Close() // what it reports is what Shutdown did
 	}
-	<-failed
+	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+		s.deps.Log.WarnContext(ctx, "gateway stopped serving by itself", "error", err)
+	}
 	s.deps.Log.InfoContext(ctx, "gateway stopped")
 	return nil
 }

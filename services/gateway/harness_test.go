@@ -159,11 +159,6 @@ type reply struct {
 	json   map[string]any
 }
 
-// response is the reply as it came.
-func (r reply) response() *http.Response {
-	return &http.Response{StatusCode: r.status, Header: r.header, Body: io.NopCloser(strings.NewReader(r.body))}
-}
-
 func (r reply) code() string { c, _ := r.json["code"].(string); return c }
 
 func (r reply) ids() []string {

@@ -242,8 +242,7 @@ func (p *plainReader) Read(b []byte) (int, error) {
 	n, err := p.r.Read(b[:min(int64(len(b)), p.left)])
 	p.left -= int64(n)
 	if err != nil && !errors.Is(err, io.EOF) {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
+		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			p.err = errBodyTooLarge
 		} else {
 			p.err = fmt.Errorf("%w: %w", errBodyRead, err)

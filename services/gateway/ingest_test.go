@@ -72,7 +72,7 @@ func TestStoredEvent(t *testing.T) {
 	require.EqualValues(t, 1688991075000, ct.TimeMS)
 	require.True(t, ct.Late)
 	require.EqualValues(t, 600_000, ct.LatenessMS)
-	require.Equal(t, trail, string(ct.Raw))
+	require.Equal(t, trail, string(ct.Raw)) //nolint:testifylint // byte for byte, not in meaning
 	require.Equal(t, "acme", ct.headers["tenant"])
 	require.Equal(t, "v=1", ct.headers["tracestate"])
 
@@ -169,7 +169,7 @@ func TestSources(t *testing.T) {
 	require.Equal(t, []string{"vpn", "openvpn", "auth", "vpn"}, []string{got.Source, got.Product, got.Service, got.Category})
 	require.Equal(t, at.UnixMilli(), got.TimeMS)
 	require.False(t, got.Late)
-	require.EqualValues(t, time.Hour.Milliseconds(), got.LatenessMS)
+	require.Equal(t, time.Hour.Milliseconds(), got.LatenessMS)
 
 	r = e.post(trail, "Stormbell-Source", "vpn")
 	require.Equal(t, "json", w.byID()[r.ids()[0]].Format, "the source's format counts")

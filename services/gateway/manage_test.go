@@ -318,7 +318,7 @@ func TestRules(t *testing.T) {
 
 	mixed := push(e, "a.yml", badRule, "b.yml", second)
 	require.Equal(t, http.StatusOK, mixed.status, mixed.body)
-	require.EqualValues(t, []any{1.0, 1.0, 1.0}, []any{mixed.json["ok"], mixed.json["rejected"], mixed.json["kept"]})
+	require.Equal(t, []any{1.0, 1.0, 1.0}, []any{mixed.json["ok"], mixed.json["rejected"], mixed.json["kept"]})
 	problem := mixed.list("problems")[0]
 	require.Equal(t, "a.yml", problem["file"])
 	require.Contains(t, problem["message"], "nosuch")

@@ -58,8 +58,12 @@ func TestNaughtyStrings(t *testing.T) {
 	}
 	for _, s := range all {
 		for _, member := range []any{
-			map[string]any{"url": s}, map[string]any{"secret": s}, map[string]any{"headers": map[string]string{s: "x"}},
-			map[string]any{"filter": map[string]any{"min_level": s + "!"}}, map[string]any{"expires_at": s}, map[string]any{s: s},
+			map[string]any{"url": s},
+			map[string]any{"secret": s},
+			map[string]any{"headers": map[string]string{s: "x"}},
+			map[string]any{"filter": map[string]any{"min_level": s + "!"}},
+			map[string]any{"expires_at": s},
+			map[string]any{s: s},
 		} {
 			r := e.do(http.MethodPatch, hook, quoted(t, member))
 			if r.status == http.StatusOK {

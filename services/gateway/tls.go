@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -70,11 +71,11 @@ func (c *certificate) reload() error {
 
 // state changes whenever one of the files does.
 func (c *certificate) state() string {
-	text := ""
+	var text strings.Builder
 	for _, path := range []string{c.files.CertFile, c.files.KeyFile} {
 		if info, err := os.Stat(path); err == nil {
-			text += fmt.Sprintf("%d %d\n", info.ModTime().UnixNano(), info.Size())
+			fmt.Fprintf(&text, "%d %d\n", info.ModTime().UnixNano(), info.Size())
 		}
 	}
-	return text
+	return text.String()
 }

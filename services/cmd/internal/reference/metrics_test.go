@@ -167,7 +167,7 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	if flag.Lookup("update").Value.String() == "true" {
-		require.NoError(t, os.WriteFile(page, []byte(text.String()), 0o644)) //nolint:gosec // documentation is public
+		require.NoError(t, os.WriteFile(page, []byte(text.String()), 0o644))
 		return
 	}
 	have, err := os.ReadFile(page)
