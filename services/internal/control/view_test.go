@@ -312,3 +312,17 @@ func TestSyncSeesAllThatWasAcknowledged(t *testing.T) {
 	wg.Wait()
 	require.Len(t, v.Subscriptions("acme"), 80)
 }
+
+func TestPushTooMuch(t *testing.T) {
+	v := controltest.Open(t, embeddedtest.Start(t).Addr())
+	docs := make([]control.Document, 6000)
+	for i := range docs {
+		docs[i] = control.Document{File: strings.Repeat("d/", 80) + fmt.Sprint(i), Line: 1, Source: fmt.Append(nil, "title: ", i)}
+	}
+	before := v.Offset()
+	_, err := v.PushRules(t.Context(), "acme", docs)
+	require.ErrorIs(t, err, control.ErrTooLarge)
+	require.NotErrorIs(t, err, control.ErrUnavailable)
+	require.NoError(t, v.Sync(t.Context()))
+	require.Equal(t, before, v.Offset(), "nothing was written")
+}
