@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -36,6 +37,7 @@ func BenchmarkDetect(b *testing.B) {
 	records := benchEvents(5000, 1000)
 	m := newMatching(d, &claim{Committed: -1})
 	b.ReportAllocs()
+	defer reportCPU(b)()
 	for n := 0; b.Loop(); n++ {
 		if n%500 == 0 {
 			at := n % len(records)
@@ -76,6 +78,7 @@ func benchmarkFold(b *testing.B, groups int, store Store) {
 		l.detect("t", "both", "user-"+strconv.FormatInt(i%int64(groups), 10), "event-"+strconv.FormatInt(i, 10), t0+i*10, t0+i*10)
 	}
 	b.ReportAllocs()
+	defer reportCPU(b)()
 	offset := int64(0)
 	for n := 0; b.Loop(); n++ {
 		if n%batch > 0 {
@@ -117,4 +120,19 @@ func benchmarkFold(b *testing.B, groups int, store Store) {
 			}
 		}
 	}
+}
+
+// reportCPU adds the CPU time per operation, which a loaded machine does not
+// distort as it does the time that passes.
+func reportCPU(b *testing.B) func() {
+	b.Helper()
+	used := func() int64 {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+			b.Fatal(err)
+		}
+		return u.Utime.Nano() + u.Stime.Nano()
+	}
+	before := used()
+	return func() { b.ReportMetric(float64(used()-before)/float64(b.N), "cpu-ns/op") }
 }

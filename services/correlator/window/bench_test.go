@@ -3,6 +3,7 @@ package window
 import (
 	"fmt"
 	"strconv"
+	"syscall"
 	"testing"
 )
 
@@ -38,6 +39,7 @@ func benchmarkAdd(b *testing.B, kind Kind, held int, disorder bool) {
 	// Ingest is scaled so that the group holds about its window.
 	scale := spec.Reach()/int64(held) + 1
 	b.ReportAllocs()
+	defer reportCPU(b)()
 	for i := 0; b.Loop(); i++ {
 		t := int64(i)
 		if disorder && i%10 == 0 {
@@ -51,4 +53,19 @@ func benchmarkAdd(b *testing.B, kind Kind, held int, disorder bool) {
 			g.Changes(nil)
 		}
 	}
+}
+
+// reportCPU adds the CPU time per operation, which a loaded machine does not
+// distort as it does the time that passes.
+func reportCPU(b *testing.B) func() {
+	b.Helper()
+	used := func() int64 {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+			b.Fatal(err)
+		}
+		return u.Utime.Nano() + u.Stime.Nano()
+	}
+	before := used()
+	return func() { b.ReportMetric(float64(used()-before)/float64(b.N), "cpu-ns/op") }
 }
