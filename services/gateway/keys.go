@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -36,8 +38,12 @@ type keyBody struct {
 	RevokedAt *time.Time `json:"revoked_at,omitempty"`
 }
 
-// maxKeys bounds the keys of a tenant, revoked ones included.
-const maxKeys = 10_000
+const (
+	// maxKeys bounds the keys of a tenant, revoked ones included.
+	maxKeys = 10_000
+	// keepDead is how long expired and revoked keys stay in the list.
+	keepDead = 30 * 24 * time.Hour
+)
 
 func (s *Service) listKeys(c *gin.Context, id control.Identity) {
 	if err := s.deps.Control.Sync(c.Request.Context()); err != nil {
@@ -59,6 +65,10 @@ func (s *Service) createKey(c *gin.Context, id control.Identity) {
 	}
 	if errs := s.checkKey(&req); len(errs) > 0 {
 		refuse(c, invalid(errs...))
+		return
+	}
+	if err := s.dropDead(c.Request.Context(), id.Tenant); err != nil {
+		refuse(c, s.controlProblem(c, err))
 		return
 	}
 	if len(s.deps.Control.Keys(id.Tenant)) >= maxKeys {
@@ -83,6 +93,22 @@ func (s *Service) createKey(c *gin.Context, id control.Identity) {
 	out := showKey(record)
 	out.Key = plain
 	answer(c, http.StatusCreated, out)
+}
+
+// dropDead removes keys that ended long ago, so that short-lived keys can be made
+// for ever.
+func (s *Service) dropDead(ctx context.Context, tenant string) error {
+	var keys []string
+	long := s.deps.Clock().Add(-keepDead).UnixMilli()
+	for _, k := range s.deps.Control.Keys(tenant) {
+		if ended := cmp.Or(k.GetRevokedMs(), k.GetExpiresMs()); ended != 0 && ended < long {
+			keys = append(keys, control.APIKeyKey(k.GetId()))
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	return s.deps.Control.Delete(ctx, keys...)
 }
 
 func (s *Service) checkKey(req *keyRequest) []fieldError {

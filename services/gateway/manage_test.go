@@ -231,6 +231,27 @@ func TestExpiredWebhooksGo(t *testing.T) {
 	require.Equal(t, 2, count())
 }
 
+func TestDeadKeysGo(t *testing.T) {
+	var offset atomic.Int64
+	e := newWorld(t).gateway(at(&offset))
+	expiring := e.do(http.MethodPost, "/v1/keys", fmt.Sprintf(`{"expires_at":%q}`, time.Now().Add(time.Hour).Format(time.RFC3339))).text("id")
+	revoked := e.do(http.MethodPost, "/v1/keys", `{}`).text("id")
+	lasting := e.do(http.MethodPost, "/v1/keys", `{}`).text("id")
+	require.Equal(t, http.StatusNoContent, e.do(http.MethodDelete, "/v1/keys/"+revoked, "").status)
+	listed := func() string {
+		require.Equal(t, http.StatusCreated, e.do(http.MethodPost, "/v1/keys", `{}`).status)
+		return e.do(http.MethodGet, "/v1/keys", "").body
+	}
+	offset.Store(int64(29 * 24 * time.Hour))
+	for _, id := range []string{expiring, revoked, lasting} {
+		require.Contains(t, listed(), id)
+	}
+	offset.Store(int64(31 * 24 * time.Hour))
+	require.Contains(t, listed(), lasting)
+	require.NotContains(t, listed(), expiring)
+	require.NotContains(t, listed(), revoked)
+}
+
 func TestKeys(t *testing.T) {
 	w := newWorld(t)
 	e, other := w.gateway(withSource), w.gateway(withSource)
