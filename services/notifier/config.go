@@ -110,8 +110,15 @@ func (c Config) Validate() error {
 		name  string
 		value time.Duration
 	}{
-		{"look_back", c.LookBack}, {"max_retry_after", c.MaxRetryAfter}, {"breaker_window", c.BreakerWindow}, {"breaker_pause", c.BreakerPause},
-		{"throttle", c.Throttle}, {"lease", c.Lease}, {"poll", c.Poll}, {"commit", c.Commit}, {"grace", c.Grace},
+		{"look_back", c.LookBack},
+		{"max_retry_after", c.MaxRetryAfter},
+		{"breaker_window", c.BreakerWindow},
+		{"breaker_pause", c.BreakerPause},
+		{"throttle", c.Throttle},
+		{"lease", c.Lease},
+		{"poll", c.Poll},
+		{"commit", c.Commit},
+		{"grace", c.Grace},
 	} {
 		if d.value <= 0 {
 			bad("%s %s: use more than 0", d.name, d.value)

@@ -46,7 +46,7 @@ const (
 )
 
 func newCounts(m metric.Meter, clock func() time.Time, slots func() int) (*counts, error) {
-	c := &counts{ctx: context.Background(), gauges: make(map[gauge]int64)} //nolint:forbidigo // see the field
+	c := &counts{ctx: context.Background(), gauges: make(map[gauge]int64)}
 	var errs []error
 	for _, def := range []struct {
 		to         *metric.Int64Counter

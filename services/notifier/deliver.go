@@ -118,7 +118,7 @@ func find(subs []*controlv1.Subscription, id string) *controlv1.Subscription {
 func (c *courier) last(l *queue.Leased, t *task, outcome deliveryv1.Outcome, reason string) *deliveryv1.Attempt {
 	a := c.attempt(l, t, c.clock())
 	a.Number, a.Outcome, a.Error = uint32(t.Attempts), outcome, reason
-	if sc := trace.SpanContextFromContext(t.context(context.Background())); sc.HasTraceID() { //nolint:forbidigo // carries the trace alone
+	if sc := trace.SpanContextFromContext(t.context(context.Background())); sc.HasTraceID() {
 		a.TraceId = sc.TraceID().String()
 	}
 	return a

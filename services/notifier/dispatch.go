@@ -59,13 +59,16 @@ func (d *dispatcher) claims(ctx, requests context.Context) error {
 			return err
 		default:
 		}
-		claim, limit, err := d.claim(ctx, requests)
+		if ctx.Err() != nil {
+			return ctx.Err() //nolint:wrapcheck // the end of the claim
+		}
+		claim, limit, err := d.claim(requests)
 		var refused *queue.RefusedError
 		var fault *faultError
 		switch {
 		case err == nil:
 			failures = 0
-		case errors.As(err, &refused), errors.As(err, &fault), ctx.Err() != nil:
+		case errors.As(err, &refused), errors.As(err, &fault):
 			return err
 		default:
 			d.log.WarnContext(ctx, "queue cannot be claimed from, trying again", "error", err)
@@ -74,9 +77,6 @@ func (d *dispatcher) claims(ctx, requests context.Context) error {
 			continue
 		}
 		if limit > 0 && len(claim.Tasks) == limit {
-			if ctx.Err() != nil {
-				return ctx.Err() //nolint:wrapcheck // the end of the claim
-			}
 			continue
 		}
 		if err := d.rest(ctx, claim.NextMS); err != nil {
@@ -104,8 +104,9 @@ func (d *dispatcher) rest(ctx context.Context, nextMS int64) error {
 	return nil
 }
 
-// claim leases what is due and starts it.
-func (d *dispatcher) claim(ctx, requests context.Context) (queue.Claim, int, error) {
+// claim leases what is due and starts it. What it has leased when its owner
+// ends is started all the same.
+func (d *dispatcher) claim(ctx context.Context) (queue.Claim, int, error) {
 	now := d.courier.clock()
 	limit, rooms := d.courier.endpoints.rooms(now, d)
 	before := d.tracker.before()
@@ -128,10 +129,10 @@ func (d *dispatcher) claim(ctx, requests context.Context) (queue.Claim, int, err
 		l := &claim.Tasks[i]
 		if !d.courier.endpoints.begin(l.Endpoint, now, d) {
 			// Another shard was faster: the endpoint has no room left.
-			d.wg.Go(func() { d.settle(requests, l, d.courier.again(giveBack)) })
+			d.wg.Go(func() { _ = d.settle(ctx, l, d.courier.again(giveBack)) }) // no attempt, no fault
 			continue
 		}
-		d.wg.Go(func() { d.deliver(requests, l) })
+		d.wg.Go(func() { d.deliver(ctx, l) })
 	}
 	return claim, limit, nil
 }
@@ -159,9 +160,12 @@ func (d *dispatcher) settle(ctx context.Context, l *queue.Leased, v verdict) err
 	if d.crashed.Load() {
 		return nil
 	}
-	// Where requests are cancelled, their ends are still to be written.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.cfg.Lease)
+	// Where requests are cancelled, their ends are still to be written, if that
+	// is quick.
+	requests := ctx
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(requests), d.cfg.Lease)
 	defer cancel()
+	defer context.AfterFunc(requests, func() { time.AfterFunc(d.cfg.Grace, cancel) })()
 	s := &queue.Settlement{Applied: d.tracker.at(), Endpoint: l.Endpoint, Alert: l.Alert, Fence: l.Fence, DueMS: v.dueMS, State: v.state}
 	if v.attempt != nil {
 		record, err := marshal(v.attempt)
@@ -178,12 +182,11 @@ func (d *dispatcher) settle(ctx context.Context, l *queue.Leased, v verdict) err
 		case err == nil:
 			return d.settled(v)
 		case errors.Is(err, queue.ErrStale):
-			if n == 0 { // else it may have been written by the call before
-				d.counts.outlived()
-				d.log.WarnContext(ctx, "lease has ended before its attempt, which is not counted", "alert", l.Alert, "webhook", l.Endpoint)
-			} else {
+			if n > 0 { // the call before may have written it
 				return d.settled(v)
 			}
+			d.counts.outlived()
+			d.log.WarnContext(ctx, "lease has ended before its attempt, which is not counted", "alert", l.Alert, "webhook", l.Endpoint)
 			return nil
 		case errors.As(err, &refused):
 			d.log.WarnContext(ctx, "queue has lost what it held, attempt is not counted", "alert", l.Alert, "webhook", l.Endpoint)

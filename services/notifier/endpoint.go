@@ -93,6 +93,9 @@ func (e *endpoints) rooms(now time.Time, w waker) (limit int, rooms []queue.Room
 		e.waiters[w] = struct{}{}
 	}
 	for name, p := range e.all {
+		if e.idle(p, now) {
+			continue // firstLimit will do, and begin sees to more
+		}
 		room := queue.Room{Endpoint: name, Max: e.room(p, now)}
 		if opens := e.opens(p, now); opens.After(now) {
 			room.Max, room.NotBeforeMS = 0, opens.UnixMilli()+1
@@ -108,6 +111,13 @@ func (e *endpoints) rooms(now time.Time, w waker) (limit int, rooms []queue.Room
 		}
 	}
 	return limit, rooms
+}
+
+// idleAge is how long an endpoint without requests is told to each claim.
+const idleAge = 10 * time.Second
+
+func (e *endpoints) idle(p *endpoint, now time.Time) bool {
+	return p.inFlight == 0 && !p.failing() && now.Sub(p.used) > idleAge && !e.opens(p, now).After(now)
 }
 
 func (p *endpoint) await(w waker) {
@@ -160,6 +170,9 @@ func (e *endpoints) opens(p *endpoint, now time.Time) time.Time {
 func (e *endpoints) begin(name string, now time.Time, w waker) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if p := e.all[name]; p != nil && e.idle(p, now) {
+		w.wake() // the claim was not told how many it may have
+	}
 	p := e.get(name, now)
 	room := e.room(p, now)
 	if p.closed.After(now) {

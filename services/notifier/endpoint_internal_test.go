@@ -117,8 +117,8 @@ func TestRate(t *testing.T) {
 	most, _ = s.space()
 	require.Equal(t, 1, most)
 	s.now = s.now.Add(time.Hour)
-	most, _ = s.space()
-	require.Equal(t, 3, most, "not more than a burst")
+	s.visit(3, succeeded)
+	require.False(t, s.begin("x", s.now, s.w), "not more than a burst")
 }
 
 func TestBreaker(t *testing.T) {
@@ -187,6 +187,22 @@ func TestThrottle(t *testing.T) {
 	s.end("x", s.now, failed, true, time.Hour)
 	_, opens := s.space()
 	require.WithinDuration(t, s.now.Add(time.Hour), opens, 2*time.Millisecond, "as the receiver asks")
+}
+
+// A claim is not told of endpoints without requests: the first one wakes it.
+func TestIdleEndpoint(t *testing.T) {
+	s := newStreet(t)
+	s.visit(3, succeeded)
+	_, rooms := s.rooms(s.now, s.w)
+	require.Len(t, rooms, 1)
+	s.now = s.now.Add(idleAge + time.Second)
+	_, rooms = s.rooms(s.now, s.w)
+	require.Empty(t, rooms)
+	rung := s.w.rung
+	require.True(t, s.begin("x", s.now, s.w))
+	require.Greater(t, s.w.rung, rung)
+	most, _ := s.space()
+	require.Equal(t, 7, most)
 }
 
 func TestIdleEndpointsAreForgotten(t *testing.T) {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -208,7 +207,8 @@ func (w *world) publish(alerts ...*alertv1.Alert) {
 		value, err := proto.Marshal(a)
 		require.NoError(w.t, err)
 		msgs = append(msgs, bus.Message{Key: []byte(a.GetId()), Value: value, Headers: []bus.Header{
-			{Key: event.HeaderSchema, Value: []byte("stormbell.alert.v1.Alert")}, {Key: event.HeaderTenant, Value: []byte(a.GetTenant())},
+			{Key: event.HeaderSchema, Value: []byte("stormbell.alert.v1.Alert")},
+			{Key: event.HeaderTenant, Value: []byte(a.GetTenant())},
 			{Key: event.HeaderTraceparent, Value: []byte(traceparent(a.GetId()))},
 		}})
 	}
@@ -374,8 +374,6 @@ func data(t testing.TB, g received) map[string]any {
 	require.NoError(t, json.Unmarshal(g.body, &body))
 	return body
 }
-
-func keys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 type syncBuffer struct {
 	mu sync.Mutex

@@ -1,6 +1,7 @@
 package notifier
 
 import (
+	"crypto/sha256"
 	"maps"
 	"slices"
 	"time"
@@ -20,14 +21,14 @@ type ledger struct {
 	next int64
 	// from is the first offset of `alerts` of which the queue holds nothing.
 	from int64
-	// decided holds alerts by id, order their times, oldest first.
-	decided map[string]struct{}
+	// decided holds alerts by their names, order their times, oldest first.
+	decided map[name]struct{}
 	order   []aged
 	newest  int64
 	keep    time.Duration
 	// open holds what is left to do by alert, for decisions on records from
 	// `from` on, until it is taken.
-	open    map[string]work
+	open    map[name]work
 	skipped int
 }
 
@@ -37,8 +38,16 @@ type work struct {
 	left   []pending
 }
 
+// name stands for an alert's id: there may be millions.
+type name [16]byte
+
+func nameOf(alert string) name {
+	h := sha256.Sum256([]byte(alert))
+	return name(h[:16])
+}
+
 type aged struct {
-	alert string
+	alert name
 	atMS  int64
 }
 
@@ -53,7 +62,7 @@ type pending struct {
 }
 
 func newLedger(from int64, keep time.Duration) *ledger {
-	return &ledger{from: from, keep: keep, decided: make(map[string]struct{}), open: make(map[string]work)}
+	return &ledger{from: from, keep: keep, decided: make(map[name]struct{}), open: make(map[name]work)}
 }
 
 // apply reads records in the order of the log. What cannot be read is counted
@@ -85,8 +94,8 @@ func (l *ledger) apply(records []bus.Record) {
 }
 
 func (l *ledger) decide(d *deliveryv1.Routed, atMS int64) {
-	id := d.GetAlertId()
-	if l.known(id) {
+	id := nameOf(d.GetAlertId())
+	if _, ok := l.decided[id]; ok {
 		return
 	}
 	l.decided[id] = struct{}{}
@@ -119,7 +128,7 @@ func (l *ledger) forget() {
 }
 
 func (l *ledger) attempted(a *deliveryv1.Attempt) {
-	id := a.GetAlertId()
+	id := nameOf(a.GetAlertId())
 	w := l.open[id]
 	for i := range w.left {
 		p := &w.left[i]
@@ -146,19 +155,20 @@ func (l *ledger) attempted(a *deliveryv1.Attempt) {
 
 // known reports whether an alert is decided.
 func (l *ledger) known(alert string) bool {
-	_, ok := l.decided[alert]
+	_, ok := l.decided[nameOf(alert)]
 	return ok
 }
 
 // take returns, once, what is left to do for an alert.
 func (l *ledger) take(alert string) []pending {
-	left := l.open[alert].left
-	delete(l.open, alert)
+	id := nameOf(alert)
+	left := l.open[id].left
+	delete(l.open, id)
 	return left
 }
 
 // passed drops what is left to do for alerts below an offset: their records
 // were read, or are no longer in the log.
 func (l *ledger) passed(offset int64) {
-	maps.DeleteFunc(l.open, func(_ string, w work) bool { return w.offset < offset })
+	maps.DeleteFunc(l.open, func(_ name, w work) bool { return w.offset < offset })
 }

@@ -32,8 +32,7 @@ func (s *shard) route(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return ctx.Err() //nolint:wrapcheck // the end of the claim
 			}
-			var gap *bus.OutOfRangeError
-			if errors.As(err, &gap) {
+			if _, gap := errors.AsType[*bus.OutOfRangeError](err); gap {
 				return err //nolint:wrapcheck // position decides
 			}
 			s.log.WarnContext(ctx, "alerts cannot be read, trying again", "offset", s.next, "error", err)
@@ -112,7 +111,7 @@ func (s *shard) decide(ctx context.Context, records []bus.Record, notices map[in
 		}
 		id := n.alert.GetId()
 		if s.ledger.known(id) || seen[id] {
-			if w, open := s.ledger.open[id]; !open || w.offset != n.record.Offset {
+			if w, open := s.ledger.open[nameOf(id)]; !open || w.offset != n.record.Offset {
 				s.counts.copied()
 			}
 			continue

@@ -127,14 +127,12 @@ func (s *Service) Run(ctx context.Context) error {
 	defer crash(nil)
 	err := s.deps.Group.Consume(ctx, bus.GroupConfig{ID: GroupNotify, Topics: []string{bus.TopicAlerts}}, func(ctx context.Context, c *bus.Claim) error {
 		err := s.own(ctx, c)
-		var fault *faultError
-		if errors.As(err, &fault) {
+		if fault, ok := errors.AsType[*faultError](err); ok {
 			crash(fault)
 		}
 		return err
 	})
-	var fault *faultError
-	if errors.As(context.Cause(ctx), &fault) {
+	if fault, ok := errors.AsType[*faultError](context.Cause(ctx)); ok {
 		return fault
 	}
 	if err != nil {

@@ -175,7 +175,7 @@ type names struct {
 
 func newNames(t testing.TB) *names {
 	t.Helper()
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0") //nolint:noctx // closed with the test
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	require.NoError(t, err)
 	n := &names{conn: conn, done: make(chan struct{})}
 	go n.serve()
@@ -199,7 +199,7 @@ func (n *names) next(v6 bool) (netip.Addr, bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	a := n.answers[0]
-	if (a.Is6() && !a.Is4In6()) != v6 && !(a.Is4In6() && v6) {
+	if mapped := a.Is4In6(); !mapped && a.Is6() != v6 || mapped && !v6 {
 		return a, false
 	}
 	n.asked.Add(1)

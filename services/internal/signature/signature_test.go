@@ -16,7 +16,7 @@ import (
 
 // The published test vector.
 const (
-	vectorSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" //nolint:gosec // a public test key
+	vectorSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 	vectorID     = "msg_p5jXN8AQM9LWM0D4loKWxJek"
 	vectorTime   = 1614265330
 	vectorBody   = `{"test": 2432232314}`
@@ -94,7 +94,8 @@ func TestParseSecret(t *testing.T) {
 		})
 	}
 	require.Len(t, key(t, signature.NewSecret()), 24)
-	require.NotEqual(t, signature.NewSecret(), signature.NewSecret())
+	other := signature.NewSecret()
+	require.NotEqual(t, other, signature.NewSecret())
 }
 
 func TestVerifyRefuses(t *testing.T) {
