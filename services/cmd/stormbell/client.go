@@ -136,7 +136,7 @@ func (c *connection) key() (seal.Secret, error) {
 		}
 		return seal.Secret{}, fmt.Errorf("open API key: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	text, err := io.ReadAll(io.LimitReader(f, maxKeyFileBytes))
 	if err != nil {
 		return seal.Secret{}, fmt.Errorf("read API key: %w", err)

@@ -92,7 +92,7 @@ func startChild(t *testing.T, data string, args ...string) *instance {
 	require.NoError(t, err)
 	self, err := os.Executable()
 	require.NoError(t, err)
-	cmd := exec.Command(self) //nolint:noctx // it is killed, or told to end, by the test
+	cmd := exec.Command(self) // it is killed, or told to end, by the test
 	cmd.Env = append(os.Environ(), childArgs+"="+string(text))
 	i := &instance{t: t, data: data, errs: new(output)}
 	cmd.Stderr = i.errs

@@ -86,7 +86,7 @@ func (i *inputs) each(ctx context.Context, fn func(event []byte, at place) error
 }
 
 func (i *inputs) file(ctx context.Context, path string, fn func([]byte, place) error) error {
-	var r io.Reader = i.in
+	r := i.in
 	name := path
 	switch {
 	case path == "-" && i.stdin != nil:
@@ -101,7 +101,7 @@ func (i *inputs) file(ctx context.Context, path string, fn func([]byte, place) e
 		if err != nil {
 			return fmt.Errorf("open events: %w", err)
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }()
 		r = f
 	}
 	n := 0

@@ -89,7 +89,7 @@ func (l *listener) run(ctx context.Context, c *client, listen, public string, ch
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { _ = server.Serve(socket) }) // ends with Close
-	defer server.Close()
+	defer func() { _ = server.Close() }()
 	if public == "" {
 		public = "http://" + socket.Addr().String() + "/"
 	}

@@ -40,7 +40,7 @@ func TestReferences(t *testing.T) {
 	for name, text := range map[string]string{"config.md": settings, "cli.md": commands.String()} {
 		path := filepath.Join(docs, name)
 		if flag.Lookup("update").Value.String() == "true" {
-			require.NoError(t, os.WriteFile(path, []byte(text), 0o644)) //nolint:gosec // documentation is public
+			require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
 			continue
 		}
 		have, err := os.ReadFile(path)

@@ -77,6 +77,9 @@ func New(ctx context.Context, kind string, settings Settings, world World) (*Pro
 	return p, nil
 }
 
+// Admin returns the host and port of the admin port, empty without one.
+func (p *Process) Admin() string { return p.admin }
+
 // Run calls start, which connects and adds services, and then runs them until
 // ctx ends or one of them fails. The admin port answers meanwhile.
 func (p *Process) Run(ctx context.Context, start func(context.Context) error) error {

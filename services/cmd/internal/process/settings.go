@@ -245,7 +245,7 @@ func secretFrom(secret seal.Secret, path, key string) (seal.Secret, error) {
 	if err != nil {
 		return seal.Secret{}, fmt.Errorf("%s: %w", key, err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	text, err := io.ReadAll(io.LimitReader(f, maxSecretFile))
 	if err != nil {
 		return seal.Secret{}, fmt.Errorf("%s: %w", key, err)

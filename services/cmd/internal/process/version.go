@@ -11,11 +11,10 @@ func Version() string {
 	if v := info.Main.Version; v != "" && v != "(devel)" {
 		return v
 	}
-	version := "devel"
 	for _, s := range info.Settings {
 		if s.Key == "vcs.revision" {
-			version += "-" + s.Value[:min(len(s.Value), 12)]
+			return "devel-" + s.Value[:min(len(s.Value), 12)]
 		}
 	}
-	return version
+	return "devel"
 }

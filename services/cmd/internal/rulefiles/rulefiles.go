@@ -126,7 +126,7 @@ func read(name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read rules: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	content, err := io.ReadAll(io.LimitReader(f, sigma.MaxSource+1))
 	if err != nil {
 		return nil, fmt.Errorf("read rules: %w", err)

@@ -42,11 +42,12 @@ func (r *rules) load(ctx context.Context) (*process.RuleCount, error) {
 	}
 	plan := ruleset.Replace(nil, before, files, r.Settings.Sigma())
 	for _, problem := range plan.Problems {
-		level, message := slog.LevelWarn, "rule could be better"
+		log := r.log.With("at", fmt.Sprintf("%s:%d", problem.File, problem.Line), "field", problem.Field, "reason", problem.Message)
 		if problem.Severity == sigma.Error {
-			level, message = slog.LevelError, "rule rejected"
+			log.ErrorContext(ctx, "rule rejected")
+		} else {
+			log.WarnContext(ctx, "rule could be better")
 		}
-		r.log.Log(ctx, level, message, "at", fmt.Sprintf("%s:%d", problem.File, problem.Line), "field", problem.Field, "reason", problem.Message)
 	}
 	if len(plan.Documents) > 0 || len(current) > 0 {
 		if _, err := r.Control.PushRules(ctx, everyone, plan.Documents); err != nil {
@@ -64,7 +65,7 @@ func (r *rules) watch(ctx context.Context) error {
 		r.log.Warn("rules are not watched: send SIGHUP after a change", "error", err)
 		watcher = &fsnotify.Watcher{} // its channels never say anything
 	} else {
-		defer watcher.Close()
+		defer func() { _ = watcher.Close() }()
 		r.follow(watcher)
 	}
 	rest := time.NewTimer(time.Hour)
