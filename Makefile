@@ -104,6 +104,10 @@ fuzz-short: ## fuzz every decoder for FUZZTIME (30s) each
 bench: ## run benchmarks: BENCH is a pattern, COUNT a number of runs
 	go -C services test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) ./...
 
+.PHONY: bench-sigma
+bench-sigma: ## measure Sigma matching on one core by lanes, beside rsigma where it is installed
+	STORMBELL_BENCH_SIGMA=1 GOWORK=off go -C services test -count=1 -v -timeout $(TEST_TIMEOUT) ./sigma/bench/
+
 .PHONY: bench-compare
 bench-compare: $(BIN)/benchstat ## compare two files of benchmark results, OLD and NEW
 	$(BIN)/benchstat $(OLD) $(NEW)

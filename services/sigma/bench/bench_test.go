@@ -1,0 +1,304 @@
+// Package bench_test measures package sigma on lanes of events, on one core,
+// beside RSigma where that is installed: `make bench-sigma`.
+package bench_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/stormbell/stormbell/services/sigma"
+)
+
+const (
+	defaultEvents = 100_000
+	runs          = 3 // the median counts
+	tiled         = 40
+)
+
+func TestBenchSigma(t *testing.T) {
+	if os.Getenv("STORMBELL_BENCH_SIGMA") == "" {
+		t.Skip("a measurement, not a test: run make bench-sigma")
+	}
+	corpora := filepath.Join("..", "..", "..", "..", "shared", "corpora")
+	if shared := os.Getenv("SHARED"); shared != "" {
+		corpora = filepath.Join(shared, "corpora")
+	}
+	rules := filepath.Join(corpora, "sigmahq", "rules")
+	if _, err := os.Stat(rules); err != nil {
+		t.Skipf("no public rules: %v (set SHARED)", err)
+	}
+	n := defaultEvents
+	if s := os.Getenv("STORMBELL_BENCH_EVENTS"); s != "" {
+		var err error
+		n, err = strconv.Atoi(s)
+		require.NoError(t, err)
+	}
+	runtime.GOMAXPROCS(1)
+	rsigma, err := exec.LookPath("rsigma")
+	if err != nil {
+		t.Log("rsigma is not on the PATH: ours alone. cargo install rsigma --version 0.23.0 --locked")
+		rsigma = ""
+	}
+	all, aws := load(t, rules), load(t, filepath.Join(rules, "cloud", "aws"))
+	fmt.Println("| Lane | B/event | Routed | Matches | Ours, events/s | RSigma | Ratio |\n| --- | --- | --- | --- | --- | --- | --- |")
+	only := os.Getenv("STORMBELL_BENCH_LANE")
+	for _, l := range lanes() {
+		if !strings.Contains(l.name, only) {
+			continue
+		}
+		row(t, rsigma, l.name, all, rules, l.events(n))
+	}
+	if !strings.Contains("CloudTrail", only) {
+		return
+	}
+	trail := cloudTrail(t, filepath.Join(corpora, "invictus-cloudtrail"), filepath.Join(corpora, "stratus"))
+	many := slices.Repeat(trail, max(1, min(tiled, n/len(trail))))
+	row(t, rsigma, "CloudTrail, AWS rules", aws, filepath.Join(rules, "cloud", "aws"), many)
+	row(t, rsigma, "CloudTrail, all rules", all, rules, many)
+}
+
+// row measures a lane without and with routing and prints both.
+func row(t *testing.T, rsigma, name string, set *sigma.Set, rules string, events [][]byte) {
+	t.Helper()
+	size := 0
+	for _, e := range events {
+		size += len(e) + 1
+	}
+	for _, routed := range []bool{false, true} {
+		counts, rate := ours(set, events, routed)
+		matches := 0
+		for _, c := range counts {
+			matches += c
+		}
+		theirs, ratio := "", ""
+		if rsigma != "" {
+			others, their := rsigmaRun(t, rsigma, rules, events, routed)
+			theirs, ratio = strconv.Itoa(int(their)), fmt.Sprintf("%.1f", rate/their)
+			if difference := compare(counts, others); difference != "" {
+				ratio += " (matches differ: " + difference + ")"
+			}
+		}
+		fmt.Printf("| %s | %d | %t | %d | %.0f | %s | %s |\n", name, size/len(events), routed, matches, rate, theirs, ratio)
+	}
+}
+
+// cpu is the processor time that a process has used: on a machine that others
+// use too it says more than the wall clock.
+func cpu(u *syscall.Rusage) time.Duration {
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func used(who int) time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(who, &u) != nil {
+		return 0
+	}
+	return cpu(&u)
+}
+
+// ours reads lines, matches them and writes a line for each match, as the other
+// engine does.
+func ours(set *sigma.Set, events [][]byte, routed bool) (counts map[string]int, rate float64) {
+	input := append(bytes.Join(events, []byte("\n")), '\n')
+	var spent []time.Duration
+	for range runs + 1 { // the first fills caches
+		counts = map[string]int{}
+		heads := map[*sigma.Rule]string{}
+		m, source := set.Matcher(), newSource()
+		out := bufio.NewWriterSize(io.Discard, 1<<16)
+		var dst []*sigma.Rule
+		start := used(syscall.RUSAGE_SELF)
+		lines := bufio.NewReaderSize(bytes.NewReader(input), 1<<20)
+		for {
+			line, err := lines.ReadSlice('\n')
+			if err != nil {
+				break
+			}
+			ev := sigma.Event{Raw: line}
+			if routed {
+				ev.LogSource = source.of(line)
+			}
+			for _, r := range m.Match(ev, dst[:0]) {
+				counts[r.ID]++
+				head, ok := heads[r]
+				if !ok {
+					head = fmt.Sprintf(`{"rule":%q,"title":%q,"level":%q,"event":`, r.ID, r.Title, r.Level)
+					heads[r] = head
+				}
+				_, _ = out.WriteString(head)
+				_, _ = out.Write(bytes.TrimSpace(line))
+				_, _ = out.WriteString("}\n")
+			}
+		}
+		_ = out.Flush()
+		spent = append(spent, used(syscall.RUSAGE_SELF)-start)
+	}
+	return counts, perSecond(len(events), median(spent[1:]))
+}
+
+func median(d []time.Duration) time.Duration {
+	slices.Sort(d)
+	return d[len(d)/2]
+}
+
+func perSecond(n int, d time.Duration) float64 { return float64(n) / d.Seconds() }
+
+// source reads the log source that an event's own fields assert.
+type source struct {
+	reader *sigma.Reader
+	fields [][]byte
+	known  map[string]string
+}
+
+func newSource() *source {
+	return &source{reader: sigma.NewReader("product", "service", "category"), known: map[string]string{}}
+}
+
+func (s *source) of(raw []byte) sigma.LogSource {
+	var err error
+	if s.fields, err = s.reader.Read(raw, s.fields[:0]); err != nil {
+		return sigma.LogSource{}
+	}
+	return sigma.LogSource{Product: s.text(s.fields[0]), Service: s.text(s.fields[1]), Category: s.text(s.fields[2])}
+}
+
+func (s *source) text(b []byte) string {
+	if t, ok := s.known[string(b)]; ok {
+		return t
+	}
+	t := string(b)
+	s.known[t] = t
+	return t
+}
+
+// rsigmaRun measures RSigma on the same events; the time to load its rules is
+// taken off.
+func rsigmaRun(t *testing.T, rsigma, rules string, events [][]byte, routed bool) (counts map[string]int, rate float64) {
+	t.Helper()
+	input := append(bytes.Join(events, []byte("\n")), '\n')
+	args := []string{"engine", "eval", "-r", rules, "--quiet", "--output-format", "ndjson"}
+	if routed {
+		args = append(args, "--logsource-routing")
+	}
+	run := func(in []byte) (time.Duration, []byte) {
+		cmd := exec.CommandContext(t.Context(), rsigma, args...)
+		cmd.Env = append(os.Environ(), "RAYON_NUM_THREADS=1")
+		cmd.Stdin = bytes.NewReader(in)
+		out, err := cmd.Output()
+		if err != nil && cmd.ProcessState == nil {
+			require.NoError(t, err)
+		}
+		return cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), out
+	}
+	var idle, busy []time.Duration
+	var out []byte
+	for range runs {
+		var d time.Duration
+		d, _ = run(nil)
+		idle = append(idle, d)
+		d, out = run(input)
+		busy = append(busy, d)
+	}
+	counts = map[string]int{}
+	for line := range bytes.Lines(out) {
+		var match struct {
+			RuleID string `json:"rule_id"`
+			ID     string `json:"id"`
+			Rule   struct {
+				ID string `json:"id"`
+			} `json:"rule"`
+		}
+		if json.Unmarshal(line, &match) == nil {
+			for _, id := range []string{match.RuleID, match.Rule.ID, match.ID} {
+				if id != "" {
+					counts[id]++
+					break
+				}
+			}
+		}
+	}
+	return counts, perSecond(len(events), median(busy)-median(idle))
+}
+
+// compare says which rules were found more or less often, at most three.
+func compare(ours, theirs map[string]int) string {
+	var out []string
+	for id, n := range ours {
+		if theirs[id] != n {
+			out = append(out, fmt.Sprintf("%s %d/%d", id, n, theirs[id]))
+		}
+	}
+	for id, n := range theirs {
+		if _, ok := ours[id]; !ok {
+			out = append(out, fmt.Sprintf("%s 0/%d", id, n))
+		}
+	}
+	slices.Sort(out)
+	return strings.Join(out[:min(len(out), 3)], ", ")
+}
+
+func load(t *testing.T, dir string) *sigma.Set {
+	t.Helper()
+	var docs []sigma.Document
+	require.NoError(t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".yml" {
+			return err
+		}
+		src, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		d, _ := sigma.Parse(src, path)
+		docs = append(docs, d...)
+		return nil
+	}))
+	set, _ := sigma.Compile(docs, sigma.Options{})
+	require.NotEmpty(t, set.Rules())
+	return set
+}
+
+func cloudTrail(t *testing.T, dirs ...string) [][]byte {
+	t.Helper()
+	var events [][]byte
+	for _, dir := range dirs {
+		require.NoError(t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || filepath.Ext(path) != ".json" {
+				return err
+			}
+			src, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			var file struct{ Records []json.RawMessage }
+			if json.Unmarshal(src, &file) != nil || file.Records == nil {
+				if json.Unmarshal(src, &file.Records) != nil {
+					return nil
+				}
+			}
+			for _, r := range file.Records {
+				var b bytes.Buffer
+				require.NoError(t, json.Compact(&b, r))
+				events = append(events, b.Bytes())
+			}
+			return nil
+		}))
+	}
+	require.NotEmpty(t, events)
+	return events
+}
