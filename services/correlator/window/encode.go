@@ -33,6 +33,7 @@ var errCorrupt = errors.New("corrupt group state")
 // pages tracks what of a group has to be stored.
 type pages struct {
 	next    uint64 // sequence number of the next record
+	stored  uint64 // that of the first record that Changes has not told yet
 	tail    []byte // the page that is being filled
 	live    map[uint64]int32
 	full    []Change // pages filled since the last call of Changes
@@ -85,6 +86,10 @@ func (p *pages) unkeep(seq uint64) {
 		return
 	}
 	delete(p.keeps, seq)
+	if seq >= p.stored { // nobody has heard of it
+		delete(p.changed, seq)
+		return
+	}
 	p.changed[seq] = struct{}{}
 }
 
@@ -114,7 +119,7 @@ func (g *Group) Changes(dst []Change) []Change {
 	if p.meta {
 		dst = append(dst, Change{Field: "m", Value: g.appendMeta(nil)})
 	}
-	p.full, p.gone, p.dirty, p.meta = nil, nil, false, false
+	p.full, p.gone, p.dirty, p.meta, p.stored = nil, nil, false, false, p.next
 	clear(p.changed)
 	return dst
 }
@@ -201,6 +206,7 @@ func (g *Group) decodeMeta(b []byte) error {
 	}
 	d := decoder{b: b[1:]}
 	g.pages.next = d.uvarint()
+	g.pages.stored = g.pages.next
 	g.overflow = d.byte() == 1
 	n := d.uvarint()
 	if n > uint64(len(d.b)) {

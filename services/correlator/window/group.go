@@ -107,21 +107,7 @@ func (g *Group) Advance(w int64) {
 	if w < g.minDrop {
 		return
 	}
-	reach := g.spec.Reach()
-	kept := g.recs[:0]
-	for _, r := range g.recs {
-		if r.ingest+reach < w {
-			g.pages.drop(r.seq)
-			g.forget(&r)
-			continue
-		}
-		kept = append(kept, r)
-	}
-	if len(kept) < len(g.recs) {
-		clear(g.recs[len(kept):])
-		g.recs = kept
-		g.reindex()
-	}
+	g.drop(w - g.spec.Reach())
 	for b, ingest := range g.fired {
 		if ingest+g.spec.LookBack() < w {
 			delete(g.fired, b)
@@ -129,6 +115,38 @@ func (g *Group) Advance(w int64) {
 		}
 	}
 	g.schedule()
+}
+
+// drop lets go of all records with an ingest time below least.
+func (g *Group) drop(least int64) {
+	first, old := 0, 0
+	for i := range g.recs {
+		if g.recs[i].ingest >= least {
+			continue
+		}
+		if old == first && i == first {
+			first++
+		}
+		old++
+	}
+	if old == first { // in order of time as of ingest: what is left stays as it is
+		for range first {
+			g.shed()
+		}
+		return
+	}
+	kept := g.recs[:0]
+	for _, r := range g.recs {
+		if r.ingest < least {
+			g.pages.drop(r.seq)
+			g.forget(&r)
+			continue
+		}
+		kept = append(kept, r)
+	}
+	clear(g.recs[len(kept):])
+	g.recs = kept
+	g.reindex()
 }
 
 // schedule sets when the next drop is due. It is late by a part of the reach,

@@ -67,8 +67,25 @@ func (v *values) shed(value int32) {
 	}
 }
 
-// rebuild counts anew and forgets the values that no record has any more.
+// rebuild counts anew, and forgets the values that no record has any more where
+// they have become many.
 func (v *values) rebuild(recs []record, timespan int64) {
+	if len(v.names) > 2*v.distinct+spareValues {
+		v.compact(recs)
+	}
+	clear(v.total)
+	clear(v.front)
+	v.distinct, v.frontDistinct, v.lo = 0, 0, 0
+	for i := range recs {
+		v.insert(recs[:i+1], i, timespan)
+	}
+}
+
+// spareValues are forgotten only together: each time costs as much as all.
+const spareValues = 64
+
+// compact gives the values that are left new numbers.
+func (v *values) compact(recs []record) {
 	names := v.names
 	*v = values{}
 	known := make([]int32, len(names)) // new numbers, plus one
@@ -78,6 +95,5 @@ func (v *values) rebuild(recs []record, timespan int64) {
 			known[r.value] = v.intern(names[r.value]) + 1
 		}
 		r.value = known[r.value] - 1
-		v.insert(recs[:i+1], i, timespan)
 	}
 }
