@@ -61,7 +61,8 @@ Settings come from defaults, then one YAML file (` + "`--config`" + ` or ` + "`S
 A key that is not listed here is an error. One file can serve a whole cluster: each process reads it whole and uses what
 concerns it. ` + "`stormbell config check`" + ` says what is wrong with it, ` + "`stormbell config print`" + ` what is in force.
 
-` + "`stormbell up`" + ` has 4 partitions and one replica, may reach webhooks on loopback without TLS, and brings its own broker,
+` + "`stormbell up`" + ` has 4 partitions and one replica, may reach webhooks on this machine without TLS while it
+listens on loopback itself, and brings its own broker,
 state and root key: the groups ` + "`kafka` and `redis`" + ` are for clusters. The data directory is ` + "`--data` or `STORMBELL_DATA`" + `.
 OpenTelemetry is set up by its own ` + "`OTEL_*`" + ` variables.
 `

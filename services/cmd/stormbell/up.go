@@ -61,6 +61,7 @@ func newUp(env *environment) *cobra.Command {
 		if cmd.Flags().Changed("log-max-bytes") {
 			settings.Embedded.LogMaxBytes = logMaxBytes
 		}
+		settings.NarrowEgress()
 		if err := settings.Validate("up"); err != nil {
 			return err
 		}

@@ -83,6 +83,23 @@ gateway:
 	require.Equal(t, 24*time.Hour, s.Correlator.Sources[0].Lateness)
 }
 
+func TestNarrowEgress(t *testing.T) {
+	for listen, loopback := range map[string]bool{
+		"127.0.0.1:8080": true, "localhost:80": true, "[::1]:0": true, "127.9.9.9:1": true,
+		"0.0.0.0:8080": false, ":8080": false, "[::]:1": false, "10.0.0.1:80": false, "stormbell.example:80": false, "": false,
+	} {
+		s := process.UpDefaults()
+		s.Gateway.Listen = listen
+		s.NarrowEgress()
+		require.Equal(t, loopback, s.Egress.AllowHTTP, listen)
+		require.Equal(t, loopback, len(s.Egress.Allow) > 0, listen)
+	}
+	s := process.UpDefaults()
+	require.NoError(t, s.Load(write(t, "c.yaml", "gateway: {listen: '0.0.0.0:80'}\negress: {allow: [10.0.0.0/8], allow_http: true}"), nil))
+	s.NarrowEgress()
+	require.True(t, s.Egress.AllowHTTP, "what someone set stays")
+}
+
 func TestSecretsComeOneWay(t *testing.T) {
 	s := process.Defaults()
 	require.NoError(t, s.Load("", []string{"STORMBELL_REDIS_PASSWORD=canary", "STORMBELL_SEAL_ROOT_KEY=canary"}))

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
+	"reflect"
 	"strings"
 	"time"
 
@@ -106,6 +108,20 @@ func UpDefaults() Settings {
 	s.Topics.Partitions, s.Topics.ReplicationFactor = 4, 1
 	s.Egress = egress.LoopbackConfig()
 	return s
+}
+
+// NarrowEgress takes back that webhooks may reach this machine where the API is
+// open to others: what serves on loopback serves who is on this machine anyway,
+// what serves beyond it must be told. Settings that someone made stay.
+func (s *Settings) NarrowEgress() {
+	host, _, err := net.SplitHostPort(s.Gateway.Listen)
+	ip := net.ParseIP(host)
+	if err == nil && (host == "localhost" || ip != nil && ip.IsLoopback()) {
+		return
+	}
+	if reflect.DeepEqual(s.Egress, egress.LoopbackConfig()) {
+		s.Egress = egress.DefaultConfig()
+	}
 }
 
 // Load reads settings on top of what s holds: the file at path, if there is
