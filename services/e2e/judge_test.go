@@ -148,7 +148,7 @@ func offline(t *testing.T) *verdict {
 	t.Helper()
 	rules, settings := rulesOf(t, "testdata/rules/crash")
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	l := newLoad(1, 600, 8, now)
+	l := newLoad(1, 300, 4, now)
 	v := &verdict{rules: rules, settings: settings, told: slices.Collect(maps.Keys(l.ids)), events: l.records(now)}
 	want, err := oracle.Alerts(v.rules, v.events, v.settings)
 	require.NoError(t, err)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the tests need and the machine lacks: a C compiler for the race
-# detector; Java, Maven and redis-server for tests against real servers. It does
-# so on Debian and as root. Elsewhere it says in one line what is missing and
+# detector; Java, Maven and redis-server for tests against real servers; Python,
+# whose library verifies our webhooks. It does so on Debian and as root. Elsewhere it says in one line what is missing and
 # what is skipped for that reason, and exits 0; where STORMBELL_REQUIRE_REAL is 1
 # something missing is an error.
 set -eu
@@ -13,7 +13,11 @@ missing_of() {
 	done
 }
 
-missing() { missing_of gcc java mvn redis-server; }
+missing() {
+	missing_of gcc java mvn redis-server
+	# Debian's Python comes without what makes an environment for libraries.
+	python3 -c 'import ensurepip' >/dev/null 2>&1 || printf 'python3 '
+}
 
 # Installs packages without letting any of them start a service, now or at the
 # next boot: tests start servers of their own.
@@ -51,6 +55,7 @@ for program in $(missing); do
 	java) packages="$packages default-jre-headless" ;;
 	mvn) packages="$packages maven" ;;
 	redis-server) packages="$packages redis-server" ;;
+	python3) packages="$packages python3 python3-venv" ;;
 	esac
 done
 
@@ -67,6 +72,7 @@ fi
 skipped=""
 [ -z "$(missing_of java mvn)" ] || skipped="$skipped, tests against real Kafka"
 [ -z "$(missing_of redis-server)" ] || skipped="$skipped, tests against real Redis"
+[ -z "$(missing_of python3)" ] || skipped="$skipped, verification of webhooks by Python"
 [ -z "$(missing_of gcc)" ] || skipped="$skipped, the race detector"
 echo "setup: missing: ${left% }; skipped: ${skipped#, }" >&2
 [ "${STORMBELL_REQUIRE_REAL:-}" != 1 ]
