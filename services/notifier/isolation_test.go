@@ -67,10 +67,12 @@ func TestStaleLease(t *testing.T) {
 	w := newWorld(t)
 	var hold atomic.Bool
 	held, release := make(chan struct{}), make(chan struct{})
-	r := w.receiver(func(_ int, _ http.ResponseWriter, _ *http.Request) {
+	r := w.receiver(func(n int, rw http.ResponseWriter, _ *http.Request) {
 		if hold.CompareAndSwap(true, false) {
 			close(held)
 			<-release
+		} else if n == 3 { // the second request of the alert
+			rw.WriteHeader(500)
 		}
 	})
 	w.subscribe(r.URL)
@@ -86,15 +88,16 @@ func TestStaleLease(t *testing.T) {
 	w.publish(a)
 	<-held
 	w.clock.advance(notifier.DefaultConfig().Lease)
-	w.ended(1, a)
+	due := w.attempts(a, 1)[0].GetNextDueMs()
 	close(release)
 	w.until(func() bool { return sum(t, reader, "stormbell_notifier_stale_leases_total") == 1 })
-	b := w.newAlert()
-	w.publish(b)
-	attempts := w.ended(1, b, a)[a.GetId()]
-	require.Len(t, attempts, 1)
-	require.Equal(t, uint32(1), attempts[0].GetNumber())
-	require.Equal(t, 2, r.bodies()[alert.WebhookID(a)], "sent twice under one id, counted once")
+	w.advanceTo(due)
+	attempts := w.ended(1, a)[a.GetId()]
+	require.Len(t, attempts, 2, "the 2xx that came too late counts for nothing")
+	require.Equal(t, failed, attempts[0].GetOutcome())
+	require.Equal(t, succeeded, attempts[1].GetOutcome())
+	require.Equal(t, uint32(2), attempts[1].GetNumber())
+	require.Equal(t, 3, r.bodies()[alert.WebhookID(a)], "all under one id")
 }
 
 // sum adds up a counter's points.
