@@ -43,8 +43,7 @@ func (c *correlator) own(ctx context.Context, claim *claim) error {
 	defer c.owned.leave(claim.Partition)
 	s, err := c.open(ctx, claim)
 	for err != nil {
-		var beyond *beyondError
-		if !errors.As(err, &beyond) {
+		if _, ok := errors.AsType[*beyondError](err); !ok {
 			return err
 		}
 		// Folding on would skip what the log writes anew below applied.
@@ -56,8 +55,7 @@ func (c *correlator) own(ctx context.Context, claim *claim) error {
 		s, err = c.open(ctx, claim)
 	}
 	err = s.run(ctx)
-	var refused *state.RefusedError
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*state.RefusedError](err); ok {
 		c.counts.refuse(refused.Reason)
 		s.log.Warn("write refused, this owner ends", "reason", refused.Reason, "applied", refused.Applied.String(),
 			"other_owner", refused.Foreign, "at", s.f.applied.String())
@@ -73,7 +71,7 @@ const lookAgain = 5 * time.Second
 func (c *correlator) open(ctx context.Context, claim *claim) (*session, error) {
 	f := &folder{
 		cfg: c.cfg, store: c.store, plans: c.plans, tracer: c.tracer, counts: c.counts, fault: c.fault,
-		partition: int32(claim.Partition), upstreams: c.events, groups: c.share, token: rand.Text(), //nolint:gosec // partitions are few
+		partition: int32(claim.Partition), upstreams: c.events, groups: c.share, token: rand.Text(),
 	}
 	if err := f.open(ctx); err != nil {
 		return nil, err
@@ -198,8 +196,7 @@ func (s *session) fold(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return ctx.Err() //nolint:wrapcheck // the end of the claim
 			}
-			var gap *bus.OutOfRangeError
-			if errors.As(err, &gap) {
+			if _, ok := errors.AsType[*bus.OutOfRangeError](err); ok {
 				return err //nolint:wrapcheck // position decides
 			}
 			s.log.Warn("detections cannot be read, trying again", "offset", s.next, "error", err)

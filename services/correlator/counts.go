@@ -52,7 +52,7 @@ const (
 )
 
 func newCounts(m metric.Meter, clock func() time.Time) (*counts, error) {
-	c := &counts{ctx: context.Background(), gauges: make(map[gauge]int64)} //nolint:forbidigo // see the field
+	c := &counts{ctx: context.Background(), gauges: make(map[gauge]int64)}
 	var errs []error
 	for _, def := range []struct {
 		to         *metric.Int64Counter
@@ -140,10 +140,13 @@ func (c *counts) refuse(reason string) {
 func (c *counts) behind(stage string, partition int, lag int64) {
 	c.set(gaugeLag, stage, partition, max(lag, 0))
 }
+
 func (c *counts) groups(partition, n int) { c.set(gaugeGroups, stageCorrelate, partition, int64(n)) }
+
 func (c *counts) watermark(partition int, w int64) {
 	c.set(gaugeMark, stageCorrelate, partition, w)
 }
+
 func (c *counts) rebuild(partition int, left int64) {
 	c.set(gaugeRebuild, stageCorrelate, partition, max(left, 0))
 }

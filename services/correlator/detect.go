@@ -74,8 +74,7 @@ func (d *detector) match(ctx context.Context, c *claim, g *errgroup.Group, works
 			w, err = d.step(ctx, c, m)
 			return err
 		})
-		var fault *faultError
-		if errors.As(m.failed, &fault) {
+		if _, ok := errors.AsType[*faultError](m.failed); ok {
 			return m.failed
 		}
 		if err != nil {
@@ -96,8 +95,7 @@ func (d *detector) match(ctx context.Context, c *claim, g *errgroup.Group, works
 // step matches one fetch; nil if there was nothing to read.
 func (d *detector) step(ctx context.Context, c *claim, m *matching) (*work, error) {
 	records, end, err := d.reader.Fetch(ctx, TopicEvents, c.Partition, m.next)
-	var gap *bus.OutOfRangeError
-	if errors.As(err, &gap) {
+	if gap, ok := errors.AsType[*bus.OutOfRangeError](err); ok {
 		d.counts.gap(stageDetect)
 		to := gap.First
 		if gap.Offset > gap.End {
@@ -117,8 +115,7 @@ func (d *detector) step(ctx context.Context, c *claim, m *matching) (*work, erro
 	}
 	w, err := m.batch(ctx, records)
 	if err != nil {
-		var fault *faultError
-		if errors.As(err, &fault) {
+		if _, ok := errors.AsType[*faultError](err); ok {
 			m.failed = err
 			return nil, nil //nolint:nilnil // the caller looks at m.failed
 		}

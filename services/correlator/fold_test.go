@@ -32,11 +32,11 @@ func noCounts(t testing.TB) *counts {
 
 // newFolder returns a folder on an empty store that has one upstream and takes
 // so many groups.
-func newFolder(t testing.TB, rules string, groups int64) *folder {
+func newFolder(t testing.TB, groups int64) *folder {
 	t.Helper()
 	cfg := modelConfig()
 	cfg.BatchRecords, cfg.BatchBytes, cfg.CacheBytes = 500, 768<<10, 64<<20
-	return openFolder(t, cfg, compile(t, cfg, rules), groups, state.NewMemory())
+	return openFolder(t, cfg, compile(t, cfg, testRules), groups, state.NewMemory())
 }
 
 func openFolder(t testing.TB, cfg Config, p *plan, groups int64, store Store) *folder {
@@ -75,8 +75,9 @@ func (l *feed) watermark(w int64) {
 	l.put(schemaWatermark, &detectionv1.Watermark{NextOffset: int64(len(l.records)), WatermarkMs: w})
 }
 
-// foldAll folds what of the feed is not folded yet, and returns what it says.
-func foldAll(t testing.TB, f *folder, l *feed) (alerts []*alertv1.Alert, dead []*dlqv1.DeadLetter) {
+// foldAll folds what of the feed is not folded yet, which buries nothing, and
+// returns what it says.
+func foldAll(t testing.TB, f *folder, l *feed) (alerts []*alertv1.Alert) {
 	t.Helper()
 	for at := max(f.applied.Offset, 0); at < int64(len(l.records)); at = f.applied.Offset {
 		_, entries, err := f.fold(t.Context(), l.records[at:])
@@ -84,19 +85,15 @@ func foldAll(t testing.TB, f *folder, l *feed) (alerts []*alertv1.Alert, dead []
 		for _, e := range entries {
 			m, ok := decodeMessage(e.Body)
 			require.True(t, ok)
-			if m.kind == toAlerts {
-				alerts = append(alerts, new(alertv1.Alert))
-				require.NoError(t, proto.Unmarshal(m.value, alerts[len(alerts)-1]))
-			} else {
-				dead = append(dead, new(dlqv1.DeadLetter))
-				require.NoError(t, proto.Unmarshal(m.value, dead[len(dead)-1]))
-			}
+			require.EqualValues(t, toAlerts, m.kind)
+			alerts = append(alerts, new(alertv1.Alert))
+			require.NoError(t, proto.Unmarshal(m.value, alerts[len(alerts)-1]))
 		}
 		if f.applied.Step > 0 {
 			require.NoError(t, f.drainDue(t.Context()))
 		}
 	}
-	return alerts, dead
+	return alerts
 }
 
 const t0 = 1_800_000_000_000
@@ -104,14 +101,14 @@ const t0 = 1_800_000_000_000
 // TestGroupsAreCapped refuses groups beyond the cap, says so once an hour, and
 // lets go of none that is there.
 func TestGroupsAreCapped(t *testing.T) {
-	f := newFolder(t, testRules, 3)
+	f := newFolder(t, 3)
 	l := &feed{p: f.plans.(always).plan}
 	for i := range int64(5) {
 		l.detect("t", "count", fmt.Sprint("user-", i), fmt.Sprint("a", i), t0, t0)
 	}
 	l.detect("u", "count", "another tenant", "b", t0, t0)
 	l.detect("t", "values", "another rule", "c", t0, t0)
-	alerts, _ := foldAll(t, f, l)
+	alerts := foldAll(t, f, l)
 	require.Len(t, alerts, 1)
 	meta := alerts[0]
 	require.Equal(t, alert.OverflowRule, meta.GetRule().GetId())
@@ -127,7 +124,7 @@ func TestGroupsAreCapped(t *testing.T) {
 			l.detect("t", "count", fmt.Sprint("user-", i), fmt.Sprint("d", n, i), t0, t0)
 		}
 	}
-	alerts, _ = foldAll(t, f, l)
+	alerts = foldAll(t, f, l)
 	var groups []string
 	for _, a := range alerts {
 		groups = append(groups, a.GetGroup()[0].GetValue())
@@ -137,7 +134,7 @@ func TestGroupsAreCapped(t *testing.T) {
 	// A new owner counts on.
 	f = openFolder(t, f.cfg, l.p, 3, f.store)
 	l.detect("t", "count", "user-9", "e", t0, t0+3_600_000)
-	alerts, _ = foldAll(t, f, l)
+	alerts = foldAll(t, f, l)
 	require.Len(t, alerts, 1, "an hour later it is said again")
 	require.NotEqual(t, meta.GetId(), alerts[0].GetId())
 
@@ -146,7 +143,7 @@ func TestGroupsAreCapped(t *testing.T) {
 	for i := range 3 {
 		l.detect("t", "count", "user-9", fmt.Sprint("f", i), t0, t0+10*3_600_000)
 	}
-	alerts, _ = foldAll(t, f, l)
+	alerts = foldAll(t, f, l)
 	require.Len(t, alerts, 1)
 	require.Equal(t, "count", alerts[0].GetRule().GetId())
 	require.EqualValues(t, 1, f.tallies[tallyKey("t", "count", l.p.correlations["count"].Revision)].groups)
@@ -155,7 +152,7 @@ func TestGroupsAreCapped(t *testing.T) {
 // TestOverflowIsPure folds the same records in other batches, by other owners
 // and silently: the same groups are refused.
 func TestOverflowIsPure(t *testing.T) {
-	f := newFolder(t, testRules, 2)
+	f := newFolder(t, 2)
 	l := &feed{p: f.plans.(always).plan}
 	for i := range int64(40) {
 		l.detect("t", "count", fmt.Sprint("user-", i%7), fmt.Sprint("a", i), t0+i, t0+i*60_000)
@@ -163,7 +160,7 @@ func TestOverflowIsPure(t *testing.T) {
 			l.watermark(t0 + i*60_000)
 		}
 	}
-	want, _ := foldAll(t, f, l)
+	want := foldAll(t, f, l)
 	require.NotEmpty(t, want)
 	ids := func(list []*alertv1.Alert) (out []string) {
 		for _, a := range list {
@@ -179,13 +176,13 @@ func TestOverflowIsPure(t *testing.T) {
 	small := &feed{p: l.p}
 	for i := range l.records {
 		small.records = l.records[:i+1]
-		alerts, _ := foldAll(t, openFolder(t, cfg, l.p, 2, store), small)
+		alerts := foldAll(t, openFolder(t, cfg, l.p, 2, store), small)
 		got = append(got, alerts...)
 	}
 	require.Equal(t, ids(want), ids(got))
 	silent := openFolder(t, f.cfg, l.p, 2, state.NewMemory())
 	silent.silent = int64(len(l.records))
-	none, _ := foldAll(t, silent, l)
+	none := foldAll(t, silent, l)
 	require.Empty(t, none, "below the frontier nothing is said")
 }
 
@@ -296,7 +293,7 @@ func TestRulings(t *testing.T) {
 // TestOutcomeOfPublishIsUnknown publishes again what nobody has acknowledged,
 // under the same owner.
 func TestOutcomeOfPublishIsUnknown(t *testing.T) {
-	f := newFolder(t, testRules, 10)
+	f := newFolder(t, 10)
 	l := &feed{p: f.plans.(always).plan}
 	for i := range 3 {
 		l.detect("t", "count", "u", fmt.Sprint(i), t0, t0)

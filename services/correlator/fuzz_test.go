@@ -22,7 +22,7 @@ func FuzzDecodeMessage(f *testing.F) {
 		}
 		again, ok := decodeMessage(m.encode())
 		require.True(t, ok)
-		require.Equal(t, len(m.headers), len(again.headers))
+		require.Len(t, again.headers, len(m.headers))
 		require.Equal(t, string(m.key)+"|"+string(m.value), string(again.key)+"|"+string(again.value))
 	})
 }
@@ -97,7 +97,7 @@ func FuzzFold(f *testing.F) {
 	f.Add([]byte{1}, schemaRuling)
 	f.Add([]byte{}, "")
 	f.Fuzz(func(t *testing.T, value []byte, schema string) {
-		fold := newFolder(t, testRules, 10)
+		fold := newFolder(t, 10)
 		rec := Record{Topic: TopicDetections, Offset: 0, Value: value, Headers: newHeaders(schema, "t")}
 		n, _, err := fold.fold(t.Context(), []Record{rec})
 		require.NoError(t, err)

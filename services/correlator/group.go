@@ -79,7 +79,7 @@ func parseIdentity(b []byte) (s window.Spec, tally string, err error) {
 		of[i], b = string(b[size:size+int(n)]), b[size+int(n):]
 	}
 	s = window.Spec{
-		Kind: window.Kind(f[0]), Timespan: f[1], Lateness: f[2], Min: int(f[3]), Rules: int(f[4]), //nolint:gosec // bounds are checked
+		Kind: window.Kind(f[0]), Timespan: f[1], Lateness: f[2], Min: int(f[3]), Rules: int(f[4]),
 		StrictTies: f[5] == 1, Suppress: f[6],
 	}
 	if err := s.Validate(); err != nil {

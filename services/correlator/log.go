@@ -7,11 +7,11 @@ import (
 	"github.com/stormbell/stormbell/services/internal/bus"
 )
 
-// Record and Header are those of the bus.
-type (
-	Record = bus.Record
-	Header = bus.Header
-)
+// Record is that of the bus.
+type Record = bus.Record
+
+// Header is that of the bus.
+type Header = bus.Header
 
 // Names of the topics, without their prefix.
 const (

@@ -123,8 +123,7 @@ func (m *matching) event(ctx context.Context, r *bus.Record, e *event.Event, w *
 		}
 		w.alerts, w.detections, w.dead = w.alerts[:alerts], w.detections[:detections], w.dead[:dead]
 		delete(m.matchers, p) // what it was left in is not known
-		var fault *faultError
-		if errors.As(problem, &fault) {
+		if _, ok := errors.AsType[*faultError](problem); ok {
 			return problem
 		}
 		m.d.log.Error("event could not be matched", "partition", m.partition, "offset", r.Offset, "attempt", attempt+1, "error", problem)

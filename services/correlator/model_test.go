@@ -39,7 +39,7 @@ type model struct {
 	detectors map[int][]*modelDetector
 	sessions  map[int][]*session
 	crash     Point
-	panics    int // at the n-th detection from now
+	panics    int            // at the n-th detection from now
 	seen      map[string]int // how often what happened
 	problems  []string
 	// defect spoils what a session has folded, for the test of the test.

@@ -96,9 +96,9 @@ const (
 // deadLetter is a record that could not be processed, as `dlq` holds it.
 func deadLetter(r *Record, topic, stage, reason string, attempts int) (value []byte, headers []Header, err error) {
 	d := &dlqv1.DeadLetter{
-		Topic: topic, Partition: int32(r.Partition), Offset: r.Offset, Stage: stage, //nolint:gosec // partitions are few
+		Topic: topic, Partition: int32(r.Partition), Offset: r.Offset, Stage: stage,
 		Reason:   strings.ToValidUTF8(reason[:min(len(reason), maxReason)], "\uFFFD"),
-		Attempts: uint32(max(attempts, 0)), //nolint:gosec // small
+		Attempts: uint32(max(attempts, 0)),
 		Key:      r.Key, Value: r.Value, Tenant: strings.ToValidUTF8(header(r.Headers, event.HeaderTenant), "\uFFFD"),
 	}
 	if !r.Time.IsZero() {

@@ -125,14 +125,12 @@ func (s *Service) consume(ctx context.Context, id, topic string, own func(contex
 	defer crash(nil)
 	err := s.deps.Group.Consume(ctx, bus.GroupConfig{ID: id, Topics: []string{topic}}, func(ctx context.Context, c *bus.Claim) error {
 		err := own(ctx, &claim{Partition: c.Partition, Committed: c.Committed, Metadata: c.Metadata, Commit: c.Commit})
-		var fault *faultError
-		if errors.As(err, &fault) {
+		if fault, ok := errors.AsType[*faultError](err); ok {
 			crash(fault)
 		}
 		return err
 	})
-	var fault *faultError
-	if errors.As(context.Cause(ctx), &fault) {
+	if fault, ok := errors.AsType[*faultError](context.Cause(ctx)); ok {
 		return fault
 	}
 	if err != nil {

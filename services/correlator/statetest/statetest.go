@@ -302,8 +302,11 @@ func testDue(t *testing.T, h *harness) {
 	require.Equal(t, []string{"a", "b1", "b2", "c"}, due(1_700_000_000_300, 10), "reading takes nothing away")
 
 	h.commit(&state.Batch{Token: "a", Prev: at(1), Next: at(2), Changes: []state.Change{
-		set("a", 1_700_000_000_400), set("b1", state.Never), {Key: "b2", Drop: true}, set("n", 1_700_000_000_250),
-		{Key: "c", SameDue: true, Fields: []state.Field{{Name: "f", Value: []byte("2")}}}, {Key: "z", SameDue: true, Due: 1},
+		set("a", 1_700_000_000_400), set("b1", state.Never),
+		{Key: "b2", Drop: true},
+		set("n", 1_700_000_000_250),
+		{Key: "c", SameDue: true, Fields: []state.Field{{Name: "f", Value: []byte("2")}}},
+		{Key: "z", SameDue: true, Due: 1},
 	}})
 	keys, least, err := h.Store.Due(t.Context(), part, 1_700_000_000_500, 10)
 	require.NoError(t, err)
@@ -454,8 +457,7 @@ func fold(ctx context.Context, s correlator.Store, token string, last int64) (do
 			Changes: []state.Change{set("count", 1, "n", fmt.Sprint(offset+1))},
 			Outbox:  []state.Entry{entry(offset+1, offset)},
 		})
-		var r *state.RefusedError
-		if errors.As(err, &r) {
+		if _, ok := errors.AsType[*state.RefusedError](err); ok {
 			return false, nil
 		}
 		if err != nil {

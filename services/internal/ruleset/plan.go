@@ -3,6 +3,7 @@ package ruleset
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/stormbell/stormbell/services/internal/control"
@@ -44,7 +45,7 @@ func Replace(shared, before []sigma.Document, files []File, opts sigma.Options) 
 
 	all := good
 	if kept := rejectedBy(files, p.Problems).stale(before, good); len(kept) > 0 {
-		all, _ = compiling(shared, append(good[:len(good):len(good)], kept...), opts)
+		all, _ = compiling(shared, append(slices.Clip(good), kept...), opts)
 		p.Kept = max(0, len(all)-len(good))
 	}
 	for i := range all {
@@ -73,7 +74,7 @@ func storable(docs []sigma.Document) (fit []sigma.Document, problems []sigma.Pro
 // compiling returns the documents of docs that compile beside those of shared,
 // and the problems of docs.
 func compiling(shared, docs []sigma.Document, opts sigma.Options) ([]sigma.Document, []sigma.Problem) {
-	_, problems := sigma.Compile(append(shared[:len(shared):len(shared)], docs...), opts)
+	_, problems := sigma.Compile(append(slices.Clip(shared), docs...), opts)
 	own := make(map[location]bool, len(docs))
 	for i := range docs {
 		own[location{docs[i].File, docs[i].Line}] = true

@@ -61,7 +61,7 @@ func TestValidate(t *testing.T) {
 			if tc.kind == "up" {
 				s = process.UpDefaults()
 			}
-			require.NoError(t, s.Load(write(t, "c.yaml", tc.file), nil))
+			require.NoError(t, s.Load(write(t, tc.file), nil))
 			require.ErrorContains(t, s.Validate(tc.kind), tc.want)
 		})
 	}
@@ -72,7 +72,7 @@ func TestValidate(t *testing.T) {
 
 func TestSourcesAreMadeKnown(t *testing.T) {
 	s := process.Defaults()
-	require.NoError(t, s.Load(write(t, "c.yaml", `
+	require.NoError(t, s.Load(write(t, `
 gateway:
   sources:
     - {name: access, product: aws, service: s3, category: log, lateness: 24h}
@@ -95,7 +95,7 @@ func TestNarrowEgress(t *testing.T) {
 		require.Equal(t, loopback, len(s.Egress.Allow) > 0, listen)
 	}
 	s := process.UpDefaults()
-	require.NoError(t, s.Load(write(t, "c.yaml", "gateway: {listen: '0.0.0.0:80'}\negress: {allow: [10.0.0.0/8], allow_http: true}"), nil))
+	require.NoError(t, s.Load(write(t, "gateway: {listen: '0.0.0.0:80'}\negress: {allow: [10.0.0.0/8], allow_http: true}"), nil))
 	s.NarrowEgress()
 	require.True(t, s.Egress.AllowHTTP, "what someone set stays")
 }
@@ -124,7 +124,7 @@ func TestExecute(t *testing.T) {
 		"argument":    {[]string{"now"}, 2, "", `unexpected argument "now"`},
 		"file":        {[]string{"--config", "/no/such/file"}, 1, "", "/no/such/file"},
 		"not enough":  {nil, 1, "", "seal.root_key_file"},
-		"wrong value": {[]string{"--config", write(t, "c.yaml", "seal: {root_key_file: x}\nkafka: {brokers: [x]}")}, 1, "", "kafka.brokers"},
+		"wrong value": {[]string{"--config", write(t, "seal: {root_key_file: x}\nkafka: {brokers: [x]}")}, 1, "", "kafka.brokers"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out, errs bytes.Buffer
@@ -243,9 +243,10 @@ func readyz(t *testing.T, p *process.Process) int {
 	return resp.StatusCode
 }
 
-func write(t *testing.T, name, text string) string {
+// write returns a file with settings.
+func write(t *testing.T, text string) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), name)
+	path := filepath.Join(t.TempDir(), "c.yaml")
 	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 	return path
 }
