@@ -1,9 +1,5 @@
 package sigma
 
-import (
-	"encoding/binary"
-)
-
 // test evaluates a predicate over the values of its field.
 func (m *Matcher) test(p *predicate) bool {
 	v := &m.view
@@ -55,8 +51,13 @@ func (m *Matcher) testText(p *predicate, i int32, kind valueKind) bool {
 	if !p.cased {
 		text = v.foldOf(i)
 	}
-	if p.matches(text) {
+	if p.exact != nil && p.exact.has(text) {
 		return true
+	}
+	for j := range p.patterns {
+		if p.patterns[j].match(text) {
+			return true
+		}
 	}
 	switch kind {
 	case kindNumber:
@@ -69,21 +70,6 @@ func (m *Matcher) testText(p *predicate, i int32, kind valueKind) bool {
 	case kindObject:
 		if p.inner {
 			return m.testInner(p, i)
-		}
-	}
-	return false
-}
-
-// matches tests a text against the patterns.
-func (p *predicate) matches(text []byte) bool {
-	if p.exact != nil {
-		if _, ok := p.exact[string(text)]; ok {
-			return true
-		}
-	}
-	for j := range p.patterns {
-		if p.patterns[j].match(text) {
-			return true
 		}
 	}
 	return false
@@ -111,7 +97,10 @@ func (m *Matcher) testInner(p *predicate, i int32) bool {
 func (m *Matcher) testRegex(p *predicate, i int32, kind valueKind) bool {
 	v := &m.view
 	text := v.textOf(i)
-	for _, re := range p.regexes {
+	for j, re := range p.regexes {
+		if l := &p.literals[j]; !l.none && !containsText(v.foldOf(i), l.text) {
+			continue
+		}
 		if re.Match(text) {
 			return true
 		}
@@ -178,20 +167,4 @@ func (m *Matcher) testRef(p *predicate, first int32) bool {
 		}
 	}
 	return false
-}
-
-// isASCII reports whether text has no byte beyond ASCII.
-func isASCII(text []byte) bool {
-	for len(text) >= 8 {
-		if binary.LittleEndian.Uint64(text)&0x8080808080808080 != 0 {
-			return false
-		}
-		text = text[8:]
-	}
-	for _, c := range text {
-		if c >= 0x80 {
-			return false
-		}
-	}
-	return true
 }

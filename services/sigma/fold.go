@@ -1,6 +1,7 @@
 package sigma
 
 import (
+	"encoding/binary"
 	"unicode"
 	"unicode/utf8"
 )
@@ -26,14 +27,31 @@ func foldRune(r rune) rune {
 
 // appendFold appends text with case folded. Bytes that are not UTF-8 stay.
 func appendFold(dst, text []byte) []byte {
-	for i := range text {
-		c := text[i]
+	for len(text) >= 8 {
+		x := binary.LittleEndian.Uint64(text)
+		if x&tops != 0 {
+			break
+		}
+		dst = binary.LittleEndian.AppendUint64(dst, x|upperBits(x)>>2)
+		text = text[8:]
+	}
+	for i, c := range text {
 		if c >= utf8.RuneSelf {
 			return appendFoldSlow(dst, text[i:])
 		}
 		dst = append(dst, lowerTable[c])
 	}
 	return dst
+}
+
+const (
+	ones = 0x0101010101010101
+	tops = 0x8080808080808080
+)
+
+// upperBits has the top bit of each of eight ASCII bytes that is A to Z.
+func upperBits(x uint64) uint64 {
+	return ((x + (0x80-'A')*ones) ^ (x + (0x7f-'Z')*ones)) & tops
 }
 
 func appendFoldSlow(dst, text []byte) []byte {
@@ -51,6 +69,13 @@ func appendFoldSlow(dst, text []byte) []byte {
 
 // folded reports whether text is its own folding: no upper case, ASCII only.
 func folded(text []byte) bool {
+	for len(text) >= 8 {
+		x := binary.LittleEndian.Uint64(text)
+		if x&tops != 0 || upperBits(x) != 0 {
+			return false
+		}
+		text = text[8:]
+	}
 	for _, c := range text {
 		if lowerTable[c] != c || c >= utf8.RuneSelf {
 			return false

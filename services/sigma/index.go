@@ -168,7 +168,7 @@ type fieldIndex struct {
 	exact   *exactTable
 	// exactObject: some exact literal could be an object's text.
 	exactObject bool
-	needles     *automaton
+	needles     *needles
 }
 
 // exactTable finds rules by a whole value.
@@ -202,6 +202,15 @@ func newExactTable(postings map[string][]int32) *exactTable {
 }
 
 func (t *exactTable) find(key []byte) []int32 {
+	if e := t.entry(key); e != nil {
+		return e.rules
+	}
+	return nil
+}
+
+func (t *exactTable) has(key []byte) bool { return t.entry(key) != nil }
+
+func (t *exactTable) entry(key []byte) *exactEntry {
 	if t.lengths&(1<<min(len(key), 63)) == 0 {
 		return nil
 	}
@@ -211,7 +220,7 @@ func (t *exactTable) find(key []byte) []int32 {
 			return nil
 		}
 		if e.key == string(key) {
-			return e.rules
+			return e
 		}
 	}
 }
@@ -295,7 +304,7 @@ func (b *indexBuilder) field(s int) fieldIndex {
 		}
 	}
 	if m := b.needles[s]; m != nil {
-		f.needles = newAutomaton(m)
+		f.needles = newNeedles(m)
 	}
 	return f
 }

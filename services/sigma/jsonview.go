@@ -407,7 +407,7 @@ func literalEnd(data []byte, pos int) int {
 // stringEnd is the position of the quote that ends the string whose text begins
 // at pos, or −1, and whether there are escapes before it.
 func stringEnd(data []byte, pos int) (end int, escaped bool) {
-	const ones, tops, quotes, slashes = 0x0101010101010101, 0x8080808080808080, 0x2222222222222222, 0x5c5c5c5c5c5c5c5c
+	const quotes, slashes = 0x2222222222222222, 0x5c5c5c5c5c5c5c5c
 	for pos+8 <= len(data) {
 		x := binary.LittleEndian.Uint64(data[pos:])
 		q, s := x^quotes, x^slashes

@@ -134,17 +134,10 @@ func (m *Matcher) look(f *fieldIndex) {
 				}
 			}
 			if f.needles != nil {
-				m.lookNeedles(f.needles, v.textOf(i), i)
+				f.needles.scan(v.foldOf(i), m)
 			}
 		}
 	}
-}
-
-func (m *Matcher) lookNeedles(a *automaton, text []byte, i int32) {
-	if !isASCII(text) {
-		text = m.view.foldOf(i)
-	}
-	a.scan(text, m)
 }
 
 // lookObject looks an object's text up, and the strings inside it.

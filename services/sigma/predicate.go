@@ -28,7 +28,7 @@ type predicate struct {
 	slot  int // number of the field in the Set; keywords have keywordSlot
 	cased bool
 
-	exact    map[string]struct{} // literals of exact patterns, if many
+	exact    *exactTable         // literals of exact patterns, if many
 	numbers  map[string]struct{} // canonical numbers of exact patterns
 	patterns []pattern           // those not in exact
 	inner    bool                // some pattern or expression tests strings inside objects
@@ -82,21 +82,22 @@ func newTextPredicate(field string, alternatives [][]token, cased bool) *predica
 	}
 	p.numbers = map[string]struct{}{}
 	rest := p.patterns[:0:0]
+	many := map[string][]int32{}
 	for _, pat := range p.patterns {
 		if pat.number != "" {
 			p.numbers[pat.number] = struct{}{}
 		}
 		if pat.kind == patExact && exact >= manyExact {
-			if p.exact == nil {
-				p.exact = map[string]struct{}{}
-			}
-			p.exact[pat.lit] = struct{}{}
+			many[pat.lit] = nil
 		} else {
 			rest = append(rest, pat)
 		}
 		p.literals = append(p.literals, patternLiteral(&pat))
 	}
 	p.patterns = rest
+	if len(many) > 0 {
+		p.exact = newExactTable(many)
+	}
 	p.key = e.bytes()
 	return p
 }

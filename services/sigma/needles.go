@@ -1,0 +1,206 @@
+package sigma
+
+import (
+	"encoding/binary"
+	"slices"
+	"strings"
+)
+
+// needle is a text to be found in a value: anywhere, at its start or its end.
+type needle struct {
+	text string
+	kind patternKind // patContains, patPrefix or patSuffix
+}
+
+// needles finds all of a set of needles in a text. Each needle is looked up by
+// one gram, four of its bytes, the rarest among the set: the text's grams are
+// asked of a bitmap, and few get further. Grams do not depend on one another as
+// an automaton's states do, and their tables stay in the processor's caches.
+type needles struct {
+	found []foundNeedle
+	four  *grams
+	two   *grams // for needles of two or three bytes
+	one   *grams
+	empty []int32 // rules of the needle that is in every text
+}
+
+type foundNeedle struct {
+	text  string
+	kind  patternKind
+	rules []int32
+}
+
+// grams are what needles are looked up by, all of one width.
+type grams struct {
+	width int
+	shift uint // of the hash, to a place in bits
+	bits  []uint64
+	mask  uint32
+	table []gramSlot
+	uses  []gramUse
+}
+
+// gramSlot lists the uses of one gram; free if from and to are equal.
+type gramSlot struct {
+	gram     uint32
+	from, to int32
+}
+
+// gramUse is a needle and where in it the gram stands.
+type gramUse struct {
+	needle int32
+	offset int32
+}
+
+func newNeedles(postings map[needle][]int32) *needles {
+	list := make([]needle, 0, len(postings))
+	for n := range postings {
+		list = append(list, n)
+	}
+	slices.SortFunc(list, func(a, b needle) int {
+		if c := strings.Compare(a.text, b.text); c != 0 {
+			return c
+		}
+		return int(a.kind) - int(b.kind)
+	})
+	s := &needles{}
+	byWidth := map[int][]int32{}
+	for _, n := range list {
+		width := min(len(n.text), 4)
+		switch width {
+		case 0:
+			s.empty = append(s.empty, postings[n]...)
+			continue
+		case 3:
+			width = 2
+		}
+		byWidth[width] = append(byWidth[width], int32(len(s.found)))
+		s.found = append(s.found, foundNeedle{n.text, n.kind, postings[n]})
+	}
+	s.four, s.two, s.one = s.grams(4, byWidth[4]), s.grams(2, byWidth[2]), s.grams(1, byWidth[1])
+	return s
+}
+
+// gramAt is the gram of some width at the text's start.
+func gramAt(text string, width int) uint32 {
+	g := uint32(0)
+	for i := range width {
+		g |= uint32(text[i]) << (8 * i)
+	}
+	return g
+}
+
+const gramHash = 0x9E3779B1
+
+// grams chooses a gram for each of the needles.
+func (s *needles) grams(width int, of []int32) *grams {
+	if len(of) == 0 {
+		return nil
+	}
+	popular := map[uint32]int{}
+	for _, n := range of {
+		text := s.found[n].text
+		for i := 0; i+width <= len(text); i++ {
+			popular[gramAt(text[i:], width)]++
+		}
+	}
+	uses := map[uint32][]gramUse{}
+	for _, n := range of {
+		text := s.found[n].text
+		best, at := gramAt(text, width), 0
+		for i := 1; i+width <= len(text); i++ {
+			if g := gramAt(text[i:], width); popular[g] < popular[best] {
+				best, at = g, i
+			}
+		}
+		uses[best] = append(uses[best], gramUse{n, int32(at)})
+	}
+	g := &grams{width: width}
+	size := 8 // bits, as a power of two: sixteen for each gram
+	for 1<<size < 16*len(uses) {
+		size++
+	}
+	g.shift, g.bits = uint(32-size), make([]uint64, 1<<(size-6))
+	g.table = make([]gramSlot, 1<<(size-3))
+	g.mask = uint32(len(g.table) - 1)
+	order := make([]uint32, 0, len(uses))
+	for gram := range uses {
+		order = append(order, gram)
+	}
+	slices.Sort(order)
+	for _, gram := range order {
+		h := gram * gramHash
+		g.bits[h>>g.shift>>6] |= 1 << (h >> g.shift & 63)
+		at := h >> 7 & g.mask
+		for g.table[at].from != g.table[at].to {
+			at = (at + 1) & g.mask
+		}
+		from := int32(len(g.uses))
+		g.uses = append(g.uses, uses[gram]...)
+		g.table[at] = gramSlot{gram, from, int32(len(g.uses))}
+	}
+	return g
+}
+
+// scan marks the rules of each needle in text, whose case is folded.
+func (s *needles) scan(text []byte, m *Matcher) {
+	m.mark(s.empty)
+	if g := s.four; g != nil {
+		bits, shift := g.bits, g.shift&31
+		i := 0
+		for ; i+8 <= len(text); i += 5 { // five grams are in eight bytes
+			x := binary.LittleEndian.Uint64(text[i:])
+			for j := range 5 {
+				h := uint32(x) * gramHash >> shift
+				if bits[h>>6]>>(h&63)&1 != 0 {
+					s.look(g, uint32(x), i+j, text, m)
+				}
+				x >>= 8
+			}
+		}
+		for ; i+4 <= len(text); i++ {
+			s.ask(g, binary.LittleEndian.Uint32(text[i:]), i, text, m)
+		}
+	}
+	if g := s.two; g != nil {
+		for i := 0; i+2 <= len(text); i++ {
+			s.ask(g, uint32(text[i])|uint32(text[i+1])<<8, i, text, m)
+		}
+	}
+	if g := s.one; g != nil {
+		for i, c := range text {
+			s.ask(g, uint32(c), i, text, m)
+		}
+	}
+}
+
+func (s *needles) ask(g *grams, gram uint32, at int, text []byte, m *Matcher) {
+	if h := gram * gramHash >> g.shift; g.bits[h>>6]>>(h&63)&1 != 0 {
+		s.look(g, gram, at, text, m)
+	}
+}
+
+// look marks the rules of the needles that are around a gram.
+func (s *needles) look(g *grams, gram uint32, pos int, text []byte, m *Matcher) {
+	for at := gram * gramHash >> 7 & g.mask; ; at = (at + 1) & g.mask {
+		slot := &g.table[at]
+		if slot.from == slot.to {
+			return
+		}
+		if slot.gram != gram {
+			continue
+		}
+		for _, use := range g.uses[slot.from:slot.to] {
+			n := &s.found[use.needle]
+			start := pos - int(use.offset)
+			end := start + len(n.text)
+			if start < 0 || end > len(text) || (n.kind == patPrefix && start > 0) || (n.kind == patSuffix && end < len(text)) {
+				continue
+			}
+			if string(text[start:end]) == n.text {
+				m.mark(n.rules)
+			}
+		}
+		return
+	}
+}
