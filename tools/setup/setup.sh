@@ -1,9 +1,10 @@
 #!/bin/sh
 # Installs what the tests need and the machine lacks: a C compiler for the race
 # detector; Java, Maven and redis-server for tests against real servers; Python,
-# whose library verifies our webhooks. It does so on Debian and as root. Elsewhere it says in one line what is missing and
-# what is skipped for that reason, and exits 0; where STORMBELL_REQUIRE_REAL is 1
-# something missing is an error.
+# whose library verifies our webhooks. It does so on Debian and as root.
+# Elsewhere it says in one line what is missing and what is skipped for that
+# reason, and exits 0; where STORMBELL_REQUIRE_REAL is 1 something missing is an
+# error.
 set -eu
 
 # The programs in $@ that are not on the PATH.
