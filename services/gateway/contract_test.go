@@ -23,6 +23,7 @@ const contractFile = "../../docs/reference/openapi.yaml"
 type contract struct {
 	root     map[string]any
 	compiler *jsonschema.Compiler
+	all      []operation
 }
 
 // object is one of the document, with the JSON pointer at which it stands.
@@ -40,6 +41,7 @@ func readContract(t testing.TB) *contract {
 	c.compiler.DefaultDraft(jsonschema.Draft2020)
 	c.compiler.AssertFormat()
 	require.NoError(t, c.compiler.AddResource(contractFile, c.root))
+	c.all = c.operations(t)
 	return c
 }
 
@@ -73,6 +75,7 @@ type operation struct {
 	object
 	method, path string
 	scope        string // empty where no key is needed
+	pattern      *regexp.Regexp
 }
 
 func (c *contract) operations(t testing.TB) []operation {
@@ -86,6 +89,7 @@ func (c *contract) operations(t testing.TB) []operation {
 				continue
 			}
 			o := operation{object: c.child(item, method), method: strings.ToUpper(method), path: path}
+			o.pattern = regexp.MustCompile("^" + regexp.MustCompile(`\{\w+\}`).ReplaceAllString(path, "[^/]+") + "$")
 			require.NotEmpty(t, o.values["operationId"], "%s %s", o.method, path)
 			needs, ok := o.values["security"].([]any)
 			require.True(t, ok, "%s %s says what key it needs", o.method, path)
@@ -101,11 +105,9 @@ func (c *contract) operations(t testing.TB) []operation {
 }
 
 // find returns the operation that a request is one of.
-func (c *contract) find(t testing.TB, req *http.Request) (operation, bool) {
-	t.Helper()
-	for _, o := range c.operations(t) {
-		pattern := "^" + regexp.MustCompile(`\{\w+\}`).ReplaceAllString(o.path, "[^/]+") + "$"
-		if o.method == req.Method && regexp.MustCompile(pattern).MatchString(req.URL.EscapedPath()) {
+func (c *contract) find(req *http.Request) (operation, bool) {
+	for _, o := range c.all {
+		if o.method == req.Method && o.pattern.MatchString(req.URL.EscapedPath()) {
 			return o, true
 		}
 	}
@@ -173,7 +175,7 @@ func (c *contract) check(t testing.TB, req *http.Request, r reply) {
 		problem := c.child(c.child(c.child(object{"#", c.root}, "components"), "schemas"), "Problem")
 		require.NoError(t, c.schema(t, problem).Validate(r.value(t)))
 	}
-	o, ok := c.find(t, req)
+	o, ok := c.find(req)
 	if !ok {
 		require.Contains(t, []int{http.StatusNotFound, http.StatusMethodNotAllowed}, r.status, "%s %s is not described", req.Method, req.URL.Path)
 		return
@@ -192,7 +194,7 @@ func TestContractNamesEveryRoute(t *testing.T) {
 	c := readContract(t)
 	var documented, served []string
 	ids := map[any]bool{}
-	for _, o := range c.operations(t) {
+	for _, o := range c.all {
 		documented = append(documented, o.method+" "+o.path)
 		require.False(t, ids[o.values["operationId"]], "%v is there twice", o.values["operationId"])
 		ids[o.values["operationId"]] = true
@@ -250,7 +252,7 @@ func TestContractNotices(t *testing.T) {
 	e := newWorld(t).gateway()
 	req := e.request(http.MethodGet, "/v1/status", "")
 	good := e.send(req)
-	o, ok := c.find(t, req)
+	o, ok := c.find(req)
 	require.True(t, ok)
 	require.Empty(t, c.violations(t, o, good))
 	for name, body := range map[string]string{
