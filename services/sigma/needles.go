@@ -27,7 +27,8 @@ type needles struct {
 type foundNeedle struct {
 	text  string
 	kind  patternKind
-	rules []int32
+	rules []int32 // that may match where it is found
+	preds []int32 // that are true where it is found
 }
 
 // grams are what needles are looked up by, all of one width.
@@ -52,10 +53,15 @@ type gramUse struct {
 	offset int32
 }
 
-func newNeedles(postings map[needle][]int32) *needles {
-	list := make([]needle, 0, len(postings))
+func newNeedles(postings, preds map[needle][]int32) *needles {
+	list := make([]needle, 0, len(postings)+len(preds))
 	for n := range postings {
 		list = append(list, n)
+	}
+	for n := range preds {
+		if _, ok := postings[n]; !ok {
+			list = append(list, n)
+		}
 	}
 	slices.SortFunc(list, func(a, b needle) int {
 		if c := strings.Compare(a.text, b.text); c != 0 {
@@ -75,7 +81,7 @@ func newNeedles(postings map[needle][]int32) *needles {
 			width = 2
 		}
 		byWidth[width] = append(byWidth[width], int32(len(s.found)))
-		s.found = append(s.found, foundNeedle{n.text, n.kind, postings[n]})
+		s.found = append(s.found, foundNeedle{n.text, n.kind, postings[n], preds[n]})
 	}
 	s.four, s.two, s.one = s.grams(4, byWidth[4]), s.grams(2, byWidth[2]), s.grams(1, byWidth[1])
 	return s
@@ -142,8 +148,10 @@ func (s *needles) grams(width int, of []int32) *grams {
 	return g
 }
 
-// scan marks the rules of each needle in text, whose case is folded.
-func (s *needles) scan(text []byte, m *Matcher) {
+// scan marks the rules of each needle in text, whose case is folded, and notes
+// the predicates that it makes true. A text that is not whole is a string inside
+// an object: what must stand at the start or end of a value is not decided there.
+func (s *needles) scan(text []byte, m *Matcher, whole bool) {
 	m.mark(s.empty)
 	if g := s.four; g != nil {
 		bits, shift := g.bits, g.shift&31
@@ -153,35 +161,35 @@ func (s *needles) scan(text []byte, m *Matcher) {
 			for j := range 5 {
 				h := uint32(x) * gramHash >> shift
 				if bits[h>>6]>>(h&63)&1 != 0 {
-					s.look(g, uint32(x), i+j, text, m)
+					s.look(g, uint32(x), i+j, text, m, whole)
 				}
 				x >>= 8
 			}
 		}
 		for ; i+4 <= len(text); i++ {
-			s.ask(g, binary.LittleEndian.Uint32(text[i:]), i, text, m)
+			s.ask(g, binary.LittleEndian.Uint32(text[i:]), i, text, m, whole)
 		}
 	}
 	if g := s.two; g != nil {
 		for i := 0; i+2 <= len(text); i++ {
-			s.ask(g, uint32(text[i])|uint32(text[i+1])<<8, i, text, m)
+			s.ask(g, uint32(text[i])|uint32(text[i+1])<<8, i, text, m, whole)
 		}
 	}
 	if g := s.one; g != nil {
 		for i, c := range text {
-			s.ask(g, uint32(c), i, text, m)
+			s.ask(g, uint32(c), i, text, m, whole)
 		}
 	}
 }
 
-func (s *needles) ask(g *grams, gram uint32, at int, text []byte, m *Matcher) {
+func (s *needles) ask(g *grams, gram uint32, at int, text []byte, m *Matcher, whole bool) {
 	if h := gram * gramHash >> g.shift; g.bits[h>>6]>>(h&63)&1 != 0 {
-		s.look(g, gram, at, text, m)
+		s.look(g, gram, at, text, m, whole)
 	}
 }
 
 // look marks the rules of the needles that are around a gram.
-func (s *needles) look(g *grams, gram uint32, pos int, text []byte, m *Matcher) {
+func (s *needles) look(g *grams, gram uint32, pos int, text []byte, m *Matcher, whole bool) {
 	for at := gram * gramHash >> 7 & g.mask; ; at = (at + 1) & g.mask {
 		slot := &g.table[at]
 		if slot.from == slot.to {
@@ -197,8 +205,14 @@ func (s *needles) look(g *grams, gram uint32, pos int, text []byte, m *Matcher) 
 			if start < 0 || end > len(text) || (n.kind == patPrefix && start > 0) || (n.kind == patSuffix && end < len(text)) {
 				continue
 			}
-			if string(text[start:end]) == n.text {
-				m.mark(n.rules)
+			if string(text[start:end]) != n.text {
+				continue
+			}
+			m.mark(n.rules)
+			if whole || n.kind == patContains {
+				for _, p := range n.preds {
+					m.memo[p] = m.epoch<<1 | 1
+				}
 			}
 		}
 		return

@@ -3,6 +3,7 @@ package sigma
 import (
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 )
 
@@ -33,6 +34,7 @@ type predicate struct {
 	patterns []pattern           // those not in exact
 	inner    bool                // some pattern or expression tests strings inside objects
 	anyValue bool                // every value but null matches
+	scanned  bool                // finding its literals in a field's text decides it
 	literals []literal           // one of them is in every value that matches; see index.go
 
 	regexes []*regexp.Regexp
@@ -60,6 +62,10 @@ type refMatch struct {
 
 // keywordSlot is the field that stands for every scalar of the event.
 const keywordSlot = 0
+
+// minScanned is from how many bytes on looking for a literal in every event costs
+// less than testing it where a rule asks: shorter ones are everywhere.
+const minScanned = 4
 
 // manyExact is from how many exact values on a hash beats comparing each.
 const manyExact = 4
@@ -95,6 +101,9 @@ func newTextPredicate(field string, alternatives [][]token, cased bool) *predica
 		p.literals = append(p.literals, patternLiteral(&pat))
 	}
 	p.patterns = rest
+	p.scanned = !cased && len(many) == 0 && !slices.ContainsFunc(rest, func(pat pattern) bool {
+		return (pat.kind != patContains && pat.kind != patPrefix && pat.kind != patSuffix) || len(pat.lit) < minScanned
+	})
 	if len(many) > 0 {
 		p.exact = newExactTable(many)
 	}

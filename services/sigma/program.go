@@ -10,8 +10,9 @@ import (
 type program struct {
 	paths    *paths
 	indexes  []fieldIndex
-	always   []int32 // rules that no index can rule out
-	keywords bool    // some rule searches every value
+	always   []int32  // rules that no index can rule out
+	keywords bool     // some rule searches every value
+	scanned  []uint64 // predicates that the indexes decide
 	rules    int
 }
 
@@ -95,7 +96,7 @@ func (s *Set) build(applies []byte) *program {
 	}
 	p.rules = len(rules)
 	p.paths = newPaths(fields)
-	p.indexes, p.always = buildIndex(rules)
+	p.indexes, p.always, p.scanned = buildIndex(rules, s.preds)
 	p.always = slices.Clip(p.always)
 	return p
 }
