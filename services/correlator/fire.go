@@ -40,11 +40,11 @@ func (s *step) detection(ctx context.Context, it *item) error {
 		return nil
 	}
 	g := s.f.cache.get(it.key)
-	if (g == nil || !g.counted) && s.f.tallies[it.tally].groups >= s.f.groups {
+	if (g == nil || !g.counted) && s.f.tallies[it.tallyKey()].groups >= s.f.groups {
 		return s.overflow(ctx, it)
 	}
 	if g == nil {
-		g = &group{key: it.key, tally: it.tally, spec: *it.cor.spec, due: state.Never, bytes: groupOverhead, name: identity(it.cor.spec, d)}
+		g = &group{key: it.key, tally: it.tallyKey(), spec: *it.cor.spec, due: state.Never, bytes: groupOverhead, name: identity(it.cor.spec, d)}
 		g.win = window.New(&g.spec)
 		s.f.cache.put(g)
 	}
@@ -62,7 +62,7 @@ func (s *step) detection(ctx context.Context, it *item) error {
 	fired := g.win.Add(r)
 	if !g.counted && !g.win.Empty() {
 		g.counted = true
-		s.count(s.f.tallies[it.tally], 1)
+		s.count(s.f.tallies[g.tally], 1)
 	}
 	for _, firing := range fired {
 		if it.rec.Offset < s.f.silent {

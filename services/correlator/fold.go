@@ -73,7 +73,7 @@ type item struct {
 	det    *detectionv1.Detection
 	mark   *detectionv1.Watermark
 	key    string // of the group
-	tally  string // of its correlation
+	tally  string // of its correlation; see tallyKey
 	cor    *correlation
 	bad    string // why it can't be folded
 }
@@ -157,7 +157,6 @@ func (f *folder) read(ctx context.Context, it *item) error {
 			return nil
 		}
 		it.cor, it.key = c, stateKey(it.det)
-		it.tally = tallyKey(it.det.GetTenant(), c.ID, c.Revision)
 	case schemaWatermark:
 		it.mark = new(detectionv1.Watermark)
 		if err := proto.Unmarshal(it.rec.Value, it.mark); err != nil {
@@ -185,9 +184,9 @@ func (f *folder) load(ctx context.Context, items []item) error {
 		}
 		asked[it.key] = true
 		groups = append(groups, it.key)
-		if f.tallies[it.tally] == nil && !asked[it.tally] {
-			asked[it.tally] = true
-			tallies = append(tallies, it.tally)
+		if tally := it.tallyKey(); f.tallies[tally] == nil && !asked[tally] {
+			asked[tally] = true
+			tallies = append(tallies, tally)
 		}
 	}
 	return f.loadKeys(ctx, groups, tallies)

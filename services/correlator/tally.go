@@ -39,6 +39,14 @@ func tallyKey(tenant, correlationID, revision string) string {
 	return event.Hash(tallyLabel, tenant, correlationID, revision)
 }
 
+// tallyKey is computed where a group may be new only: hashing costs.
+func (it *item) tallyKey() string {
+	if it.tally == "" {
+		it.tally = tallyKey(it.det.GetTenant(), it.cor.ID, it.cor.Revision)
+	}
+	return it.tally
+}
+
 var errTally = errors.New("damaged count of groups in the store: flush it, the log rebuilds it")
 
 func (t *tally) decode(fields []state.Field) error {
@@ -85,7 +93,7 @@ func (s *step) changed(t *tally) {
 // once an hour: nothing that is there is given up for it.
 func (s *step) overflow(ctx context.Context, it *item) error {
 	s.f.counts.overflow(1)
-	t, d := s.f.tallies[it.tally], it.det
+	t, d := s.f.tallies[it.tallyKey()], it.det
 	hour := d.GetIngestMs() / hourMS
 	if t.said != unseen && hour <= t.said {
 		return nil

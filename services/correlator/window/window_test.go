@@ -462,21 +462,28 @@ func permutations(in []string) func(yield func([]string) bool) {
 }
 
 func FuzzDecode(f *testing.F) {
-	s := &Spec{Kind: ValueCount, Timespan: minute, Min: 2, Rules: 1}
-	g := New(s)
-	g.Add(Record{EventID: "a", Time: 1, Ingest: 2, Rules: 1, Value: "v", HasValue: true, Keep: []byte("x")})
-	for _, c := range g.Changes(nil) {
-		if c.Field == "p0" {
-			f.Add(g.appendMeta(nil), c.Value)
+	specs := []*Spec{
+		eventCount(minute, 2), {Kind: ValueCount, Timespan: minute, Min: 2, Rules: 1},
+		{Kind: Temporal, Timespan: minute, Min: 2, Rules: 2}, {Kind: TemporalOrdered, Timespan: minute, Min: 2, Rules: 3},
+	}
+	for kind, s := range specs {
+		g := New(s)
+		g.Add(Record{EventID: "a", Time: 1, Ingest: 2, Rules: 1, Value: "v", HasValue: true, Keep: []byte("x")})
+		for _, c := range g.Changes(nil) {
+			if c.Field == "p0" {
+				f.Add(byte(kind), g.appendMeta(nil), c.Value, "k0")
+			}
 		}
 	}
-	f.Fuzz(func(t *testing.T, meta, page []byte) {
-		g, err := Decode(s, []Change{{Field: "m", Value: meta}, {Field: "p0", Value: page}})
+	f.Fuzz(func(t *testing.T, kind byte, meta, page []byte, field string) {
+		s := specs[int(kind)%len(specs)]
+		g, err := Decode(s, []Change{{Field: "m", Value: meta}, {Field: "p0", Value: page}, {Field: field, Value: page}})
 		if err != nil {
 			return
 		}
 		g.Advance(0)
-		add(g, "z", 5, 5)
+		g.Add(Record{EventID: "z", Time: 5, Ingest: 5, Rules: 1, Value: "w", HasValue: true})
 		g.Changes(nil)
+		g.Advance(1 << 50)
 	})
 }

@@ -27,7 +27,14 @@ func Hash[T ~string | ~[]byte](label string, parts ...T) string {
 		b = appendPart(b, p)
 	}
 	sum := sha256.Sum256(b)
-	return base32.NewEncoding("0123456789abcdefghijklmnopqrstuv").WithPadding(base32.NoPadding).EncodeToString(sum[:hashBytes])
+	var text [hashBytes * 8 / 5]byte // without padding: 20 bytes fill 32 characters
+	base32.HexEncoding.Encode(text[:], sum[:hashBytes])
+	for i, c := range text {
+		if c >= 'A' {
+			text[i] = c + 'a' - 'A'
+		}
+	}
+	return string(text[:])
 }
 
 // ID is the identity of an event whose provider gives it none: a Hash of the
