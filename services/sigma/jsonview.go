@@ -71,6 +71,7 @@ type view struct {
 	epoch    uint32
 	instance uint64
 	slots    []slot
+	touched  []int32 // slots that have values
 	values   []value
 	seen     []sighting
 	claims   []claim // by slot
@@ -96,6 +97,7 @@ func (v *view) scan(p *paths, slots int, data []byte, scalars bool) error {
 		v.epoch = 1
 	}
 	v.data, v.err = data, nil
+	v.touched = v.touched[:0]
 	v.values, v.inner, v.arena = v.values[:0], v.inner[:0], v.arena[:0]
 	pos := skipSpace(data, 0)
 	if pos >= len(data) || data[pos] != '{' || len(data) > 1<<30 {
@@ -303,6 +305,7 @@ func (v *view) add(s int32, kind valueKind, pos int) int32 {
 	sl := &v.slots[s]
 	if sl.epoch != v.epoch {
 		*sl = slot{epoch: v.epoch, first: at, last: at}
+		v.touched = append(v.touched, s)
 		return at
 	}
 	v.values[sl.last].next = at

@@ -84,8 +84,10 @@ func (m *Matcher) Match(ev Event, dst []*Rule) []*Rule {
 	}
 	m.candidates, m.scanned = m.candidates[:0], p.scanned
 	m.mark(p.always)
-	for i := range p.indexes {
-		m.look(&p.indexes[i])
+	for _, s := range m.view.touched {
+		if i := p.indexOf[s]; i >= 0 {
+			m.look(&p.indexes[i])
+		}
 	}
 	from := len(dst)
 	for _, c := range m.candidates {

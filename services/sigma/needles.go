@@ -153,31 +153,47 @@ func (s *needles) grams(width int, of []int32) *grams {
 // an object: what must stand at the start or end of a value is not decided there.
 func (s *needles) scan(text []byte, m *Matcher, whole bool) {
 	m.mark(s.empty)
-	if g := s.four; g != nil {
-		bits, shift := g.bits, g.shift&31
-		i := 0
-		for ; i+8 <= len(text); i += 5 { // five grams are in eight bytes
-			x := binary.LittleEndian.Uint64(text[i:])
-			for j := range 5 {
-				h := uint32(x) * gramHash >> shift
-				if bits[h>>6]>>(h&63)&1 != 0 {
-					s.look(g, uint32(x), i+j, text, m, whole)
-				}
-				x >>= 8
-			}
-		}
-		for ; i+4 <= len(text); i++ {
-			s.ask(g, binary.LittleEndian.Uint32(text[i:]), i, text, m, whole)
-		}
+	if g := s.four; g != nil && len(text) >= 4 {
+		s.scanFour(g, text, m, whole)
 	}
-	if g := s.two; g != nil {
-		for i := 0; i+2 <= len(text); i++ {
-			s.ask(g, uint32(text[i])|uint32(text[i+1])<<8, i, text, m, whole)
+	if g := s.two; g != nil && len(text) >= 2 {
+		bits, shift := g.bits, g.shift&31
+		gram := uint32(text[0]) << 8
+		for i, c := range text[1:] {
+			gram = gram>>8 | uint32(c)<<8
+			if h := gram * gramHash >> shift; bits[h>>6]>>(h&63)&1 != 0 {
+				s.look(g, gram, i, text, m, whole)
+			}
 		}
 	}
 	if g := s.one; g != nil {
 		for i, c := range text {
 			s.ask(g, uint32(c), i, text, m, whole)
+		}
+	}
+}
+
+// scanFour asks for each four bytes of text. Five grams are in eight bytes; the
+// last eight are read again from where they begin.
+func (s *needles) scanFour(g *grams, text []byte, m *Matcher, whole bool) {
+	bits, shift := g.bits, g.shift&31
+	if len(text) < 8 {
+		for i := 0; i+4 <= len(text); i++ {
+			s.ask(g, binary.LittleEndian.Uint32(text[i:]), i, text, m, whole)
+		}
+		return
+	}
+	for i, end := 0, len(text)-8; ; i = min(i+5, end) {
+		x := binary.LittleEndian.Uint64(text[i:])
+		for j := range 5 {
+			h := uint32(x) * gramHash >> shift
+			if bits[h>>6]>>(h&63)&1 != 0 {
+				s.look(g, uint32(x), i+j, text, m, whole)
+			}
+			x >>= 8
+		}
+		if i == end {
+			return
 		}
 	}
 }

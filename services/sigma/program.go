@@ -10,6 +10,7 @@ import (
 type program struct {
 	paths    *paths
 	indexes  []fieldIndex
+	indexOf  []int32  // by slot: its place in indexes, or −1
 	always   []int32  // rules that no index can rule out
 	keywords bool     // some rule searches every value
 	scanned  []uint64 // predicates that the indexes decide
@@ -98,5 +99,9 @@ func (s *Set) build(applies []byte) *program {
 	p.paths = newPaths(fields)
 	p.indexes, p.always, p.scanned = buildIndex(rules, s.preds)
 	p.always = slices.Clip(p.always)
+	p.indexOf = slices.Repeat([]int32{-1}, len(s.fields))
+	for i := range p.indexes {
+		p.indexOf[p.indexes[i].slot] = int32(i)
+	}
 	return p
 }

@@ -138,12 +138,10 @@ func ours(set *sigma.Set, events [][]byte, routed bool) (counts map[string]int, 
 				counts[r.ID]++
 				head, ok := heads[r]
 				if !ok {
-					head = fmt.Sprintf(`{"rule":%q,"title":%q,"level":%q,"event":`, r.ID, r.Title, r.Level)
+					head = fmt.Sprintf(`{"rule":%q,"title":%q,"level":%q}`+"\n", r.ID, r.Title, r.Level)
 					heads[r] = head
 				}
 				_, _ = out.WriteString(head)
-				_, _ = out.Write(bytes.TrimSpace(line))
-				_, _ = out.WriteString("}\n")
 			}
 		}
 		_ = out.Flush()
