@@ -65,12 +65,13 @@ func testCrash(t *testing.T, r *rig.Runner) {
 	l := newLoad(seed, size.events, size.groups, now)
 	client := newClient(t, d)
 
-	progress := new(progress)
-	g, ctx := errgroup.WithContext(within(t, 20*time.Minute))
+	g, ctx := errgroup.WithContext(within(t, 30*time.Minute))
+	killer := newKiller(d, seed, size, healthy)
+	progress := &progress{holds: killer.deaths}
 	g.Go(func() error { return progress.send(ctx, client, l) })
-	recovery := make([]time.Duration, 0, size.kills)
-	g.Go(func() error { return kill(ctx, d, seed, size, progress, &recovery) })
+	g.Go(func() error { return killer.run(ctx, progress) })
 	require.NoError(t, g.Wait())
+	recovery := killer.recovery
 	posted := time.Since(now)
 
 	// Everything was taken in within minutes, so the exact ingest times do not
@@ -120,6 +121,8 @@ func newClient(t *testing.T, d *rig.Deployment) *ledger.Client {
 
 // progress is how many events were accepted so far.
 type progress struct {
+	// holds stop the sending at their place until what is to happen there has.
+	holds   []*death
 	events  atomic.Int64
 	mu      sync.Mutex
 	waiting []mark
@@ -177,7 +180,19 @@ func (p *progress) send(ctx context.Context, client *ledger.Client, l *load) err
 	}
 	g.Go(func() error {
 		defer close(batches)
+		sent := int64(0)
 		for events := range slices.Chunk(l.sent, batch) {
+			for _, h := range p.holds {
+				if h.at > sent {
+					break
+				}
+				select {
+				case <-h.happened:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+			sent += int64(len(events))
 			select {
 			case batches <- events:
 			case <-ctx.Done():
@@ -189,32 +204,64 @@ func (p *progress) send(ctx context.Context, client *ledger.Client, l *load) err
 	return g.Wait()
 }
 
-// kill ends processes while the load is sent, spread over it: each at least once
-// where there are kills enough, in an order that the seed decides.
-func kill(ctx context.Context, d *rig.Deployment, seed uint64, size crashSize, p *progress, recovery *[]time.Duration) error {
+// A death is a SIGKILL at a place in the load.
+type death struct {
+	at       int64
+	victim   *rig.Process
+	happened chan struct{}
+}
+
+// A killer ends processes while the load is sent and worked on.
+type killer struct {
+	deaths   []*death
+	healthy  *ledger.Receiver
+	recovery []time.Duration
+}
+
+// newKiller decides by the seed who dies where: spread over the load, each
+// process at least once where there are deaths enough.
+func newKiller(d *rig.Deployment, seed uint64, size crashSize, healthy *ledger.Receiver) *killer {
 	r := rand.New(rand.NewPCG(seed, 13))
+	k := &killer{healthy: healthy}
 	var order []*rig.Process
-	for i := range size.kills {
+	part := int64(size.events / size.kills)
+	for i := range int64(size.kills) {
 		if len(order) == 0 {
 			order = slices.Clone(d.Processes)
 			r.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 		}
-		at := int64(size.events)*int64(i)/int64(size.kills) + r.Int64N(int64(size.events/size.kills))
+		// Half a part lies between two deaths at least, in which alerts fall due.
+		k.deaths = append(k.deaths, &death{at: i*part + part/4 + r.Int64N(part/2), victim: order[0], happened: make(chan struct{})})
+		order = order[1:]
+	}
+	return k
+}
+
+// run kills each victim once the load is there and, but for the first, a webhook
+// has arrived since the death before: so each hits a pipeline that works. It
+// starts the victim again and notes how long it took to be ready.
+func (k *killer) run(ctx context.Context, p *progress) error {
+	for i, death := range k.deaths {
+		before := len(k.healthy.Deliveries())
 		select {
-		case <-p.reached(at):
+		case <-p.reached(death.at):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		victim := order[0]
-		order = order[1:]
-		if err := victim.Kill(); err != nil {
+		if i > 0 {
+			if err := k.healthy.Await(ctx, func(got []ledger.Delivery) bool { return len(got) > before }); err != nil {
+				return err
+			}
+		}
+		if err := death.victim.Kill(); err != nil {
 			return err
 		}
+		close(death.happened)
 		began := time.Now()
-		if err := victim.Start(ctx); err != nil {
+		if err := death.victim.Start(ctx); err != nil {
 			return err
 		}
-		*recovery = append(*recovery, time.Since(began))
+		k.recovery = append(k.recovery, time.Since(began))
 	}
 	return nil
 }

@@ -2,32 +2,47 @@ package rig
 
 import (
 	"context"
+	"fmt"
 	"regexp"
 	"strconv"
+	"strings"
 )
 
-// AwaitDrained returns when every partition of `events`, `detections` and
-// `alerts` is owned by a process that has read it to its end.
+// AwaitDrained returns when what was in the log at the call has been read by
+// every stage in turn. Ticks keep coming, so the partitions of a stage are not
+// asked to be at their ends all at the same moment, but each at one.
 func (d *Deployment) AwaitDrained(ctx context.Context) error {
-	lagLine := regexp.MustCompile(`(?m)^stormbell_(correlator|notifier)_lag_records(\{[^}]*\}) (\S+)$`)
-	return Every(ctx, "all partitions are read to their ends", func() bool {
-		seen := map[string]bool{}
+	// What has been read may still be on its way to the next stage: the second
+	// round sees it there.
+	for range 2 {
+		for _, stage := range []string{`stormbell_correlator_lag_records{*stage="detect"`, `stormbell_correlator_lag_records{*stage="correlate"`, "stormbell_notifier_lag_records{"} {
+			if err := d.awaitStage(ctx, stage); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// awaitStage returns once each partition in the lines of a metric was seen at
+// zero. "*" in line stands for other labels.
+func (d *Deployment) awaitStage(ctx context.Context, line string) error {
+	pattern := `(?m)^` + strings.ReplaceAll(regexp.QuoteMeta(line), `\*`, `[^}]*`) + `[^}]*\} (\S+)$`
+	lagLine, partition := regexp.MustCompile(pattern), regexp.MustCompile(`partition="([0-9]+)"`)
+	drained := map[string]bool{}
+	return Every(ctx, fmt.Sprintf("each partition of %s is read to its end", line), func() bool {
 		for _, p := range d.Processes {
 			_, text, err := p.Admin(ctx, "/metrics")
 			if err != nil {
-				return false
+				continue // the other one may own all
 			}
 			for _, m := range lagLine.FindAllStringSubmatch(text, -1) {
-				lag, err := strconv.ParseFloat(m[3], 64)
-				if err != nil || lag != 0 {
-					return false
+				lag, err := strconv.ParseFloat(m[1], 64)
+				if at := partition.FindStringSubmatch(m[0]); err == nil && lag == 0 && at != nil {
+					drained[at[1]] = true
 				}
-				seen[m[1]+m[2]] = true
 			}
 		}
-		return len(seen) == stagesWithLag*Partitions
+		return len(drained) == Partitions
 	})
 }
-
-// stagesWithLag are detect, correlate and route.
-const stagesWithLag = 3
