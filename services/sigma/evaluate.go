@@ -98,7 +98,7 @@ func (m *Matcher) testRegex(p *predicate, i int32, kind valueKind) bool {
 	v := &m.view
 	text := v.textOf(i)
 	for j, re := range p.regexes {
-		if l := &p.literals[j]; !l.none && !containsText(v.foldOf(i), l.text) {
+		if l := &p.literals[j]; l.text != "" && !containsText(v.foldOf(i), l.text) {
 			continue
 		}
 		if re.Match(text) {

@@ -26,6 +26,8 @@ func patternLiteral(p *pattern) literal {
 const minRegexLiteral = 3
 
 // regexLiteral is the longest text that every match of the expression contains.
+// One that is too short to be looked for in every event still tells, before the
+// expression is run, that it can't match.
 func regexLiteral(src string) literal {
 	re, err := syntax.Parse(src, syntax.Perl)
 	if err != nil {
