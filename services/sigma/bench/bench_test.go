@@ -1,3 +1,5 @@
+//go:build unix
+
 // Package bench_test measures package sigma on lanes of events, on one core,
 // beside RSigma where that is installed: `make bench-sigma`.
 package bench_test
