@@ -47,7 +47,7 @@ type ruleProblem struct {
 type ruleBody struct {
 	ID    string `json:"id"`
 	Title string `json:"title"`
-	// Kind is detection or correlation.
+	// Kind is detection, correlation or filter.
 	Kind string `json:"kind"`
 	// Scope is "all" for the rules of all tenants, or "tenant".
 	Scope string `json:"scope"`
@@ -117,8 +117,11 @@ func (s *Service) rulesOf(ctx context.Context, scope string, hash []byte) ([]rul
 		d := &docs[i]
 		sum := d.Hash()
 		kind := "detection"
-		if d.Kind == sigma.KindCorrelation {
+		switch d.Kind {
+		case sigma.KindCorrelation:
 			kind = "correlation"
+		case sigma.KindFilter:
+			kind = "filter"
 		}
 		rules = append(rules, ruleBody{ID: d.ID, Title: d.Title, Kind: kind, Scope: scope, File: d.File, Line: d.Line, Hash: hexOf(sum[:])})
 	}
