@@ -64,6 +64,9 @@ type measured struct {
 	// alert is the time from when the triggering event was meant to be sent to
 	// its webhook, in µs.
 	alert *hdrhistogram.Histogram
+	// perCPU is events per second of the processor time that Stormbell used: it
+	// says what the machine could do if nothing else ran on it.
+	perCPU float64
 }
 
 // run sends a load and waits for the webhook of every trigger.
@@ -72,6 +75,7 @@ func (j *journeys) run(cfg loadgen.Config) measured {
 	j.seed++
 	name := fmt.Sprintf("run%d", j.seed)
 	cfg.URLs, cfg.Key, cfg.Event = j.d.URLs, j.d.Key, withTriggers(j.seed, name)
+	before := cpuOf(j.b, j.d.Processes[0].Pid())
 	res, err := loadgen.Run(j.b.Context(), cfg)
 	require.NoError(j.b, err)
 	require.Empty(j.b, res.Errors, "requests were refused")
@@ -88,7 +92,8 @@ func (j *journeys) run(cfg loadgen.Config) measured {
 		}
 		return len(arrived) >= want
 	}))
-	m := measured{load: res.Summary(), alert: hdrhistogram.New(1, int64(time.Hour/time.Microsecond), 3)}
+	used := cpuOf(j.b, j.d.Processes[0].Pid()) - before
+	m := measured{perCPU: float64(res.Accepted) / used.Seconds(), load: res.Summary(), alert: hdrhistogram.New(1, int64(time.Hour/time.Microsecond), 3)}
 	last := res.Start
 	for n, at := range arrived {
 		if at.After(last) {
@@ -135,8 +140,8 @@ func BenchmarkJourney(b *testing.B) {
 			{"single posts, 70 % load", j.run(loadgen.Config{Batch: 1, Rate: 0.7 * single.sustained, Duration: long, Concurrency: 256}), true},
 			{"batches of 100, 70 % load", j.run(loadgen.Config{Batch: 100, Rate: 0.7 * batches.sustained, Duration: long, Concurrency: 64}), true},
 		}
-		fmt.Println("\n| Load | events/s in | events/s through to the webhook | ingest p50 / p99 / p99.9, ms | event → webhook p50 / p99, ms | generator, cores |")
-		fmt.Println("|---|---|---|---|---|---|")
+		fmt.Println("\n| Load | events/s in | events/s through to the webhook | ingest p50 / p99 / p99.9, ms | event → webhook p50 / p99, ms | events per CPU second | generator, cores |")
+		fmt.Println("|---|---|---|---|---|---|---|")
 		for _, row := range rows {
 			s := row.m.load
 			ingest, alert := "–", "–"
@@ -144,7 +149,7 @@ func BenchmarkJourney(b *testing.B) {
 				ingest = fmt.Sprintf("%.1f / %.1f / %.1f", s.P50, s.P99, s.P999)
 				alert = fmt.Sprintf("%.0f / %.0f", millis(row.m.alert, 50), millis(row.m.alert, 99))
 			}
-			fmt.Printf("| %s | %.0f | %.0f | %s | %s | %.2f |\n", row.what, s.EventsPerSecond, row.m.sustained, ingest, alert, s.Cores)
+			fmt.Printf("| %s | %.0f | %.0f | %s | %s | %.0f | %.2f |\n", row.what, s.EventsPerSecond, row.m.sustained, ingest, alert, row.m.perCPU, s.Cores)
 		}
 		accepts, ready := j.restart()
 		fmt.Printf("\nRestart after kill -9 with %.0f MB of log: an event accepted after %s, ready after %s\n\n",
