@@ -206,12 +206,18 @@ func (b *Broker) ready() error {
 	return b.judge(used, 0, hold{})
 }
 
+// lockWait is how long a holder may take to be gone: a killed process holds
+// its files until the kernel has cleared it away.
+const lockWait = time.Second
+
 // lockDir takes the lock of dir, or says which process holds it.
 func lockDir(dir string) (*flock.Flock, error) {
 	path := filepath.Join(dir, "lock")
 	lock := flock.New(path, flock.SetPermissions(0o600))
-	ok, err := lock.TryLock()
-	if err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), lockWait)
+	defer cancel()
+	ok, err := lock.TryLockContext(ctx, lockWait/50)
+	if err != nil && ctx.Err() == nil {
 		return nil, fmt.Errorf("lock log directory %s: %w", dir, err)
 	}
 	if !ok {
