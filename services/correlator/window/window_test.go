@@ -463,8 +463,10 @@ func permutations(in []string) func(yield func([]string) bool) {
 
 func FuzzDecode(f *testing.F) {
 	specs := []*Spec{
-		eventCount(minute, 2), {Kind: ValueCount, Timespan: minute, Min: 2, Rules: 1},
-		{Kind: Temporal, Timespan: minute, Min: 2, Rules: 2}, {Kind: TemporalOrdered, Timespan: minute, Min: 2, Rules: 3},
+		eventCount(minute, 2),
+		{Kind: ValueCount, Timespan: minute, Min: 2, Rules: 1},
+		{Kind: Temporal, Timespan: minute, Min: 2, Rules: 2},
+		{Kind: TemporalOrdered, Timespan: minute, Min: 2, Rules: 3},
 	}
 	for kind, s := range specs {
 		g := New(s)
