@@ -33,6 +33,7 @@ type correlator struct {
 	events   int   // partitions of `events`
 	share    int64 // of Groups that a partition takes
 	owned    *ownership
+	gate     *gate
 }
 
 // own owns one partition until ctx ends, the store refuses it, or something
@@ -55,6 +56,7 @@ func (c *correlator) own(ctx context.Context, claim *claim) error {
 		s, err = c.open(ctx, claim)
 	}
 	err = s.run(ctx)
+	s.probation.leave(ctx, err)
 	if refused, ok := errors.AsType[*state.RefusedError](err); ok {
 		c.counts.refuse(refused.Reason)
 		s.log.Warn("write refused, this owner ends", "reason", refused.Reason, "applied", refused.Applied.String(),
@@ -71,13 +73,17 @@ const lookAgain = 5 * time.Second
 func (c *correlator) open(ctx context.Context, claim *claim) (*session, error) {
 	f := &folder{
 		cfg: c.cfg, store: c.store, plans: c.plans, tracer: c.tracer, counts: c.counts, fault: c.fault,
-		partition: int32(claim.Partition), upstreams: c.events, groups: c.share, token: rand.Text(),
+		partition: int32(claim.Partition), upstreams: c.events, groups: c.share, token: rand.Text(), gate: c.gate,
 	}
 	if err := f.open(ctx); err != nil {
 		return nil, err
 	}
 	s := &session{c: c, claim: claim, f: f, log: c.log.With("partition", claim.Partition), frontiers: new(frontiers), committed: claim.Committed}
 	if err := s.position(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.begin(ctx); err != nil {
+		s.probation.leave(ctx, err)
 		return nil, err
 	}
 	s.publisher = newPublisher(f, c.producer, s.log)
@@ -106,6 +112,9 @@ type session struct {
 	log       *slog.Logger
 	frontiers *frontiers
 	publisher *publisher
+	probation *probation
+	first     int64 // in the log, when this owner began
+	end       int64 // of the log then
 	next      int64 // offset to fetch next
 	committed int64 // of the committer
 	began     time.Time
@@ -121,6 +130,9 @@ func (s *session) position(ctx context.Context) error {
 		return err //nolint:wrapcheck // the bus says what failed
 	}
 	at, known := parseProgress(s.claim.Metadata)
+	s.first, s.end = first, end
+	s.probation = newProbation(s.claim, at, s.c.cfg.Attempts, s.log)
+	at.trial = trial{}
 	f := s.f
 	f.silent = max(s.claim.Committed, 0)
 	f.meta.lookBack = max(f.meta.lookBack, at.lookBack)
@@ -238,7 +250,7 @@ func (s *session) batches(ctx context.Context, records []Record) error {
 		if err := s.publisher.rest(ctx); err != nil {
 			return err
 		}
-		n, entries, err := s.f.fold(ctx, records)
+		n, entries, err := s.take(ctx, records)
 		if errors.Is(err, errRetry) {
 			s.log.Error("record cannot be folded, trying again", "error", err)
 			if failures > 0 && !sleep(ctx, backoff(failures)) {
@@ -259,10 +271,74 @@ func (s *session) batches(ctx context.Context, records []Record) error {
 		s.next = records[n-1].Offset + 1
 		records = records[n:]
 		s.reached(s.next)
+		if err := s.passed(ctx); err != nil {
+			return err
+		}
 		s.c.counts.groups(s.claim.Partition, len(s.f.cache.groups))
 		s.caughtUp()
 	}
 	return nil
+}
+
+// begin notes that this owner begins, and finds out what to pass over.
+func (s *session) begin(ctx context.Context) error {
+	if err := s.probation.begin(ctx, s.first, s.next, s.end); err != nil {
+		return err
+	}
+	s.f.blamed, s.f.tries = s.probation.blamed()
+	if s.next >= s.end {
+		return nil
+	}
+	skipped, err := s.c.skipped(ctx, s.claim.Partition, s.next)
+	if err != nil {
+		return err
+	}
+	if s.f.skipped = skipped; len(skipped) > 0 {
+		s.log.Info("records that were skipped before are skipped again", "records", len(skipped), "from", s.next)
+	}
+	return nil
+}
+
+// take folds the first of the records: all that fit, or, where processes have
+// ended before, a stretch that is noted, or one record alone.
+func (s *session) take(ctx context.Context, records []Record) (n int, entries []state.Entry, err error) {
+	if !s.probation.careful() {
+		return s.f.fold(ctx, records)
+	}
+	n, alone := s.probation.take(records)
+	records = records[:n]
+	marks := !s.f.passes(records[0].Offset)
+	within := ctx
+	if alone {
+		defer s.c.gate.alone()()
+		var cancel context.CancelFunc
+		within, cancel = context.WithTimeout(ctx, aloneFor)
+		defer cancel()
+	}
+	if marks {
+		if err := s.probation.mark(ctx, records); err != nil {
+			return 0, nil, err
+		}
+	}
+	s.f.alone = alone
+	n, entries, err = s.f.fold(within, records)
+	s.f.alone = false
+	if alone && marks && (err == nil || errors.Is(err, errRetry)) {
+		if lost := s.probation.unmark(ctx); lost != nil {
+			return 0, nil, lost
+		}
+	}
+	return n, entries, err
+}
+
+// passed tells the probation how far the fold has got.
+func (s *session) passed(ctx context.Context) error {
+	err := s.probation.passed(ctx, s.next)
+	if err != nil && !errors.Is(err, bus.ErrNotOwner) {
+		s.log.Warn("claim is not noted as good, trying again", "offset", s.next, "error", err)
+		return nil
+	}
+	return err
 }
 
 // drain lets the watermark close what is due.
@@ -309,7 +385,7 @@ func (s *session) commit(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
-	if err := s.claim.Commit(ctx, offset, p.String()); err != nil {
+	if err := s.probation.commit(ctx, offset, p); err != nil {
 		if errors.Is(err, bus.ErrNotOwner) {
 			return err //nolint:wrapcheck // ends the claim
 		}

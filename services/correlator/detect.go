@@ -28,6 +28,7 @@ type detector struct {
 	fault      Fault
 	log        *slog.Logger
 	clock      func() time.Time
+	gate       *gate
 	detections int // partitions of `detections`
 }
 
@@ -47,31 +48,111 @@ type work struct {
 const pipelined = 4
 
 // own runs the claim until ctx ends or the partition belongs to another.
-func (d *detector) own(ctx context.Context, c *claim) error {
+func (d *detector) own(ctx context.Context, c *claim) (err error) {
+	m := newMatching(d, c)
+	defer func() { m.probation.leave(ctx, err) }()
+	if err := d.begin(ctx, m); err != nil {
+		return err
+	}
+	s := newSettling(d, m)
+	if err := d.goCarefully(ctx, m, s); err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	works := make(chan *work, pipelined)
-	g.Go(func() error { return d.match(ctx, c, g, works) })
-	g.Go(func() error { return d.settle(ctx, c, works) })
+	g.Go(func() error { return d.match(ctx, c, m, g, works) })
+	g.Go(func() error { return d.settle(ctx, s, works) })
 	return g.Wait() //nolint:wrapcheck // the claim's own errors
 }
 
-// match reads and matches, in order, and starts the produces.
-func (d *detector) match(ctx context.Context, c *claim, g *errgroup.Group, works chan<- *work) error {
-	log := d.log.With("partition", c.Partition)
-	m := newMatching(d, c)
+// begin finds out where to begin, and notes that this owner does.
+func (d *detector) begin(ctx context.Context, m *matching) error {
+	var first, end int64
+	err := retry(ctx, func(err error) {
+		d.log.Warn("start of events is not known yet", "partition", m.partition, "error", err)
+	}, func() (err error) {
+		first, end, err = d.reader.Offsets(ctx, TopicEvents, m.partition)
+		return err //nolint:wrapcheck // logged with its topic
+	})
+	if err != nil {
+		return err
+	}
 	if m.next < 0 {
-		err := retry(ctx, func(err error) { log.Warn("start of events is not known yet", "error", err) }, func() (err error) {
-			m.next, _, err = d.reader.Offsets(ctx, TopicEvents, c.Partition)
-			return err //nolint:wrapcheck // logged with its topic
-		})
-		if err != nil {
+		m.next = first
+	}
+	if err := m.probation.begin(ctx, m.next, m.next, end); err != nil {
+		return err
+	}
+	m.blamed, m.tries = m.probation.blamed()
+	return nil
+}
+
+// goCarefully takes records one stretch after the other, until the claim has
+// got past where processes have ended before.
+func (d *detector) goCarefully(ctx context.Context, m *matching, s *settling) error {
+	for failures := 0; m.probation.careful(); {
+		err := d.prove(ctx, m, s)
+		switch {
+		case err == nil:
+			failures = 0
+		case ctx.Err() != nil, errors.Is(err, bus.ErrNotOwner), crashed(ctx, err):
+			return err
+		default:
+			s.log.Warn("events cannot be processed, trying again", "offset", m.next, "error", err)
+			sleep(ctx, backoff(failures))
+			failures++
+		}
+	}
+	return nil
+}
+
+// prove takes the next few records, or one of which processes have died alone,
+// and commits what became of them before anything else.
+func (d *detector) prove(ctx context.Context, m *matching, s *settling) error {
+	records, _, err := d.fetch(ctx, m)
+	if err != nil || len(records) == 0 {
+		return err
+	}
+	n, alone := m.probation.take(records)
+	records = records[:n]
+	within := ctx
+	if alone {
+		defer d.gate.alone()()
+		var cancel context.CancelFunc
+		within, cancel = context.WithTimeout(ctx, aloneFor)
+		defer cancel()
+	}
+	if !m.passes(&records[0]) {
+		if err := m.probation.mark(ctx, records); err != nil {
 			return err
 		}
 	}
+	m.alone = alone
+	w, err := m.batch(within, records)
+	m.alone = false
+	if err != nil {
+		if crashed(ctx, err) {
+			return err
+		}
+		return errors.Join(err, m.probation.unmark(ctx))
+	}
+	if err := d.produce(ctx, s.log, w); err != nil {
+		return err
+	}
+	if err := d.fault.at(PointProduced, nil); err != nil {
+		return err
+	}
+	s.took(w)
+	return s.proved(ctx)
+}
+
+// match reads and matches, in order, and starts the produces.
+func (d *detector) match(ctx context.Context, c *claim, m *matching, g *errgroup.Group, works chan<- *work) error {
+	log := d.log.With("partition", c.Partition)
 	for {
 		var w *work
 		err := retry(ctx, func(err error) { log.Warn("events cannot be processed, trying again", "offset", m.next, "error", err) }, func() (err error) {
-			w, err = d.step(ctx, c, m)
+			w, err = d.step(ctx, m)
 			return err
 		})
 		if _, ok := errors.AsType[*faultError](m.failed); ok {
@@ -92,9 +173,9 @@ func (d *detector) match(ctx context.Context, c *claim, g *errgroup.Group, works
 	}
 }
 
-// step matches one fetch; nil if there was nothing to read.
-func (d *detector) step(ctx context.Context, c *claim, m *matching) (*work, error) {
-	records, end, err := d.reader.Fetch(ctx, TopicEvents, c.Partition, m.next)
+// fetch reads what comes next; nothing where there is nothing yet.
+func (d *detector) fetch(ctx context.Context, m *matching) (records []Record, end int64, err error) {
+	records, end, err = d.reader.Fetch(ctx, TopicEvents, m.partition, m.next)
 	if gap, ok := errors.AsType[*bus.OutOfRangeError](err); ok {
 		d.counts.gap(stageDetect)
 		to := gap.First
@@ -102,14 +183,23 @@ func (d *detector) step(ctx context.Context, c *claim, m *matching) (*work, erro
 			to = gap.End
 		}
 		d.log.Error("events were removed before they were read, or the log lost its end: check retention and unclean leader elections",
-			"partition", c.Partition, "offset", gap.Offset, "first", gap.First, "end", gap.End, "continuing_at", to)
+			"partition", m.partition, "offset", gap.Offset, "first", gap.First, "end", gap.End, "continuing_at", to)
 		m.next = to
-		return nil, nil //nolint:nilnil // nothing was read
+		return nil, to, nil
 	}
 	if err != nil {
-		return nil, err //nolint:wrapcheck // the bus says what failed
+		return nil, 0, err //nolint:wrapcheck // the bus says what failed
 	}
-	d.counts.behind(stageDetect, c.Partition, end-m.next)
+	d.counts.behind(stageDetect, m.partition, end-m.next)
+	return records, end, nil
+}
+
+// step matches one fetch; nil if there was nothing to read.
+func (d *detector) step(ctx context.Context, m *matching) (*work, error) {
+	records, end, err := d.fetch(ctx, m)
+	if err != nil {
+		return nil, err
+	}
 	if len(records) == 0 {
 		return nil, nil //nolint:nilnil // nothing was read
 	}
@@ -121,7 +211,7 @@ func (d *detector) step(ctx context.Context, c *claim, m *matching) (*work, erro
 		}
 		return nil, err
 	}
-	d.counts.behind(stageDetect, c.Partition, end-m.next)
+	d.counts.behind(stageDetect, m.partition, end-m.next)
 	return w, nil
 }
 
@@ -147,8 +237,7 @@ func (d *detector) produce(ctx context.Context, log *slog.Logger, w *work) error
 
 // settle follows the produces in order: what is acknowledged is forwarded as
 // a watermark and committed.
-func (d *detector) settle(ctx context.Context, c *claim, works <-chan *work) error {
-	s := settling{d: d, c: c, log: d.log.With("partition", c.Partition)}
+func (d *detector) settle(ctx context.Context, s *settling, works <-chan *work) error {
 	tick := time.NewTicker(min(d.cfg.Forward, d.cfg.Commit) / 2)
 	defer tick.Stop()
 	for {
@@ -164,8 +253,7 @@ func (d *detector) settle(ctx context.Context, c *claim, works <-chan *work) err
 			if err := d.fault.at(PointProduced, nil); err != nil {
 				return err
 			}
-			s.next, s.ingest = w.next, w.ingest
-			s.rulings = append(s.rulings, w.rulings...)
+			s.took(w)
 		case <-tick.C:
 		}
 		if err := s.settle(ctx); err != nil {
@@ -178,7 +266,8 @@ func (d *detector) settle(ctx context.Context, c *claim, works <-chan *work) err
 // outside.
 type settling struct {
 	d         *detector
-	c         *claim
+	partition int
+	probation *probation
 	log       *slog.Logger
 	next      int64
 	ingest    int64
@@ -189,8 +278,39 @@ type settling struct {
 	commitAt  time.Time
 }
 
-func (s *settling) settle(ctx context.Context) error {
-	now := s.d.clock()
+func newSettling(d *detector, m *matching) *settling {
+	return &settling{d: d, partition: m.partition, probation: m.probation, log: d.log.With("partition", m.partition)}
+}
+
+// took notes work that is acknowledged.
+func (s *settling) took(w *work) {
+	s.next, s.ingest = w.next, w.ingest
+	s.rulings = append(s.rulings, w.rulings...)
+}
+
+// proved commits at once, and returns once that is known outside.
+func (s *settling) proved(ctx context.Context) error {
+	if err := s.tell(ctx, s.d.clock()); err != nil {
+		return err
+	}
+	var lost error
+	err := retry(ctx, func(err error) {
+		s.log.Warn("offset of events is not committed, trying again", "offset", s.next, "error", err)
+	}, func() error {
+		err := s.probation.commit(ctx, s.next, progress{ingest: s.ingest})
+		if errors.Is(err, bus.ErrNotOwner) {
+			lost, err = err, nil
+		}
+		return err
+	})
+	if err = errors.Join(err, lost); err == nil {
+		s.committed = s.next
+	}
+	return err
+}
+
+// tell forwards what is due.
+func (s *settling) tell(ctx context.Context, now time.Time) error {
 	// A ruling may not be lost by a commit that overtakes it.
 	if len(s.rulings) > 0 || s.next > s.forwarded && now.Sub(s.forwardAt) >= s.d.cfg.Forward {
 		if err := s.forward(ctx); err != nil {
@@ -198,9 +318,17 @@ func (s *settling) settle(ctx context.Context) error {
 		}
 		s.forwardAt = now
 	}
+	return nil
+}
+
+func (s *settling) settle(ctx context.Context) error {
+	now := s.d.clock()
+	if err := s.tell(ctx, now); err != nil {
+		return err
+	}
 	if s.next > s.committed && now.Sub(s.commitAt) >= s.d.cfg.Commit {
 		s.commitAt = now
-		if err := s.c.Commit(ctx, s.next, progress{ingest: s.ingest}.String()); err != nil {
+		if err := s.probation.commit(ctx, s.next, progress{ingest: s.ingest}); err != nil {
 			if errors.Is(err, bus.ErrNotOwner) {
 				return err //nolint:wrapcheck // ends the claim
 			}
@@ -227,7 +355,7 @@ func (s *settling) forward(ctx context.Context) error {
 	}
 	if s.ingest != unseen {
 		value, err := marshal(&detectionv1.Watermark{
-			UpstreamPartition: int32(s.c.Partition), NextOffset: s.next, WatermarkMs: s.ingest - s.d.cfg.Slack.Milliseconds(),
+			UpstreamPartition: int32(s.partition), NextOffset: s.next, WatermarkMs: s.ingest - s.d.cfg.Slack.Milliseconds(),
 		})
 		if err != nil {
 			return fmt.Errorf("encode watermark: %w", err)

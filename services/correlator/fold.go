@@ -46,6 +46,19 @@ type folder struct {
 	tallies map[string]*tally // by their keys in the store
 	// attempts counts how often the fold of a record has failed.
 	attempts map[int64]int
+	// skipped are records that `dlq` has: they are skipped again, silently.
+	skipped map[int64]bool
+	// blamed is the record that ends processes and is passed over, tries how
+	// often it did; 0 where there is none.
+	blamed int64
+	tries  int
+	gate   *gate
+	alone  bool // nothing else happens in the process
+}
+
+// passes reports whether a record is passed over unread.
+func (f *folder) passes(offset int64) bool {
+	return f.tries > 0 && offset == f.blamed || f.skipped[offset]
 }
 
 // planner resolves what a record is to be folded with: exactly the rules whose
@@ -76,6 +89,7 @@ type item struct {
 	tally  string // of its correlation; see tallyKey
 	cor    *correlation
 	bad    string // why it can't be folded
+	skip   bool   // as before
 }
 
 // errRetry says that a fold failed on a record and that nothing was written;
@@ -89,6 +103,9 @@ func (f *folder) fold(ctx context.Context, records []Record) (n int, entries []s
 	items, err := f.decode(ctx, records)
 	if err != nil {
 		return 0, nil, err
+	}
+	if !f.alone {
+		defer f.gate.share()()
 	}
 	if err := f.load(ctx, items); err != nil {
 		return 0, nil, err
@@ -129,7 +146,11 @@ func (f *folder) decode(ctx context.Context, records []Record) ([]item, error) {
 		}
 		size += len(records[i].Value)
 		it := item{rec: &records[i], schema: header(records[i].Headers, event.HeaderSchema)}
-		if f.attempts[it.rec.Offset] >= f.cfg.Attempts {
+		if f.skipped[it.rec.Offset] {
+			it.skip = true
+		} else if f.passes(it.rec.Offset) {
+			it.bad = reasonEnded
+		} else if f.attempts[it.rec.Offset] >= f.cfg.Attempts {
 			it.bad = "fold failed at every attempt"
 		} else if err := f.read(ctx, &it); err != nil {
 			return nil, err
@@ -228,28 +249,32 @@ func (f *folder) loadKeys(ctx context.Context, groups, tallies []string) error {
 // has left the due index by the same call.
 func (f *folder) drainDue(ctx context.Context) error {
 	for {
-		w := f.watermark()
-		var (
-			keys  []string
-			least = f.due
-			err   error
-		)
-		if w >= f.due {
-			if keys, least, err = f.store.Due(ctx, f.partition, w, f.cfg.BatchRecords); err != nil {
-				return err //nolint:wrapcheck // the store says what failed
-			}
-		}
-		if len(keys) == 0 {
-			f.due = least
-			if f.applied.Step == 0 {
-				return nil
-			}
-			return (&step{f: f, seq: f.seq}).write(ctx, state.Position{Offset: f.applied.Offset + 1})
-		}
-		if err := f.closeGroups(ctx, keys, w); err != nil {
+		if done, err := f.drainSome(ctx); done || err != nil {
 			return err
 		}
 	}
+}
+
+func (f *folder) drainSome(ctx context.Context) (done bool, err error) {
+	defer f.gate.share()()
+	w := f.watermark()
+	var (
+		keys  []string
+		least = f.due
+	)
+	if w >= f.due {
+		if keys, least, err = f.store.Due(ctx, f.partition, w, f.cfg.BatchRecords); err != nil {
+			return false, err //nolint:wrapcheck // the store says what failed
+		}
+	}
+	if len(keys) > 0 {
+		return false, f.closeGroups(ctx, keys, w)
+	}
+	f.due = least
+	if f.applied.Step == 0 {
+		return true, nil
+	}
+	return true, (&step{f: f, seq: f.seq}).write(ctx, state.Position{Offset: f.applied.Offset + 1})
 }
 
 func (f *folder) closeGroups(ctx context.Context, keys []string, w int64) error {
@@ -342,6 +367,9 @@ func (s *step) try(ctx context.Context, it *item) (err error) {
 		}
 	}()
 	s.records++
+	if it.skip {
+		return nil
+	}
 	if it.bad != "" {
 		return s.bury(it)
 	}
@@ -370,14 +398,19 @@ func (s *step) rollback() {
 // bury puts a record that can't be folded into the outbox, for `dlq`.
 func (s *step) bury(it *item) error {
 	s.f.counts.poison(stageCorrelate)
-	if it.rec.Offset < s.f.silent {
+	attempts := max(s.f.attempts[it.rec.Offset], 1)
+	if s.f.passes(it.rec.Offset) {
+		// It may have been folded before: what is passed over is said all the same,
+		// so that the next rebuild knows.
+		attempts = s.f.tries
+	} else if it.rec.Offset < s.f.silent {
 		return nil
 	}
-	value, headers, err := deadLetter(it.rec, TopicDetections, stageCorrelate, it.bad, max(s.f.attempts[it.rec.Offset], 1))
+	value, headers, err := deadLetter(it.rec, TopicDetections, stageCorrelate, it.bad, attempts)
 	if err != nil {
 		return fmt.Errorf("dead letter of offset %d: %w", it.rec.Offset, err)
 	}
-	s.say(it.rec.Offset, &message{kind: toDLQ, key: it.rec.Key, value: value, headers: headers})
+	s.say(it.rec.Offset, &message{kind: toDLQ, key: deadKey(TopicDetections, it.rec), value: value, headers: headers})
 	return nil
 }
 

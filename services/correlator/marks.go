@@ -153,10 +153,12 @@ type progress struct {
 	// watermark is, at stage correlate, W at the frontier; lookBack how far
 	// before it a rebuild has to read. Both in milliseconds.
 	watermark, lookBack int64
+	// trial is there only where owners have begun and not got anywhere yet.
+	trial
 }
 
 func (p progress) String() string {
-	return fmt.Sprintf("v1 ingest=%d w=%d back=%d", p.ingest, p.watermark, p.lookBack)
+	return fmt.Sprintf("v1 ingest=%d w=%d back=%d%s", p.ingest, p.watermark, p.lookBack, p.trial)
 }
 
 // parseProgress reads the metadata of a commit; ok is false where there is
@@ -180,6 +182,16 @@ func parseProgress(s string) (p progress, ok bool) {
 			p.watermark = v
 		case "back":
 			p.lookBack = v
+		case "tries":
+			p.tries = v
+		case "until":
+			p.until = v
+		case "suspect":
+			p.suspect = v
+		case "size":
+			p.size = v
+		case "count":
+			p.count = v
 		}
 	}
 	return p, true

@@ -31,6 +31,12 @@ type matching struct {
 	ruled     map[ruling]int64 // when a manifest was last seen to rule, by ingest time
 	current   map[string]string
 	failed    error
+	probation *probation
+	// blamed is the record that ends processes and is passed over, tries how
+	// often it did; 0 where there is none.
+	blamed int64
+	tries  int
+	alone  bool // nothing else happens in the process
 }
 
 type ruling struct{ tenant, manifest string }
@@ -40,7 +46,10 @@ func newMatching(d *detector, c *claim) *matching {
 	if c.Committed >= 0 && !ok {
 		d.log.Warn("committed offset of events carries no ingest time: the watermark begins anew", "partition", c.Partition, "offset", c.Committed)
 	}
-	m := &matching{d: d, partition: c.Partition, next: c.Committed, ingest: p.ingest}
+	m := &matching{
+		d: d, partition: c.Partition, next: c.Committed, ingest: p.ingest,
+		probation: newProbation(c, p, d.cfg.Attempts, d.log.With("partition", c.Partition)),
+	}
 	m.reset()
 	return m
 }
@@ -72,7 +81,13 @@ func (m *matching) batch(ctx context.Context, records []bus.Record) (*work, erro
 	return w, nil
 }
 
+// passes reports whether a record is passed over unread.
+func (m *matching) passes(r *bus.Record) bool { return m.tries > 0 && r.Offset == m.blamed }
+
 func (m *matching) record(ctx context.Context, r *bus.Record, w *work) error {
+	if m.passes(r) {
+		return m.bury(r, w, reasonEnded, m.tries)
+	}
 	switch schema := header(r.Headers, event.HeaderSchema); schema {
 	case event.SchemaTick:
 		ingest, err := event.DecodeTick(r.Value)
@@ -115,6 +130,9 @@ func (m *matching) event(ctx context.Context, r *bus.Record, e *event.Event, w *
 	}
 	m.rules(e, w)
 	m.d.counts.read(1)
+	if !m.alone {
+		defer m.d.gate.share()()
+	}
 	var problem error
 	for attempt := range m.d.cfg.Attempts {
 		alerts, detections, dead := len(w.alerts), len(w.detections), len(w.dead)
@@ -164,7 +182,7 @@ func (m *matching) bury(r *bus.Record, w *work, reason string, attempts int) err
 	if err != nil {
 		return fmt.Errorf("dead letter of offset %d: %w", r.Offset, err)
 	}
-	w.dead = append(w.dead, bus.Message{Key: fmt.Appendf(nil, "%s/%d/%d", TopicEvents, r.Partition, r.Offset), Value: value, Headers: headers})
+	w.dead = append(w.dead, bus.Message{Key: deadKey(TopicEvents, r), Value: value, Headers: headers})
 	return nil
 }
 

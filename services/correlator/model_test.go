@@ -48,9 +48,8 @@ type model struct {
 
 type modelDetector struct {
 	d *detector
-	c *claim
 	m *matching
-	s settling
+	s *settling
 }
 
 const modelPartitions = 2
@@ -161,12 +160,10 @@ func pick[T any](t *rapid.T, list []T) (T, bool) {
 }
 
 func (m *model) openDetector(p int) {
-	d := &modelDetector{d: m.detector(), c: m.log.claim(TopicEvents, p)}
-	d.m = newMatching(d.d, d.c)
-	if d.m.next < 0 {
-		d.m.next = 0
-	}
-	d.s = settling{d: d.d, c: d.c, log: d.d.log}
+	d := &modelDetector{d: m.detector()}
+	d.m = newMatching(d.d, m.log.claim(TopicEvents, p))
+	require.NoError(m.t, m.call(func(ctx context.Context) error { return d.d.begin(ctx, d.m) }))
+	d.s = newSettling(d.d, d.m)
 	m.detectors[p] = owners(m.t, m.detectors[p], d)
 }
 
@@ -180,7 +177,11 @@ func (m *model) detect(p int) {
 		return
 	}
 	err := m.call(func(ctx context.Context) error {
-		w, err := d.d.step(ctx, d.c, d.m)
+		if d.m.probation.careful() {
+			m.seen["careful"]++
+			return d.d.prove(ctx, d.m, d.s)
+		}
+		w, err := d.d.step(ctx, d.m)
 		if err != nil || w == nil {
 			return errors.Join(err, d.m.failed)
 		}
@@ -190,13 +191,13 @@ func (m *model) detect(p int) {
 		if err := d.d.fault.at(PointProduced, nil); err != nil {
 			return err
 		}
-		d.s.next, d.s.ingest, d.s.rulings = w.next, w.ingest, append(d.s.rulings, w.rulings...)
+		d.s.took(w)
 		if rapid.Bool().Draw(m.t, "forward") {
 			if err := d.s.forward(ctx); err != nil {
 				return err
 			}
 		}
-		if err := d.c.Commit(ctx, d.s.next, progress{ingest: d.s.ingest}.String()); errors.Is(err, bus.ErrNotOwner) {
+		if err := d.m.probation.commit(ctx, d.s.next, progress{ingest: d.s.ingest}); errors.Is(err, bus.ErrNotOwner) {
 			return err
 		}
 		return nil
@@ -331,11 +332,12 @@ func (m *model) settle() {
 	for p := range modelPartitions {
 		m.openDetector(p)
 		d := m.detectors[p][len(m.detectors[p])-1]
+		require.NoError(m.t, d.d.goCarefully(ctx, d.m, d.s))
 		for int(d.m.next) < len(m.log.parts[TopicEvents][p]) {
-			w, err := d.d.step(ctx, d.c, d.m)
+			w, err := d.d.step(ctx, d.m)
 			require.NoError(m.t, err)
 			require.NoError(m.t, d.d.produce(ctx, d.d.log, w))
-			d.s.next, d.s.ingest = w.next, w.ingest
+			d.s.took(w)
 			require.NoError(m.t, d.s.forward(ctx))
 		}
 	}

@@ -1,6 +1,7 @@
 package correlator
 
 import (
+	"fmt"
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -92,6 +93,11 @@ const (
 	// maxDead is how large a dead letter may be: brokers take one megabyte.
 	maxDead = 900_000
 )
+
+// deadKey is the key of a dead letter: the same however often it is written.
+func deadKey(topic string, r *Record) []byte {
+	return fmt.Appendf(nil, "%s/%d/%d", topic, r.Partition, r.Offset)
+}
 
 // deadLetter is a record that could not be processed, as `dlq` holds it.
 func deadLetter(r *Record, topic, stage, reason string, attempts int) (value []byte, headers []Header, err error) {

@@ -49,6 +49,7 @@ type Service struct {
 	plans  *ruleset.Cache[*plan]
 	counts *counts
 	owned  *ownership
+	gate   *gate // of both stages
 
 	mu      sync.Mutex
 	started bool
@@ -70,7 +71,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	}
 	opts := ruleset.Options{Limit: cfg.RuleSets, Options: sigma.Options{Placeholders: deps.Placeholders, Accept: cfg.Accept}}
 	return &Service{
-		cfg: cfg, deps: deps, counts: counts, owned: newOwnership(), floors: make(map[int]floor),
+		cfg: cfg, deps: deps, counts: counts, owned: newOwnership(), gate: new(gate), floors: make(map[int]floor),
 		plans: ruleset.NewCache(deps.Control, opts, deps.Log, cfg.newPlan),
 	}, nil
 }
@@ -143,7 +144,7 @@ func (s *Service) detector(detections int) *detector {
 	return &detector{
 		cfg: s.cfg, reader: s.deps.Reader, producer: s.deps.Producer, plans: s.plans,
 		tracer: s.deps.Tracers.Tracer("stormbell/correlator"), counts: s.counts, fault: s.deps.Fault,
-		log: s.deps.Log.With("stage", stageDetect), clock: s.deps.Clock, detections: detections,
+		log: s.deps.Log.With("stage", stageDetect), clock: s.deps.Clock, gate: s.gate, detections: detections,
 	}
 }
 
@@ -151,7 +152,7 @@ func (s *Service) correlator(events, detections int) *correlator {
 	return &correlator{
 		cfg: s.cfg, reader: s.deps.Reader, producer: s.deps.Producer, store: s.deps.Store, plans: s.plans,
 		tracer: s.deps.Tracers.Tracer("stormbell/correlator"), counts: s.counts, fault: s.deps.Fault,
-		log: s.deps.Log.With("stage", stageCorrelate), clock: s.deps.Clock, events: events, owned: s.owned,
+		log: s.deps.Log.With("stage", stageCorrelate), clock: s.deps.Clock, events: events, owned: s.owned, gate: s.gate,
 		share: max(1, (s.cfg.Groups+int64(detections)-1)/int64(detections)),
 	}
 }
