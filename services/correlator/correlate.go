@@ -307,7 +307,7 @@ func (s *session) take(ctx context.Context, records []Record) (n int, entries []
 	}
 	n, alone := s.probation.take(records)
 	records = records[:n]
-	marks := !s.f.passes(records[0].Offset)
+	marks := n > 1 || !s.f.passes(records[0].Offset)
 	within := ctx
 	if alone {
 		defer s.c.gate.alone()()

@@ -122,7 +122,7 @@ func (d *detector) prove(ctx context.Context, m *matching, s *settling) error {
 		within, cancel = context.WithTimeout(ctx, aloneFor)
 		defer cancel()
 	}
-	if !m.passes(&records[0]) {
+	if n > 1 || !m.passes(&records[0]) {
 		if err := m.probation.mark(ctx, records); err != nil {
 			return err
 		}

@@ -35,12 +35,14 @@ type model struct {
 	store  Store
 	counts *counts
 	events []accepted
+	at     []int64 // their offsets
 	// The latest owners of each partition, a zombie before its successor.
 	detectors map[int][]*modelDetector
 	sessions  map[int][]*session
 	crash     Point
-	panics    int            // at the n-th detection from now
-	seen      map[string]int // how often what happened
+	panics    int                           // at the n-th detection from now
+	deadly    func(p Point, r *Record) bool // ends the process every time
+	seen      map[string]int                // how often what happened
 	problems  []string
 	// defect spoils what a session has folded, for the test of the test.
 	defect func(*session)
@@ -70,20 +72,35 @@ func newModel(t *rapid.T, p *plan, counts *counts, store Store) *model {
 	return m
 }
 
-func (m *model) fault(p Point, _ *Record) error {
+func (m *model) fault(p Point, r *Record) error {
+	if r != nil && m.deadly != nil && m.deadly(p, r) {
+		m.seen["deadly"]++
+		return errors.New("the process has died")
+	}
 	if p == PointFold && m.panics > 0 {
 		if m.panics--; m.panics == 0 {
 			m.seen["panic"]++
 			panic("rule")
 		}
 	}
-	if p == m.crash {
+	if p == m.crash && !m.condemns() {
 		m.crash = ""
 		m.seen["crash"]++
 		m.seen["crash "+string(p)]++
 		return errors.New("crash")
 	}
 	return nil
+}
+
+// condemns reports whether a crash would be the last of a record that is tried
+// alone: that is no accident any more.
+func (m *model) condemns() bool {
+	for _, g := range m.log.groups {
+		if at, _ := parseProgress(g.metadata); at.size == 1 && at.count >= int64(m.cfg.Attempts) {
+			return true
+		}
+	}
+	return false
 }
 
 func (m *model) detector() *detector {
@@ -140,6 +157,7 @@ func (m *model) accept() {
 func (m *model) put(a accepted) {
 	schema, value := a.record()
 	m.events = append(m.events, a)
+	m.at = append(m.at, int64(len(m.log.parts[TopicEvents][a.partition])))
 	m.log.append(TopicEvents, a.partition, []bus.Message{{Value: value, Headers: newHeaders(schema, a.tenant)}})
 }
 
@@ -203,6 +221,7 @@ func (m *model) detect(p int) {
 		return nil
 	})
 	if err != nil {
+		d.m.probation.leave(context.Background(), err)
 		m.detectors[p] = slices.DeleteFunc(m.detectors[p], func(x *modelDetector) bool { return x == d })
 	}
 }
@@ -244,6 +263,7 @@ func (m *model) session(p int, f func(ctx context.Context, s *session) error) {
 		return
 	}
 	if err := m.call(func(ctx context.Context) error { return f(ctx, s) }); err != nil {
+		s.probation.leave(context.Background(), err)
 		m.seen["owner ended"]++
 		m.sessions[p] = slices.DeleteFunc(m.sessions[p], func(x *session) bool { return x == s })
 	}
