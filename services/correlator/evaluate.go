@@ -61,7 +61,7 @@ type Evaluator struct{ matching *matching }
 
 // Evaluator returns scratch space for matching.
 func (e *Evaluation) Evaluator() *Evaluator {
-	m := &matching{d: e.detector, ingest: unseen}
+	m := &matching{d: e.detector, ingest: unseen, alone: true} // there is no gate
 	m.reset()
 	return &Evaluator{m}
 }

@@ -281,7 +281,7 @@ func TestRulings(t *testing.T) {
 		manifest string
 		ingest   int64
 	}{{"one", 0}, {"one", 5}, {"two", 10}, {"one", 20}, {"two", 30}, {"one", 40}, {"one", 1100}, {"one", 1200}, {"two", 1300}} {
-		m.rules(&event.Event{Tenant: "t", ManifestAll: []byte(s.manifest), IngestMS: t0 + s.ingest}, w)
+		m.ruling(&event.Event{Tenant: "t", ManifestAll: []byte(s.manifest), IngestMS: t0 + s.ingest}, w)
 	}
 	var got []string
 	for _, r := range w.rulings {

@@ -1,6 +1,7 @@
 package correlator
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -37,6 +38,12 @@ type matching struct {
 	blamed int64
 	tries  int
 	alone  bool // nothing else happens in the process
+	// rules are those of the last record of the batch, leave gives the gate back.
+	rules struct {
+		all, tenant []byte
+		plan        *plan
+	}
+	leave func()
 }
 
 type ruling struct{ tenant, manifest string }
@@ -69,6 +76,11 @@ func (m *matching) batch(ctx context.Context, records []bus.Record) (*work, erro
 	if len(m.ruled) > maxRemembered || len(m.matchers) > m.d.cfg.RuleSets {
 		m.reset()
 	}
+	if !m.alone {
+		m.leave = m.d.gate.share()
+		defer func() { m.leave() }()
+	}
+	m.rules.plan = nil
 	w := &work{ingest: m.ingest, produced: make(chan struct{})}
 	for i := range records {
 		if err := m.record(ctx, &records[i], w); err != nil {
@@ -123,16 +135,13 @@ func (m *matching) raise(e *event.Event, w *work) {
 func (m *matching) event(ctx context.Context, r *bus.Record, e *event.Event, w *work) error {
 	before := w.ingest
 	m.raise(e, w)
-	p, err := m.d.plans.Get(ctx, e.ManifestAll, e.ManifestTenant)
+	p, err := m.plan(ctx, e)
 	if err != nil {
 		w.ingest = before
 		return fmt.Errorf("rules of offset %d: %w", r.Offset, err)
 	}
-	m.rules(e, w)
+	m.ruling(e, w)
 	m.d.counts.read(1)
-	if !m.alone {
-		defer m.d.gate.share()()
-	}
 	var problem error
 	for attempt := range m.d.cfg.Attempts {
 		alerts, detections, dead := len(w.alerts), len(w.detections), len(w.dead)
@@ -150,8 +159,27 @@ func (m *matching) event(ctx context.Context, r *bus.Record, e *event.Event, w *
 	return m.bury(r, w, reason, m.d.cfg.Attempts)
 }
 
-// rules notes that a manifest rules from an ingest time on, where that is news.
-func (m *matching) rules(e *event.Event, w *work) {
+// plan returns the rules of an event. Nobody waits at the gate while they are
+// waited for.
+func (m *matching) plan(ctx context.Context, e *event.Event) (*plan, error) {
+	last := &m.rules
+	if last.plan != nil && bytes.Equal(last.all, e.ManifestAll) && bytes.Equal(last.tenant, e.ManifestTenant) {
+		return last.plan, nil
+	}
+	if !m.alone {
+		m.leave()
+		defer func() { m.leave = m.d.gate.share() }()
+	}
+	p, err := m.d.plans.Get(ctx, e.ManifestAll, e.ManifestTenant)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // the caller names the offset
+	}
+	last.all, last.tenant, last.plan = e.ManifestAll, e.ManifestTenant, p
+	return p, nil
+}
+
+// ruling notes that a manifest rules from an ingest time on, where that is news.
+func (m *matching) ruling(e *event.Event, w *work) {
 	for _, s := range []struct {
 		tenant   string
 		manifest []byte

@@ -424,3 +424,36 @@ func TestDeadlyRecords(t *testing.T) {
 	want := expected(j.cfg, compile(t, j.cfg, testRules), events, nil)
 	require.Equal(t, slices.Sorted(maps.Keys(want)), slices.Sorted(maps.Keys(j.alerts())))
 }
+
+// TestLeaveIsHeard ends owners of a real group in good order: a broker takes
+// their last commit while the group is being left.
+func TestLeaveIsHeard(t *testing.T) {
+	j := newJourney(t)
+	j.produce(TopicEvents, 0, bus.Message{Value: []byte("x")})
+	var found []trial
+	for range 3 {
+		ctx, cancel := context.WithCancel(t.Context())
+		err := j.bus.Consume(ctx, bus.GroupConfig{ID: "leave", Topics: []string{TopicEvents}}, func(ctx context.Context, c *bus.Claim) error {
+			if c.Partition == 0 {
+				at, _ := parseProgress(c.Metadata)
+				found = append(found, at.trial)
+				p := newProbation(&claim{Committed: c.Committed, Metadata: c.Metadata, Commit: c.Commit}, at, 3, slog.New(slog.DiscardHandler))
+				if err := p.begin(ctx, 0, 0, 1); err != nil {
+					return err
+				}
+				if len(found) == 1 {
+					p.begun = false // this one dies
+				}
+				cancel()
+				<-ctx.Done()
+				p.leave(ctx, ctx.Err())
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		cancel()
+		require.NoError(t, err)
+	}
+	died := trial{tries: 1, until: 1}
+	require.Equal(t, []trial{{}, died, died}, found)
+}
