@@ -179,9 +179,6 @@ func (p *Producer) drain(partition int, l *lane) {
 		}
 		p.produce(partition, msgs, ends, batch)
 		clear(msgs)
-		p.mu.Lock()
-		p.settled(batch...)
-		p.mu.Unlock()
 	}
 }
 
@@ -190,16 +187,25 @@ func (p *Producer) drain(partition int, l *lane) {
 func (p *Producer) produce(partition int, msgs []Message, ends []int, batch []*submission) {
 	err := p.write(partition, msgs)
 	if len(batch) == 1 || !ofRecords(err) {
-		for _, s := range batch {
-			s.done <- err
-		}
+		p.answer(err, batch...)
 		return
 	}
 	// One caller's records must not fail the others.
 	from := 0
 	for i, s := range batch {
-		s.done <- p.write(partition, msgs[from:ends[i]])
+		p.answer(p.write(partition, msgs[from:ends[i]]), s)
 		from = ends[i]
+	}
+}
+
+// answer tells callers what became of their records. Their places are free
+// before they know.
+func (p *Producer) answer(err error, list ...*submission) {
+	p.mu.Lock()
+	p.settled(list...)
+	p.mu.Unlock()
+	for _, s := range list {
+		s.done <- err
 	}
 }
 
