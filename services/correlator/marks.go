@@ -154,7 +154,7 @@ type progress struct {
 	// before it a rebuild has to read. Both in milliseconds.
 	watermark, lookBack int64
 	// trial is there only where owners have begun and not got anywhere yet.
-	trial
+	trial trial
 }
 
 func (p progress) String() string {
@@ -183,15 +183,15 @@ func parseProgress(s string) (p progress, ok bool) {
 		case "back":
 			p.lookBack = v
 		case "tries":
-			p.tries = v
+			p.trial.tries = v
 		case "until":
-			p.until = v
+			p.trial.until = v
 		case "suspect":
-			p.suspect = v
+			p.trial.suspect = v
 		case "size":
-			p.size = v
+			p.trial.size = v
 		case "count":
-			p.count = v
+			p.trial.count = v
 		}
 	}
 	return p, true

@@ -96,7 +96,7 @@ func (m *model) fault(p Point, r *Record) error {
 // alone: that is no accident any more.
 func (m *model) condemns() bool {
 	for _, g := range m.log.groups {
-		if at, _ := parseProgress(g.metadata); at.size == 1 && at.count >= int64(m.cfg.Attempts) {
+		if at, _ := parseProgress(g.metadata); at.trial.size == 1 && at.trial.count >= int64(m.cfg.Attempts) {
 			return true
 		}
 	}
