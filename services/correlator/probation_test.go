@@ -386,9 +386,7 @@ func TestDeadlyRecords(t *testing.T) {
 	died := 0
 	for rested := false; !rested; {
 		// As the gateway does: what was committed and not told yet is told now.
-		for p := range journeyPartitions {
-			j.produce(TopicEvents, p, bus.Message{Value: event.EncodeTick(nil, now), Headers: newHeaders(event.SchemaTick, "")})
-		}
+		j.tick()
 		s, err := New(j.cfg, Deps{
 			Reader: j.bus, Producer: j.bus, Group: j.bus, Control: j.view, Store: j.store, Log: slog.New(slog.DiscardHandler),
 			Tracers: j.tracer, Meters: metricnoop.NewMeterProvider(), Clock: time.Now, Fault: fault,
