@@ -138,6 +138,8 @@ func (s *session) position(ctx context.Context) error {
 	f.meta.lookBack = max(f.meta.lookBack, at.lookBack)
 	if s.claim.Committed >= 0 && known {
 		s.frontiers.reached(s.claim.Committed, at)
+		// Where nothing comes, nothing more is committed: what stands is known.
+		s.c.owned.commit(s.claim.Partition, s.claim.Committed, at)
 	}
 	if f.applied != state.Nowhere {
 		if f.applied.Offset > end || f.applied.Offset == end && f.applied.Step > 0 {
