@@ -184,12 +184,10 @@ func (l *listener) print(d delivery) error {
 	var body struct {
 		Type string `json:"type"`
 		Data struct {
-			ID      string                          `json:"id"`
-			Time    json.RawMessage                 `json:"time"`
-			Summary string                          `json:"summary"`
-			Rule    struct{ Title, Level string }   `json:"rule"`
-			Window  struct{ Start, End json.Token } `json:"window"`
-			Count   json.Number                     `json:"count"`
+			Summary string `json:"summary"`
+			Rule    struct {
+				Level string `json:"level"`
+			} `json:"rule"`
 		} `json:"data"`
 	}
 	_ = json.Unmarshal(d.Body, &body) // another type has other members, which stay empty
@@ -204,6 +202,10 @@ func (l *listener) print(d delivery) error {
 	case "medium":
 		level = l.env.paint("33", level)
 	}
-	_, err := fmt.Fprintf(l.env.out, "%s %s %s: %s%s\n", d.ID, level, printable(body.Data.Rule.Title), printable(body.Data.Summary), again)
+	what := body.Data.Summary // ends with the rule's title
+	if what == "" {
+		what = body.Type
+	}
+	_, err := fmt.Fprintf(l.env.out, "%s %s %s%s\n", d.ID, level, printable(what), again)
 	return err
 }
