@@ -128,14 +128,14 @@ func BenchmarkJourney(b *testing.B) {
 		long := benchTime(b)
 		j.run(loadgen.Config{Batch: 100, Duration: long / 5, Concurrency: 4}) // warm-up
 		single := j.run(loadgen.Config{Batch: 1, Duration: long, Concurrency: 64})
-		batches := j.run(loadgen.Config{Batch: 100, Duration: long, Concurrency: 8})
+		batches := j.run(loadgen.Config{Batch: 100, Duration: long, Concurrency: 32})
 		rows := []struct {
 			what string
 			m    measured
 			open bool
 		}{
 			{"single posts, as fast as answers come (64 at a time)", single, false},
-			{"batches of 100, as fast as answers come (8 at a time)", batches, false},
+			{"batches of 100, as fast as answers come (32 at a time)", batches, false},
 			{"single posts, 5,000/s", j.run(loadgen.Config{Batch: 1, Rate: 5000, Duration: long, Concurrency: 256}), true},
 			{"single posts, 70 % load", j.run(loadgen.Config{Batch: 1, Rate: 0.7 * single.sustained, Duration: long, Concurrency: 256}), true},
 			{"batches of 100, 70 % load", j.run(loadgen.Config{Batch: 100, Rate: 0.7 * batches.sustained, Duration: long, Concurrency: 64}), true},
