@@ -150,9 +150,7 @@ func TestModelOfDeadlyEvents(t *testing.T) {
 		}
 	})
 	t.Log(seen)
-	for _, what := range []string{"alerts", "dead", "deadly", "careful", "flush"} {
-		require.Positive(t, seen[what], "%s has not happened: the test shows nothing", what)
-	}
+	happened(t, seen, "alerts", "dead", "deadly", "careful", "flush")
 }
 
 // TestModelOfDeadlyDetections is the same for the fold. At the end the store is
@@ -187,9 +185,7 @@ func TestModelOfDeadlyDetections(t *testing.T) {
 		}
 	})
 	t.Log(seen)
-	for _, what := range []string{"alerts", "dead", "deadly", "flush"} {
-		require.Positive(t, seen[what], "%s has not happened: the test shows nothing", what)
-	}
+	happened(t, seen, "alerts", "dead", "deadly", "flush")
 }
 
 // checkDeadly demands exactly the deadly records in `dlq`, and the alerts of all

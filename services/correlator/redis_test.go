@@ -56,9 +56,7 @@ func TestModelOnRedis(t *testing.T) {
 		require.Empty(t, run.Example(seed), "seed %d", seed)
 	}
 	t.Log(seen)
-	for _, what := range []string{"alerts", "tail lost", "flush", "rebuild", "owner ended"} {
-		require.Positive(t, seen[what], "%s has not happened: the test shows nothing", what)
-	}
+	happened(t, seen, "alerts", "tail lost", "flush", "rebuild", "owner ended")
 }
 
 // cut removes the last percent of the append-only file.
