@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/stormbell/stormbell/services/internal/bus"
+	"github.com/stormbell/stormbell/services/internal/ownership"
 	"github.com/stormbell/stormbell/services/internal/state"
 )
 
@@ -32,7 +32,7 @@ type correlator struct {
 	clock    func() time.Time
 	events   int   // partitions of `events`
 	share    int64 // of Groups that a partition takes
-	owned    *ownership
+	owned    *ownership.Partitions[progress]
 	gate     *gate
 }
 
@@ -40,8 +40,8 @@ type correlator struct {
 // fails whose outcome is not known. Whoever called it calls it again with a
 // fresh claim: nothing is carried over.
 func (c *correlator) own(ctx context.Context, claim *claim) error {
-	c.owned.enter(claim.Partition)
-	defer c.owned.leave(claim.Partition)
+	c.owned.Enter(claim.Partition, errOpening)
+	defer c.owned.Leave(claim.Partition)
 	s, err := c.open(ctx, claim)
 	for err != nil {
 		if _, ok := errors.AsType[*beyondError](err); !ok {
@@ -49,7 +49,7 @@ func (c *correlator) own(ctx context.Context, claim *claim) error {
 		}
 		// Folding on would skip what the log writes anew below applied.
 		c.log.Error("state is ahead of the log: correlation of this partition stands still", "partition", claim.Partition, "error", err)
-		c.owned.set(claim.Partition, err)
+		c.owned.Set(claim.Partition, err)
 		if !sleep(ctx, lookAgain) {
 			return ctx.Err() //nolint:wrapcheck // the end of the claim
 		}
@@ -139,7 +139,7 @@ func (s *session) position(ctx context.Context) error {
 	if s.claim.Committed >= 0 && known {
 		s.frontiers.reached(s.claim.Committed, at)
 		// Where nothing comes, nothing more is committed: what stands is known.
-		s.c.owned.commit(s.claim.Partition, s.claim.Committed, at)
+		s.c.owned.Commit(s.claim.Partition, s.claim.Committed, at)
 	}
 	if f.applied != state.Nowhere {
 		if f.applied.Offset > end || f.applied.Offset == end && f.applied.Step > 0 {
@@ -395,17 +395,17 @@ func (s *session) commit(ctx context.Context) error {
 		return nil
 	}
 	s.committed = offset
-	s.c.owned.commit(s.claim.Partition, offset, p)
+	s.c.owned.Commit(s.claim.Partition, offset, p)
 	return nil
 }
 
 // caughtUp reports the partition ready once the fold has passed the frontier
 // that it found.
 func (s *session) caughtUp() {
-	if s.next < s.f.silent || s.c.owned.ready(s.claim.Partition) {
+	if s.next < s.f.silent || s.c.owned.Ready(s.claim.Partition) {
 		return
 	}
-	s.c.owned.set(s.claim.Partition, nil)
+	s.c.owned.Set(s.claim.Partition, nil)
 	if s.from < s.f.silent {
 		s.log.Info("rebuilt from the log", "from", s.from, "to", s.f.silent, "took", s.c.clock().Sub(s.began).Round(time.Millisecond))
 	}
@@ -418,7 +418,7 @@ func (s *session) tell() {
 	}
 	now := s.c.clock()
 	done := float64(s.next-s.from) / float64(max(s.f.silent-s.from, 1))
-	s.c.owned.set(s.claim.Partition, fmt.Errorf("partition %d is rebuilding from the log: %.0f %% of %d records", s.claim.Partition, 100*done, s.f.silent-s.from))
+	s.c.owned.Set(s.claim.Partition, fmt.Errorf("partition %d is rebuilding from the log: %.0f %% of %d records", s.claim.Partition, 100*done, s.f.silent-s.from))
 	s.c.counts.rebuild(s.claim.Partition, s.f.silent-s.next)
 	if now.Sub(s.told) >= time.Second {
 		s.told = now
@@ -426,79 +426,4 @@ func (s *session) tell() {
 	}
 }
 
-// ownership is what this process knows of the partitions that it owns.
-type ownership struct {
-	mu         sync.Mutex
-	partitions map[int]*owned
-}
-
-type owned struct {
-	err       error // why it is not ready; nil: ready
-	owners    int
-	committed int64
-	progress  progress
-}
-
 var errOpening = errors.New("state is being opened")
-
-func newOwnership() *ownership { return &ownership{partitions: make(map[int]*owned)} }
-
-func (o *ownership) enter(p int) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.partitions[p] == nil {
-		o.partitions[p] = &owned{committed: -1}
-	}
-	o.partitions[p].owners++
-	o.partitions[p].err = fmt.Errorf("partition %d: %w", p, errOpening)
-}
-
-func (o *ownership) leave(p int) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.partitions[p].owners--; o.partitions[p].owners == 0 {
-		delete(o.partitions, p)
-	}
-}
-
-func (o *ownership) set(p int, err error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.partitions[p].err = err
-}
-
-func (o *ownership) ready(p int) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.partitions[p].err == nil
-}
-
-func (o *ownership) commit(p int, offset int64, at progress) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.partitions[p].committed, o.partitions[p].progress = offset, at
-}
-
-// problem is the first reason why a partition is not ready.
-func (o *ownership) problem() error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	least := math.MaxInt
-	var err error
-	for p, s := range o.partitions {
-		if s.err != nil && p < least {
-			least, err = p, s.err
-		}
-	}
-	return err
-}
-
-func (o *ownership) last(p int) (offset int64, at progress, ok bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	s := o.partitions[p]
-	if s == nil || s.committed < 0 {
-		return 0, progress{}, false
-	}
-	return s.committed, s.progress, true
-}

@@ -19,6 +19,7 @@ import (
 	"github.com/stormbell/stormbell/services/internal/alert"
 	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/internal/event"
+	"github.com/stormbell/stormbell/services/internal/ownership"
 	"github.com/stormbell/stormbell/services/internal/state"
 	"github.com/stormbell/stormbell/services/sigma"
 )
@@ -326,7 +327,7 @@ func TestLogThatLostItsEndIsNotFolded(t *testing.T) {
 	require.NoError(t, store.Commit(t.Context(), 0, &state.Batch{Token: "x", Prev: state.Nowhere, Next: state.Position{Offset: 9}}))
 	c := &correlator{
 		cfg: cfg, reader: log, producer: log, store: store, plans: always{}, tracer: tracenoop.Tracer{}, counts: noCounts(t),
-		log: slog.New(slog.DiscardHandler), clock: time.Now, events: 1, share: 1, owned: newOwnership(),
+		log: slog.New(slog.DiscardHandler), clock: time.Now, events: 1, share: 1, owned: ownership.New[progress](),
 	}
 	_, err = c.open(t.Context(), &claim{Committed: -1})
 	require.ErrorContains(t, err, "folded up to offset 9 and the log of detections ends at 0")

@@ -199,7 +199,7 @@ func (j *journey) committed(p int) (most int64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, s := range j.running {
-		if offset, _, ok := s.owned.last(p); ok {
+		if offset, _, ok := s.owned.Last(p); ok {
 			most = max(most, offset)
 		}
 	}

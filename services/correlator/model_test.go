@@ -23,6 +23,7 @@ import (
 	detectionv1 "github.com/stormbell/stormbell/proto/stormbell/detection/v1"
 	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/internal/event"
+	"github.com/stormbell/stormbell/services/internal/ownership"
 )
 
 // model is both stages over a log and a store that fail as drawn. It is what
@@ -114,7 +115,7 @@ func (m *model) correlator() *correlator {
 	return &correlator{
 		cfg: m.cfg, reader: m.log, producer: m.log, store: m.store, plans: always{m.plan}, tracer: tracenoop.Tracer{}, counts: m.counts,
 		fault: m.fault, log: slog.New(slog.DiscardHandler), clock: func() time.Time { return m.log.now }, events: modelPartitions,
-		share: math.MaxInt64, owned: newOwnership(),
+		share: math.MaxInt64, owned: ownership.New[progress](),
 	}
 }
 
@@ -228,7 +229,7 @@ func (m *model) detect(p int) {
 
 func (m *model) openSession(p int) {
 	c := m.correlator()
-	c.owned.enter(p)
+	c.owned.Enter(p, errOpening)
 	err := m.call(func(ctx context.Context) error {
 		s, err := c.open(ctx, m.log.claim(TopicDetections, p))
 		if err != nil {
@@ -363,7 +364,7 @@ func (m *model) settle() {
 	}
 	for p := range modelPartitions {
 		c := m.correlator()
-		c.owned.enter(p)
+		c.owned.Enter(p, errOpening)
 		s, err := c.open(ctx, m.log.claim(TopicDetections, p))
 		require.NoError(m.t, err)
 		require.NoError(m.t, s.finish(ctx))
@@ -380,7 +381,7 @@ func (m *model) settle() {
 		if s.next > 0 {
 			require.Equal(m.t, s.next, m.log.groups[place{TopicDetections, p}].offset)
 		}
-		require.NoError(m.t, c.owned.problem())
+		require.NoError(m.t, c.owned.Problem())
 	}
 }
 

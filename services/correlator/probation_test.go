@@ -22,6 +22,7 @@ import (
 	dlqv1 "github.com/stormbell/stormbell/proto/stormbell/dlq/v1"
 	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/internal/event"
+	"github.com/stormbell/stormbell/services/internal/ownership"
 )
 
 // enough is more processes than may die of one record, the first ones that go
@@ -85,7 +86,7 @@ func (m *model) liveDetecting(ctx context.Context, p int) error {
 
 func (m *model) liveCorrelating(ctx context.Context, p int) error {
 	c := m.correlator()
-	c.owned.enter(p)
+	c.owned.Enter(p, errOpening)
 	s, err := c.open(ctx, m.log.claim(TopicDetections, p))
 	require.NoError(m.t, err)
 	require.NoError(m.t, s.finish(ctx))
@@ -320,7 +321,7 @@ func TestSkipIsHonoured(t *testing.T) {
 			}
 			c := &correlator{
 				cfg: cfg, reader: log, producer: log, store: store, plans: always{l.p}, tracer: tracenoop.Tracer{}, counts: noCounts(t),
-				log: slog.New(slog.DiscardHandler), clock: time.Now, events: 1, share: math.MaxInt64, owned: newOwnership(),
+				log: slog.New(slog.DiscardHandler), clock: time.Now, events: 1, share: math.MaxInt64, owned: ownership.New[progress](),
 				fault: func(p Point, r *Record) error {
 					if p == PointFold && r.Offset == 1 {
 						panic("today")
@@ -329,7 +330,7 @@ func TestSkipIsHonoured(t *testing.T) {
 				},
 			}
 			live := func() {
-				c.owned.enter(0)
+				c.owned.Enter(0, errOpening)
 				s, err := c.open(t.Context(), log.claim(TopicDetections, 0))
 				require.NoError(t, err)
 				records, _, err := log.Fetch(t.Context(), TopicDetections, 0, s.next)

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/stormbell/stormbell/services/internal/bus"
+	"github.com/stormbell/stormbell/services/internal/ownership"
 	"github.com/stormbell/stormbell/services/internal/ruleset"
 	"github.com/stormbell/stormbell/services/sigma"
 )
@@ -48,7 +49,7 @@ type Service struct {
 	deps   Deps
 	plans  *ruleset.Cache[*plan]
 	counts *counts
-	owned  *ownership
+	owned  *ownership.Partitions[progress]
 	gate   *gate // of both stages
 
 	mu      sync.Mutex
@@ -71,7 +72,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	}
 	opts := ruleset.Options{Limit: cfg.RuleSets, Options: sigma.Options{Placeholders: deps.Placeholders, Accept: cfg.Accept}}
 	return &Service{
-		cfg: cfg, deps: deps, counts: counts, owned: newOwnership(), gate: new(gate), floors: make(map[int]floor),
+		cfg: cfg, deps: deps, counts: counts, owned: ownership.New[progress](), gate: new(gate), floors: make(map[int]floor),
 		plans: ruleset.NewCache(deps.Control, opts, deps.Log, cfg.newPlan),
 	}, nil
 }
@@ -166,7 +167,7 @@ func (s *Service) Ready() error {
 	if !started {
 		return errors.New("correlator is starting")
 	}
-	return s.owned.problem()
+	return s.owned.Problem()
 }
 
 // floor is where a rebuild would start, as of a commit.
@@ -181,7 +182,7 @@ func (s *Service) Floor(ctx context.Context, topic string, partition int) int64 
 	if topic != TopicDetections {
 		return 0
 	}
-	committed, at, ok := s.owned.last(partition)
+	committed, at, ok := s.owned.Last(partition)
 	if !ok {
 		return 0
 	}

@@ -289,8 +289,8 @@ func (s *shard) commitBatch(ctx context.Context, b *queue.Batch) error {
 func (s *shard) caughtUp() {
 	to := s.claim.Committed
 	if s.next >= to {
-		if !s.owned.ready(s.partition) {
-			s.owned.set(s.partition, nil)
+		if !s.owned.Ready(s.partition) {
+			s.owned.Set(s.partition, nil)
 			s.counts.set(gaugeRebuild, s.partition, 0)
 			if s.from < to {
 				s.log.Info("queue rebuilt from the log", "from", s.from, "to", to, "took", s.courier.clock().Sub(s.began).Round(time.Millisecond))
@@ -299,7 +299,7 @@ func (s *shard) caughtUp() {
 		return
 	}
 	done := float64(s.next-s.from) / float64(max(to-s.from, 1))
-	s.owned.set(s.partition, fmt.Errorf("partition %d is rebuilding its deliveries from the log: %.0f %% of %d alerts", s.partition, 100*done, to-s.from))
+	s.owned.Set(s.partition, fmt.Errorf("partition %d is rebuilding its deliveries from the log: %.0f %% of %d alerts", s.partition, 100*done, to-s.from))
 	s.counts.set(gaugeRebuild, s.partition, to-s.next)
 	if now := s.courier.clock(); now.Sub(s.told) >= time.Second {
 		s.told = now

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"net/http"
 	"sync"
 	"time"
@@ -16,6 +15,7 @@ import (
 	controlv1 "github.com/stormbell/stormbell/proto/stormbell/control/v1"
 	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/internal/egress"
+	"github.com/stormbell/stormbell/services/internal/ownership"
 	"github.com/stormbell/stormbell/services/internal/seal"
 	"github.com/stormbell/stormbell/services/notifier/queue"
 )
@@ -80,7 +80,7 @@ type Service struct {
 	deps    Deps
 	counts  *counts
 	courier *courier
-	owned   *ownership
+	owned   *ownership.Partitions[progress]
 
 	mu      sync.Mutex
 	started bool
@@ -102,7 +102,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, err
 	}
 	return &Service{
-		cfg: cfg, deps: deps, counts: counts, owned: newOwnership(), floors: make(map[floorKey]floor),
+		cfg: cfg, deps: deps, counts: counts, owned: ownership.New[progress](), floors: make(map[floorKey]floor),
 		courier: &courier{
 			cfg: cfg, plan: plan{cfg.Schedule, cfg.Jitter, cfg.MaxRetryAfter}, control: deps.Control,
 			addresses: newAddresses(deps.Sealer), sender: deps.Sender, endpoints: endpoints,
@@ -174,7 +174,7 @@ func (s *Service) Ready() error {
 	if !started {
 		return errors.New("notifier is starting")
 	}
-	return s.owned.problem()
+	return s.owned.Problem()
 }
 
 type floorKey struct {
@@ -198,7 +198,7 @@ func (s *Service) Floor(ctx context.Context, topic string, partition int) int64 
 	if topic != bus.TopicAlerts && topic != bus.TopicDeliveries {
 		return 0
 	}
-	committed, at, ok := s.owned.last(partition)
+	committed, at, ok := s.owned.Last(partition)
 	if !ok {
 		return 0
 	}
@@ -225,79 +225,4 @@ func (s *Service) Floor(ctx context.Context, topic string, partition int) int64 
 	return offset
 }
 
-// ownership is what this process knows of the partitions that it owns.
-type ownership struct {
-	mu         sync.Mutex
-	partitions map[int]*owned
-}
-
-type owned struct {
-	err       error // why it is not ready; nil: ready
-	owners    int
-	committed int64
-	progress  progress
-}
-
 var errOpening = errors.New("deliveries are being read")
-
-func newOwnership() *ownership { return &ownership{partitions: make(map[int]*owned)} }
-
-func (o *ownership) enter(p int) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.partitions[p] == nil {
-		o.partitions[p] = &owned{committed: -1}
-	}
-	o.partitions[p].owners++
-	o.partitions[p].err = fmt.Errorf("partition %d: %w", p, errOpening)
-}
-
-func (o *ownership) leave(p int) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.partitions[p].owners--; o.partitions[p].owners == 0 {
-		delete(o.partitions, p)
-	}
-}
-
-func (o *ownership) set(p int, err error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.partitions[p].err = err
-}
-
-func (o *ownership) ready(p int) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.partitions[p].err == nil
-}
-
-func (o *ownership) commit(p int, offset int64, at progress) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.partitions[p].committed, o.partitions[p].progress = offset, at
-}
-
-// problem is the first reason why a partition is not ready.
-func (o *ownership) problem() error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	least := math.MaxInt
-	var err error
-	for p, s := range o.partitions {
-		if s.err != nil && p < least {
-			least, err = p, s.err
-		}
-	}
-	return err
-}
-
-func (o *ownership) last(p int) (offset int64, at progress, ok bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	s := o.partitions[p]
-	if s == nil || s.committed < 0 {
-		return 0, progress{}, false
-	}
-	return s.committed, s.progress, true
-}

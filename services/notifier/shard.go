@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/stormbell/stormbell/services/internal/bus"
+	"github.com/stormbell/stormbell/services/internal/ownership"
 	"github.com/stormbell/stormbell/services/notifier/queue"
 )
 
@@ -24,7 +25,7 @@ type shard struct {
 	control   Control
 	counts    *counts
 	courier   *courier
-	owned     *ownership
+	owned     *ownership.Partitions[progress]
 	log       *slog.Logger
 	claim     *bus.Claim
 	partition int
@@ -49,9 +50,9 @@ type shard struct {
 // fresh claim: nothing is carried over.
 func (s *Service) own(ctx context.Context, claim *bus.Claim) error {
 	log := s.deps.Log.With("partition", claim.Partition)
-	s.owned.enter(claim.Partition)
+	s.owned.Enter(claim.Partition, errOpening)
 	defer s.counts.gone(claim.Partition)
-	defer s.owned.leave(claim.Partition)
+	defer s.owned.Leave(claim.Partition)
 	sh := &shard{
 		cfg: s.cfg, reader: s.deps.Reader, producer: s.deps.Producer, queue: s.deps.Queue, control: s.deps.Control,
 		counts: s.counts, courier: s.courier, owned: s.owned, log: log,
@@ -71,7 +72,7 @@ func (s *Service) own(ctx context.Context, claim *bus.Claim) error {
 	case errors.As(err, &beyond):
 		// Going on would skip what the log writes anew below applied.
 		log.ErrorContext(ctx, "queue is ahead of the log: delivery of this partition stands still", "error", err)
-		s.owned.set(claim.Partition, err)
+		s.owned.Set(claim.Partition, err)
 		<-ctx.Done()
 	case errors.As(err, &refused):
 		s.counts.refuse(refused.Foreign)
@@ -281,6 +282,6 @@ func (s *shard) commits(ctx context.Context) error {
 			continue
 		}
 		done, said, at = m.offset, m.progress, now
-		s.owned.commit(s.partition, done, said)
+		s.owned.Commit(s.partition, done, said)
 	}
 }
