@@ -121,6 +121,19 @@ func (c *connection) open() (*client, error) {
 	}}, nil
 }
 
+// with is what a command that talks to a gateway runs: it reads the key, opens
+// a client for do, and closes it.
+func (c *connection) with(do func(ctx context.Context, gateway *client, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		gateway, err := c.open()
+		if err != nil {
+			return err
+		}
+		defer gateway.close()
+		return do(cmd.Context(), gateway, args)
+	}
+}
+
 func (c *connection) key() (seal.Secret, error) {
 	path := c.keyFile
 	if path == "" {
@@ -155,6 +168,16 @@ func isLoopback(host string) bool {
 
 // close drops idle connections.
 func (c *client) close() { c.http.CloseIdleConnections() }
+
+// get reads a value.
+func (c *client) get(ctx context.Context, path string, into any) error {
+	return c.call(ctx, http.MethodGet, path, nil, into)
+}
+
+// remove takes one thing of a collection away.
+func (c *client) remove(ctx context.Context, collection, id string) error {
+	return c.call(ctx, http.MethodDelete, collection+"/"+url.PathEscape(id), nil, nil)
+}
 
 // call sends a value as JSON, unless it is nil, and reads the answer into into,
 // unless that is nil. Answers that are not a success are an *apiError.

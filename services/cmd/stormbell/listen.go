@@ -30,7 +30,7 @@ const (
 // listener receives, verifies and prints deliveries.
 type listener struct {
 	env    *environment
-	output string
+	output *format
 	count  int
 	verify *standardwebhooks.Webhook
 
@@ -56,21 +56,13 @@ func newWebhooksListen(env *environment, conn *connection) *cobra.Command {
 		Args:    arguments(0, 0),
 	}
 	chosen := filterFlags(cmd)
-	outputFlag(cmd, &l.output)
+	l.output = outputFlag(cmd)
 	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:0", "host and port to receive on")
 	cmd.Flags().StringVar(&public, "public-url", "", "URL under which the notifier reaches this receiver (default: http and the --listen address)")
 	cmd.Flags().IntVar(&l.count, "count", 0, "end after this many alerts (default: at Ctrl-C)")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if l.output != "text" && l.output != "json" {
-			return usagef("--output %q: use text or json", l.output)
-		}
-		c, err := conn.open()
-		if err != nil {
-			return err
-		}
-		defer c.close()
-		return l.run(cmd.Context(), c, listen, public, chosen)
-	}
+	cmd.RunE = conn.with(func(ctx context.Context, gateway *client, _ []string) error {
+		return l.run(ctx, gateway, listen, public, chosen)
+	})
 	return cmd
 }
 
@@ -178,7 +170,7 @@ func (l *listener) receive(w http.ResponseWriter, r *http.Request) {
 }
 
 func (l *listener) print(d delivery) error {
-	if l.output == "json" {
+	if *l.output == asJSON {
 		return json.NewEncoder(l.env.out).Encode(d)
 	}
 	var body struct {

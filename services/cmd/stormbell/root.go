@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
@@ -134,23 +133,4 @@ func (e *environment) dataDir() string {
 		return filepath.Join(home, ".local", "share", "stormbell")
 	}
 	return "/var/lib/stormbell"
-}
-
-// paint colours text on a terminal.
-func (e *environment) paint(code, text string) string {
-	if !e.colour {
-		return text
-	}
-	return "\x1b[" + code + "m" + text + "\x1b[0m"
-}
-
-// printable makes foreign text safe for a terminal: it takes out control
-// characters, and with them escape sequences.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < 0x20 || r == 0x7f || (r >= 0x80 && r < 0xa0) {
-			return ' '
-		}
-		return r
-	}, s)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"net/http"
 	"path/filepath"
@@ -136,7 +137,7 @@ func newRulesPush(env *environment) *cobra.Command {
 	}
 	conn := connect(env, cmd)
 	cmd.Flags().BoolVar(&empty, "allow-empty", false, "switch all rules of the tenant off if DIR holds none")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+	cmd.RunE = conn.with(func(ctx context.Context, gateway *client, args []string) error {
 		files, err := rulefiles.Read(args[0])
 		if err != nil {
 			return err
@@ -144,17 +145,12 @@ func newRulesPush(env *environment) *cobra.Command {
 		if len(files) == 0 && !empty {
 			return fmt.Errorf("%s holds no rules (*.yml, *.yaml): --allow-empty would switch all rules of the tenant off", args[0])
 		}
-		c, err := conn.open()
-		if err != nil {
-			return err
-		}
-		defer c.close()
 		var answer struct {
 			Manifest           string
 			OK, Rejected, Kept int
 			Problems           []ruleProblem
 		}
-		if err := c.call(cmd.Context(), http.MethodPut, "/v1/rules", pushOf(args[0], files), &answer); err != nil {
+		if err := gateway.call(ctx, http.MethodPut, "/v1/rules", pushOf(args[0], files), &answer); err != nil {
 			return err
 		}
 		fmt.Fprintf(env.err, "manifest: %s\n", printable(answer.Manifest))
@@ -162,7 +158,7 @@ func newRulesPush(env *environment) *cobra.Command {
 			fmt.Fprintf(env.err, "kept in force: the versions before of %d rejected rules\n", answer.Kept)
 		}
 		return reportRules(env, answer.OK, answer.Rejected, answer.Problems)
-	}
+	})
 	return cmd
 }
 
@@ -198,7 +194,6 @@ type rule struct {
 }
 
 func newRulesList(env *environment) *cobra.Command {
-	var output string
 	cmd := &cobra.Command{
 		Use:     "list",
 		Short:   "List the rules in force, those of all tenants and the tenant's own",
@@ -206,15 +201,10 @@ func newRulesList(env *environment) *cobra.Command {
 		Args:    arguments(0, 0),
 	}
 	conn := connect(env, cmd)
-	outputFlag(cmd, &output)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := conn.open()
-		if err != nil {
-			return err
-		}
-		defer c.close()
+	output := outputFlag(cmd)
+	cmd.RunE = conn.with(func(ctx context.Context, gateway *client, _ []string) error {
 		var answer struct{ Rules []rule }
-		if err := c.call(cmd.Context(), http.MethodGet, "/v1/rules", nil, &answer); err != nil {
+		if err := gateway.get(ctx, "/v1/rules", &answer); err != nil {
 			return err
 		}
 		slices.SortFunc(answer.Rules, func(a, b rule) int {
@@ -223,6 +213,6 @@ func newRulesList(env *environment) *cobra.Command {
 		return list(env, output, answer.Rules, "ID\tKIND\tSCOPE\tAT\tTITLE", func(r rule) string {
 			return strings.Join([]string{r.ID, r.Kind, r.Scope, fmt.Sprintf("%s:%d", r.File, r.Line), r.Title}, "\t")
 		})
-	}
+	})
 	return cmd
 }

@@ -72,16 +72,11 @@ func newSend(env *environment) *cobra.Command {
 	f.BoolVar(&shift, "shift-to-now", false, "move event times so that the newest is now; events get new ids")
 	f.IntVar(&parallel, "parallel", 4, "requests under way at a time")
 	f.DurationVar(&s.retryFor, "retry-for", 5*time.Minute, "time to repeat a request that fails")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+	cmd.RunE = conn.with(func(ctx context.Context, gateway *client, args []string) error {
 		if parallel < 1 || parallel > 256 {
 			return usagef("--parallel %d: use 1 to 256", parallel)
 		}
-		var err error
-		if s.client, err = conn.open(); err != nil {
-			return err
-		}
-		defer s.client.close()
-		s.path = "/v1/events"
+		s.client, s.path = gateway, "/v1/events"
 		if source != "" {
 			s.path += "?source=" + url.QueryEscape(source)
 		}
@@ -93,13 +88,13 @@ func newSend(env *environment) *cobra.Command {
 			return err
 		}
 		defer in.close()
-		err = s.send(cmd.Context(), in, shift, parallel)
+		err = s.send(ctx, in, shift, parallel)
 		fmt.Fprintf(env.out, "sent: %d, accepted: %d, late: %d, rejected: %d\n", s.sent, s.accepted, s.late, s.rejected)
 		if err == nil && s.rejected > 0 {
 			err = errFindings
 		}
 		return err
-	}
+	})
 	return cmd
 }
 

@@ -1,9 +1,9 @@
 package main
 
 import (
-	"encoding/json"
+	"context"
 	"fmt"
-	"net/http"
+	"io"
 
 	"github.com/spf13/cobra"
 )
@@ -22,7 +22,6 @@ type status struct {
 }
 
 func newStatus(env *environment) *cobra.Command {
-	var output string
 	cmd := &cobra.Command{
 		Use:     "status",
 		Short:   "Show how a gateway is; the exit code is 1 if it is not ready",
@@ -30,38 +29,30 @@ func newStatus(env *environment) *cobra.Command {
 		Args:    arguments(0, 0),
 	}
 	conn := connect(env, cmd)
-	outputFlag(cmd, &output)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := conn.open()
-		if err != nil {
-			return err
-		}
-		defer c.close()
+	output := outputFlag(cmd)
+	cmd.RunE = conn.with(func(ctx context.Context, gateway *client, _ []string) error {
 		var s status
-		if err := c.call(cmd.Context(), http.MethodGet, "/v1/status", nil, &s); err != nil {
+		if err := gateway.get(ctx, "/v1/status", &s); err != nil {
 			return err
 		}
-		switch output {
-		case "json":
-			if err := json.NewEncoder(env.out).Encode(s); err != nil {
-				return fmt.Errorf("print: %w", err)
-			}
-		case "text":
-			state := "ready"
-			if !s.Ready {
-				state = "not ready: " + s.Reason
-			}
-			fmt.Fprintf(env.out, "gateway:    %s\ntenant:     %s\nsources:    %s\npartitions: %d\nrules:      all tenants %s, own %s\n",
-				printable(state), printable(s.Tenant), printable(anyOf(s.Sources)), s.Partitions, manifestName(s.Manifests.All), manifestName(s.Manifests.Tenant))
-		default:
-			return usagef("--output %q: use text or json", output)
+		if err := output.show(env, s, s.write); err != nil {
+			return err
 		}
 		if !s.Ready {
 			return errFindings
 		}
 		return nil
-	}
+	})
 	return cmd
+}
+
+func (s *status) write(out io.Writer) {
+	state := "ready"
+	if !s.Ready {
+		state = "not ready: " + s.Reason
+	}
+	fmt.Fprintf(out, "gateway:    %s\ntenant:     %s\nsources:    %s\npartitions: %d\nrules:      all tenants %s, own %s\n",
+		printable(state), printable(s.Tenant), printable(anyOf(s.Sources)), s.Partitions, manifestName(s.Manifests.All), manifestName(s.Manifests.Tenant))
 }
 
 func manifestName(hash string) string {

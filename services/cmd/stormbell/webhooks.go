@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -83,8 +84,8 @@ func newWebhooksAdd(env *environment, conn *connection) *cobra.Command {
 	cmd.Flags().StringVar(&req.Name, "name", "", "what the webhook is for")
 	cmd.Flags().StringVar(&secretFile, "secret-file", "", "file with the signing secret, whsec_… (default: one is made)")
 	cmd.Flags().StringVar(&headerFile, "header-file", "", "file with headers to send along, one `Name: value` per line")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		var err error
+	output := outputFlag(cmd)
+	cmd.RunE = conn.with(func(ctx context.Context, gateway *client, args []string) (err error) {
 		if req.URL, err = argumentOrLine(env.in, args[0]); err != nil {
 			return err
 		}
@@ -100,21 +101,17 @@ func newWebhooksAdd(env *environment, conn *connection) *cobra.Command {
 				return err
 			}
 		}
-		c, err := conn.open()
-		if err != nil {
-			return err
-		}
-		defer c.close()
 		var made webhook
-		if err := c.call(cmd.Context(), http.MethodPost, "/v1/webhooks", req, &made); err != nil {
+		if err := gateway.call(ctx, http.MethodPost, "/v1/webhooks", req, &made); err != nil {
 			return err
 		}
-		fmt.Fprintf(env.out, "id: %s\n", made.ID)
-		if req.Secret == "" {
-			fmt.Fprintf(env.out, "secret: %s\n", made.Secret)
-		}
-		return nil
-	}
+		return output.show(env, made, func(out io.Writer) {
+			fmt.Fprintf(out, "id: %s\n", made.ID)
+			if req.Secret == "" {
+				fmt.Fprintf(out, "secret: %s\n", made.Secret)
+			}
+		})
+	})
 	return cmd
 }
 
@@ -151,36 +148,30 @@ func readHeaders(path string) (map[string]string, error) {
 }
 
 func newWebhooksList(env *environment, conn *connection) *cobra.Command {
-	var output string
 	cmd := &cobra.Command{
 		Use:     "list",
 		Short:   "List webhooks",
 		Example: "  stormbell webhooks list -o json",
 		Args:    arguments(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := conn.open()
-			if err != nil {
-				return err
-			}
-			defer c.close()
-			var answer struct{ Webhooks []webhook }
-			if err := c.call(cmd.Context(), http.MethodGet, "/v1/webhooks", nil, &answer); err != nil {
-				return err
-			}
-			return list(env, output, answer.Webhooks, "ID\tNAME\tURL\tFILTER\tSTATE", func(w webhook) string {
-				state := "active"
-				switch {
-				case w.Disabled:
-					state = "disabled"
-				case w.ExpiresAt != nil:
-					state = "until " + w.ExpiresAt.UTC().Format(time.RFC3339)
-				}
-				chosen, _ := json.Marshal(w.Filter) // strings and lists of them
-				return strings.Join([]string{w.ID, w.Name, w.URL, string(chosen), state}, "\t")
-			})
-		},
 	}
-	outputFlag(cmd, &output)
+	output := outputFlag(cmd)
+	cmd.RunE = conn.with(func(ctx context.Context, gateway *client, _ []string) error {
+		var answer struct{ Webhooks []webhook }
+		if err := gateway.get(ctx, "/v1/webhooks", &answer); err != nil {
+			return err
+		}
+		return list(env, output, answer.Webhooks, "ID\tNAME\tURL\tFILTER\tSTATE", func(w webhook) string {
+			state := "active"
+			switch {
+			case w.Disabled:
+				state = "disabled"
+			case w.ExpiresAt != nil:
+				state = "until " + w.ExpiresAt.UTC().Format(time.RFC3339)
+			}
+			chosen, _ := json.Marshal(w.Filter) // strings and lists of them
+			return strings.Join([]string{w.ID, w.Name, w.URL, string(chosen), state}, "\t")
+		})
+	})
 	return cmd
 }
 
@@ -190,14 +181,9 @@ func newWebhooksRemove(conn *connection) *cobra.Command {
 		Short:   "Send nothing more to a webhook",
 		Example: "  stormbell webhooks remove wh_0123456789abcdef0123",
 		Args:    arguments(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := conn.open()
-			if err != nil {
-				return err
-			}
-			defer c.close()
-			return c.call(cmd.Context(), http.MethodDelete, "/v1/webhooks/"+url.PathEscape(args[0]), nil, nil)
-		},
+		RunE: conn.with(func(ctx context.Context, gateway *client, args []string) error {
+			return gateway.remove(ctx, "/v1/webhooks", args[0])
+		}),
 	}
 }
 
@@ -207,20 +193,15 @@ func newWebhooksTest(env *environment, conn *connection) *cobra.Command {
 		Short:   "Send a test message to a webhook and show how it answers",
 		Example: "  stormbell webhooks test wh_0123456789abcdef0123",
 		Args:    arguments(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := conn.open()
-			if err != nil {
-				return err
-			}
-			defer c.close()
+		RunE: conn.with(func(ctx context.Context, gateway *client, args []string) error {
 			var answer json.RawMessage
-			if err := c.call(cmd.Context(), http.MethodPost, "/v1/webhooks/"+url.PathEscape(args[0])+"/test", struct{}{}, &answer); err != nil {
+			if err := gateway.call(ctx, http.MethodPost, "/v1/webhooks/"+url.PathEscape(args[0])+"/test", struct{}{}, &answer); err != nil {
 				return err
 			}
 			if len(answer) > 0 {
 				fmt.Fprintln(env.out, string(answer))
 			}
 			return nil
-		},
+		}),
 	}
 }

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// format is how a command prints its results.
+type format string
+
+const (
+	asText format = "text"
+	asJSON format = "json"
+)
+
+// outputFlag adds the flag that chooses the format, the same for all commands.
+func outputFlag(cmd *cobra.Command) *format {
+	f := asText
+	cmd.Flags().VarP(&f, "output", "o", "text or json")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
+	return &f
+}
+
+// String implements pflag.Value.
+func (f *format) String() string { return string(*f) }
+
+// Type implements pflag.Value.
+func (f *format) Type() string { return "format" }
+
+// Set implements pflag.Value.
+func (f *format) Set(text string) error {
+	switch format(text) {
+	case asText, asJSON:
+		*f = format(text)
+		return nil
+	}
+	return fmt.Errorf("use text or json")
+}
+
+// show prints one value: as a line of JSON, or as text writes it.
+func (f *format) show(env *environment, value any, text func(out io.Writer)) error {
+	if *f == asText {
+		text(env.out)
+		return nil
+	}
+	if err := json.NewEncoder(env.out).Encode(value); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	return nil
+}
+
+// list prints values as a table, or one JSON value per line. row returns the
+// cells with tabs between them.
+func list[T any](env *environment, output *format, values []T, head string, row func(T) string) error {
+	if *output == asJSON {
+		encoder := json.NewEncoder(env.out)
+		for _, v := range values {
+			if err := encoder.Encode(v); err != nil {
+				return fmt.Errorf("print: %w", err)
+			}
+		}
+		return nil
+	}
+	w := tabwriter.NewWriter(env.out, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(w, head)
+	for _, v := range values {
+		cells := strings.Split(row(v), "\t")
+		for i := range cells {
+			cells[i] = printable(cells[i])
+		}
+		_, _ = io.WriteString(w, strings.Join(cells, "\t")+"\n")
+	}
+	return w.Flush()
+}
+
+func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
+
+func anyOf(values []string) string {
+	if len(values) == 0 {
+		return "any"
+	}
+	return strings.Join(values, ",")
+}
+
+// paint colours text on a terminal.
+func (e *environment) paint(code, text string) string {
+	if !e.colour {
+		return text
+	}
+	return "\x1b[" + code + "m" + text + "\x1b[0m"
+}
+
+// printable makes foreign text safe for a terminal: it takes out control
+// characters, and with them escape sequences.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < 0x20 || r == 0x7f || (r >= 0x80 && r < 0xa0) {
+			return ' '
+		}
+		return r
+	}, s)
+}
