@@ -13,6 +13,7 @@ import (
 
 	detectionv1 "github.com/stormbell/stormbell/proto/stormbell/detection/v1"
 	"github.com/stormbell/stormbell/services/correlator/window"
+	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/internal/event"
 	"github.com/stormbell/stormbell/services/internal/state"
 )
@@ -406,11 +407,11 @@ func (s *step) bury(it *item) error {
 	} else if it.rec.Offset < s.f.silent {
 		return nil
 	}
-	value, headers, err := deadLetter(it.rec, TopicDetections, stageCorrelate, it.bad, attempts)
+	dead, err := bus.DeadLetter(it.rec, stageCorrelate, it.bad, attempts)
 	if err != nil {
-		return fmt.Errorf("dead letter of offset %d: %w", it.rec.Offset, err)
+		return err //nolint:wrapcheck // it names the record
 	}
-	s.say(it.rec.Offset, &message{kind: toDLQ, key: deadKey(TopicDetections, it.rec), value: value, headers: headers})
+	s.say(it.rec.Offset, &message{kind: toDLQ, key: dead.Key, value: dead.Value, headers: dead.Headers})
 	return nil
 }
 

@@ -263,7 +263,7 @@ func TestTooLargeForALogIsSaidAndPassedOver(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, w.alerts, 1, "the rule that stands alone alerts all the same")
 	require.Len(t, w.dead, 1)
-	require.Less(t, len(w.dead[0].Value), maxDead+1)
+	require.Less(t, len(w.dead[0].Value), bus.MaxDead+1)
 	var dead dlqv1.DeadLetter
 	require.NoError(t, proto.Unmarshal(w.dead[0].Value, &dead))
 	require.Contains(t, dead.GetReason(), "for correlation values")

@@ -206,11 +206,11 @@ func (m *matching) ruling(e *event.Event, w *work) {
 // bury sends a record to `dlq` in place of what it would have said.
 func (m *matching) bury(r *bus.Record, w *work, reason string, attempts int) error {
 	m.d.counts.poison(stageDetect)
-	value, headers, err := deadLetter(r, TopicEvents, stageDetect, reason, attempts)
+	dead, err := bus.DeadLetter(r, stageDetect, reason, attempts)
 	if err != nil {
-		return fmt.Errorf("dead letter of offset %d: %w", r.Offset, err)
+		return err //nolint:wrapcheck // it names the record
 	}
-	w.dead = append(w.dead, bus.Message{Key: deadKey(TopicEvents, r), Value: value, Headers: headers})
+	w.dead = append(w.dead, dead)
 	return nil
 }
 

@@ -1,14 +1,10 @@
 package correlator
 
 import (
-	"fmt"
-	"strings"
-
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	detectionv1 "github.com/stormbell/stormbell/proto/stormbell/detection/v1"
-	dlqv1 "github.com/stormbell/stormbell/proto/stormbell/dlq/v1"
 	"github.com/stormbell/stormbell/services/internal/event"
 )
 
@@ -19,7 +15,6 @@ const (
 	schemaRuling    = "stormbell.detection.v1.Ruling"
 	schemaSignal    = "stormbell.detection.v1.Signal"
 	schemaAlert     = "stormbell.alert.v1.Alert"
-	schemaDead      = "stormbell.dlq.v1.DeadLetter"
 )
 
 // Labels of hashes. Two name a group: on the topic, where all revisions of
@@ -86,44 +81,6 @@ func newHeaders(schema, tenant string) []Header {
 		h = append(h, Header{Key: event.HeaderTenant, Value: []byte(tenant)})
 	}
 	return h
-}
-
-const (
-	maxReason = 2000
-	// maxDead is how large a dead letter may be: brokers take one megabyte.
-	maxDead = 900_000
-)
-
-// deadKey is the key of a dead letter: the same however often it is written.
-func deadKey(topic string, r *Record) []byte {
-	return fmt.Appendf(nil, "%s/%d/%d", topic, r.Partition, r.Offset)
-}
-
-// deadLetter is a record that could not be processed, as `dlq` holds it.
-func deadLetter(r *Record, topic, stage, reason string, attempts int) (value []byte, headers []Header, err error) {
-	d := &dlqv1.DeadLetter{
-		Topic: topic, Partition: int32(r.Partition), Offset: r.Offset, Stage: stage,
-		Reason:   strings.ToValidUTF8(reason[:min(len(reason), maxReason)], "\uFFFD"),
-		Attempts: uint32(max(attempts, 0)),
-		Key:      r.Key, Value: r.Value, Tenant: strings.ToValidUTF8(header(r.Headers, event.HeaderTenant), "\uFFFD"),
-	}
-	if !r.Time.IsZero() {
-		d.TimeMs = r.Time.UnixMilli()
-	}
-	headers = newHeaders(schemaDead, d.GetTenant())
-	for _, h := range r.Headers {
-		d.Headers = append(d.Headers, &dlqv1.Header{Key: strings.ToValidUTF8(h.Key, "\uFFFD"), Value: h.Value})
-		if h.Key == event.HeaderTraceparent || h.Key == event.HeaderTracestate {
-			headers = append(headers, h)
-		}
-	}
-	if value, err = marshal(d); err == nil && len(value) > maxDead {
-		// A record must not hold up its partition by its size.
-		d.Key, d.Value, d.Headers = nil, nil, nil
-		d.Reason += " (too large to keep: read it at its offset)"
-		value, err = marshal(d)
-	}
-	return value, headers, err
 }
 
 // Kinds of outbox entries: where they are published.

@@ -5,11 +5,8 @@ import (
 	"errors"
 	"fmt"
 
-	"google.golang.org/protobuf/proto"
-
 	dlqv1 "github.com/stormbell/stormbell/proto/stormbell/dlq/v1"
 	"github.com/stormbell/stormbell/services/internal/bus"
-	"github.com/stormbell/stormbell/services/internal/event"
 )
 
 // skipped returns the records of a partition of `detections`, from an offset
@@ -63,8 +60,7 @@ func (c *correlator) readDead(ctx context.Context, partition int, at, end int64,
 		}
 		for i := range records {
 			at = records[i].Offset + 1
-			d := new(dlqv1.DeadLetter)
-			if header(records[i].Headers, event.HeaderSchema) == schemaDead && at <= end && proto.Unmarshal(records[i].Value, d) == nil {
+			if d, _, ok := bus.ReadDeadLetter(&records[i]); ok && at <= end {
 				see(d)
 			}
 		}

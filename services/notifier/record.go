@@ -4,13 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 
 	"google.golang.org/protobuf/proto"
 
 	alertv1 "github.com/stormbell/stormbell/proto/stormbell/alert/v1"
 	deliveryv1 "github.com/stormbell/stormbell/proto/stormbell/delivery/v1"
-	dlqv1 "github.com/stormbell/stormbell/proto/stormbell/dlq/v1"
 	"github.com/stormbell/stormbell/services/internal/alert"
 	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/internal/event"
@@ -21,7 +19,6 @@ const (
 	schemaAlert   = "stormbell.alert.v1.Alert"
 	schemaRouted  = "stormbell.delivery.v1.Routed"
 	schemaAttempt = "stormbell.delivery.v1.Attempt"
-	schemaDead    = "stormbell.dlq.v1.DeadLetter"
 )
 
 const stageNotify = "notify"
@@ -148,26 +145,4 @@ func traceparentOf(traceID, spanID string) string {
 		return ""
 	}
 	return "00-" + traceID + "-" + spanID + "-01"
-}
-
-const maxReason = 2000
-
-// deadLetter is a record that cannot be delivered, whole, with the reason.
-func deadLetter(r *bus.Record, reason string) (bus.Message, error) {
-	d := &dlqv1.DeadLetter{
-		Topic: r.Topic, Partition: int32(r.Partition), Offset: r.Offset, Stage: stageNotify,
-		Reason: strings.ToValidUTF8(reason[:min(len(reason), maxReason)], "\uFFFD"), Attempts: 1,
-		Key: r.Key, Value: r.Value, TimeMs: r.Time.UnixMilli(), Tenant: strings.ToValidUTF8(string(r.Header(event.HeaderTenant)), "\uFFFD"),
-	}
-	for _, h := range r.Headers {
-		d.Headers = append(d.Headers, &dlqv1.Header{Key: strings.ToValidUTF8(h.Key, "\uFFFD"), Value: h.Value})
-	}
-	value, err := marshal(d)
-	if err != nil {
-		return bus.Message{}, fmt.Errorf("encode dead letter of offset %d: %w", r.Offset, err)
-	}
-	return bus.Message{
-		Key: fmt.Appendf(nil, "%s/%d/%d", r.Topic, r.Partition, r.Offset), Value: value,
-		Headers: newHeaders(schemaDead, d.GetTenant(), string(r.Header(event.HeaderTraceparent)), string(r.Header(event.HeaderTracestate))),
-	}, nil
 }

@@ -81,7 +81,7 @@ func (s *shard) sort(records []bus.Record) (notices map[int64]*notice, dead []bu
 		}
 		s.counts.poison()
 		s.log.Error("alert cannot be delivered, it goes to dlq", "offset", r.Offset, "error", err)
-		if m, err := deadLetter(r, err.Error()); err == nil {
+		if m, err := bus.DeadLetter(r, stageNotify, err.Error(), 1); err == nil {
 			dead = append(dead, m)
 		}
 	}

@@ -316,10 +316,37 @@ func TestTooLargeIsSaidAtOnce(t *testing.T) {
 		_, err = c.Produce(t.Context(), bus.TopicEvents, 0, []bus.Message{{Value: large}})
 		require.ErrorIs(t, err, bus.ErrTooLarge, name)
 	}
+}
+
+// TestDeadLettersOfAnySizeAreTaken has a broker that takes less than brokers do:
+// a record must not hold up its partition by its size.
+func TestDeadLettersOfAnySizeAreTaken(t *testing.T) {
+	port := freePort(t)
+	fake(t, t.TempDir(), port, kfake.BrokerConfigs(map[string]string{"message.max.bytes": "50000"}))
+	c := open(t, at(port))
+	_, err := c.EnsureTopics(t.Context(), topics(1))
+	require.NoError(t, err)
 	large := make([]byte, 2<<20)
-	_, _ = rand.Read(large)
-	rec := &bus.Record{Topic: bus.TopicEvents, Offset: 7, Value: large}
-	require.NoError(t, c.DeadLetter(t.Context(), rec, "detect", "boom", 3), "its size does not keep it from being passed over")
+	_, _ = rand.Read(large) // does not compress
+	var msgs []bus.Message
+	for i, size := range []int{10, len(large), 100_000} {
+		m, err := bus.DeadLetter(&bus.Record{Topic: bus.TopicEvents, Offset: int64(i), Value: large[:size]}, "detect", "boom", 3)
+		require.NoError(t, err)
+		msgs = append(msgs, m)
+	}
+	require.NoError(t, c.ProduceKeyed(t.Context(), bus.TopicDLQ, msgs))
+	var whole []bool
+	require.NoError(t, c.Read(t.Context(), bus.TopicDLQ, 0, 0, 3, func(records []bus.Record) error {
+		for i := range records {
+			d, w, ok := bus.ReadDeadLetter(&records[i])
+			require.True(t, ok)
+			require.EqualValues(t, len(whole), d.GetOffset())
+			require.Equal(t, w, len(d.GetValue()) > 0)
+			whole = append(whole, w)
+		}
+		return nil
+	}))
+	require.Equal(t, []bool{true, false, false}, whole)
 }
 
 func TestSASL(t *testing.T) {

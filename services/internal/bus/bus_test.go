@@ -19,9 +19,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.opentelemetry.io/otel/metric/noop"
 	"go.uber.org/goleak"
-	"google.golang.org/protobuf/proto"
 
-	dlqv1 "github.com/stormbell/stormbell/proto/stormbell/dlq/v1"
 	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/internal/embedded/embeddedtest"
 )
@@ -279,17 +277,54 @@ func TestProcessesThatStartTogetherAgreeOnTopics(t *testing.T) {
 
 func TestDeadLetterIsWhole(t *testing.T) {
 	c, _ := start(t, 1)
-	rec := &bus.Record{Topic: bus.TopicEvents, Partition: 0, Offset: 42, Key: []byte("k"), Value: []byte{0xff, 0}, Headers: []bus.Header{{Key: "tenant", Value: []byte("acme")}}}
-	require.NoError(t, c.DeadLetter(t.Context(), rec, "detect", strings.Repeat("x", 9000), 3))
+	rec := &bus.Record{
+		Topic: bus.TopicEvents, Partition: 3, Offset: 42, Time: time.UnixMilli(1_700_000_000_123), Key: []byte("k"), Value: []byte{0xff, 0},
+		Headers: []bus.Header{{Key: "schema", Value: []byte("x")}, {Key: "tenant", Value: []byte("acme")}, {Key: "traceparent", Value: []byte("00-1")}},
+	}
+	m, err := bus.DeadLetter(rec, "detect", strings.Repeat("x", 9000), 3)
+	require.NoError(t, err)
+	again, err := bus.DeadLetter(rec, "detect", strings.Repeat("x", 9000), 3)
+	require.NoError(t, err)
+	require.Equal(t, m, again, "however often it is written")
+	require.Equal(t, "events/3/42", string(m.Key))
+	require.NoError(t, c.ProduceKeyed(t.Context(), bus.TopicDLQ, []bus.Message{m, {Key: m.Key, Value: m.Value}}))
 	recs, _, err := c.Fetch(t.Context(), bus.TopicDLQ, 0, 0)
 	require.NoError(t, err)
-	var d dlqv1.DeadLetter
-	require.NoError(t, proto.Unmarshal(recs[0].Value, &d))
-	require.EqualValues(t, 42, d.GetOffset())
+	require.Len(t, recs, 2)
+	require.Equal(t, "acme", string(recs[0].Header("tenant")))
+	require.Equal(t, "00-1", string(recs[0].Header("traceparent")), "it stays in its trace")
+	d, whole, ok := bus.ReadDeadLetter(&recs[0])
+	require.True(t, ok)
+	require.True(t, whole)
 	require.Equal(t, rec.Value, d.GetValue())
-	require.Equal(t, "acme", d.GetTenant())
-	require.EqualValues(t, 3, d.GetAttempts())
+	require.Equal(t, rec.Key, d.GetKey())
+	require.Len(t, d.GetHeaders(), 3)
+	require.Equal(t, []any{"events", int32(3), int64(42), "detect", "acme", uint32(3), int64(1_700_000_000_123)},
+		[]any{d.GetTopic(), d.GetPartition(), d.GetOffset(), d.GetStage(), d.GetTenant(), d.GetAttempts(), d.GetTimeMs()})
 	require.Len(t, d.GetReason(), 2000)
+	_, _, ok = bus.ReadDeadLetter(&recs[1])
+	require.False(t, ok, "a record of another schema")
+}
+
+// TestDeadLetterIsOfForeignBytes: what is buried may hold anything.
+func TestDeadLetterIsOfForeignBytes(t *testing.T) {
+	rec := &bus.Record{Topic: bus.TopicAlerts, Headers: []bus.Header{{Key: "\xff", Value: []byte{0xfe}}, {Key: "tenant", Value: []byte("a\xffb")}}}
+	m, err := bus.DeadLetter(rec, "notify", "bad \xff bytes", -1)
+	require.NoError(t, err)
+	d, whole, ok := bus.ReadDeadLetter(&bus.Record{Value: m.Value, Headers: m.Headers})
+	require.True(t, ok && whole)
+	require.Equal(t, "bad \uFFFD bytes", d.GetReason())
+	require.Equal(t, "a\uFFFDb", d.GetTenant())
+	require.Zero(t, d.GetAttempts())
+
+	rec.Value = make([]byte, bus.MaxDead)
+	m, err = bus.DeadLetter(rec, "notify", "too much", 1)
+	require.NoError(t, err)
+	require.Less(t, len(m.Value), 1000)
+	d, whole, ok = bus.ReadDeadLetter(&bus.Record{Value: m.Value, Headers: m.Headers})
+	require.True(t, ok)
+	require.False(t, whole)
+	require.Contains(t, d.GetReason(), "too large to keep")
 }
 
 // text compresses about as well as events do.

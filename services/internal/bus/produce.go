@@ -158,7 +158,11 @@ func (c *Client) ProduceKeyed(ctx context.Context, topic string, msgs []Message)
 func (c *Client) produceAll(ctx context.Context, topic string, partition int, msgs []Message) error {
 	for len(msgs) > 0 {
 		n := chunk(msgs)
-		if _, err := c.Produce(ctx, topic, partition, msgs[:n]); err != nil {
+		_, err := c.Produce(ctx, topic, partition, msgs[:n])
+		if topic == TopicDLQ && errors.Is(err, ErrTooLarge) {
+			err = c.produceDead(ctx, partition, msgs[:n])
+		}
+		if err != nil {
 			return err
 		}
 		msgs = msgs[n:]
