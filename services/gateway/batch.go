@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/stormbell/stormbell/services/formats/agent"
 	"github.com/stormbell/stormbell/services/formats/body"
 	"github.com/stormbell/stormbell/services/formats/cloudtrail"
 	"github.com/stormbell/stormbell/services/formats/eventtime"
@@ -79,6 +80,10 @@ func (b *batch) Record(r *body.Record) {
 		}
 	}
 	e := event.Event{Tenant: b.tenant, Source: b.source.name, LatenessMS: b.source.latenessMS, Raw: r.Raw}
+	if b.source.format == FormatAgent {
+		b.addAgent(&e, r)
+		return
+	}
 	if b.source.format != FormatJSON {
 		if trail, ok := cloudtrail.Parse(r.Members); ok {
 			b.addCloudTrail(&e, r.Index, trail)
@@ -100,6 +105,20 @@ func (b *batch) addCloudTrail(e *event.Event, index int, trail cloudtrail.Record
 	} else {
 		e.ID = b.mint(e, index)
 	}
+	b.add(e)
+}
+
+// addAgent takes a host event. Its log source is complete: rules that name a
+// dimension that it leaves open are for other logs.
+func (b *batch) addAgent(e *event.Event, r *body.Record) {
+	host, err := agent.Parse(r.Members, b.source.timeFields)
+	if err != nil {
+		b.reject(r.Index, codeWrongFormat, fmt.Sprintf("not a host event, which source %q asks for: %v", b.source.name, err))
+		return
+	}
+	e.Format, e.Product, e.Service, e.Category, e.StrictLogsource = FormatAgent, host.Product, host.Service, host.Category, true
+	e.TimeMS, e.OwnTime = host.TimeMS, true
+	e.ID = b.mint(e, r.Index)
 	b.add(e)
 }
 

@@ -47,7 +47,8 @@ type Config struct {
 	// Lateness is how old an event may be at its ingest before it counts as
 	// late, where its source says nothing else.
 	Lateness time.Duration `yaml:"lateness" env:"LATENESS"`
-	// Sources are the sources that a request can name.
+	// Sources are the sources that a request can name, besides the built-in
+	// "agent", which takes host events. One of that name takes its place.
 	Sources []Source `yaml:"sources"`
 
 	// MaxConnections bounds open connections; further ones wait.
@@ -75,13 +76,18 @@ type TLS struct {
 const (
 	FormatJSON       = "json"
 	FormatCloudTrail = "cloudtrail"
+	FormatAgent      = "agent"
 )
+
+// SourceAgent is the built-in source of host events.
+const SourceAgent = "agent"
 
 // A Source describes where events come from. What it leaves empty is detected.
 type Source struct {
 	// Name is what requests and keys refer to.
 	Name string `yaml:"name"`
-	// Format is "cloudtrail", "json", or empty to decide by each record.
+	// Format is "cloudtrail", "agent", "json", or empty to tell CloudTrail from
+	// other JSON by each record.
 	Format string `yaml:"format"`
 	// Product, Service and Category are the log source of its JSON events. An
 	// event's own members of these names count where they are empty.
@@ -200,7 +206,7 @@ type source struct {
 	timeFields                 []eventtime.Field
 }
 
-// sources are the configured sources by name. The one without a name is that
+// sources are the configured sources and the built-in one by name. The one without a name is that
 // of requests that name none.
 type sources map[string]*source
 
@@ -212,8 +218,8 @@ func newSources(c Config) (sources, error) {
 			return nil, fmt.Errorf("source %q: use 1 to 64 letters, digits, '-', '_' and '.' for its name", s.Name)
 		case all[s.Name] != nil:
 			return nil, fmt.Errorf("source %q: the name is used twice", s.Name)
-		case s.Format != "" && s.Format != FormatJSON && s.Format != FormatCloudTrail:
-			return nil, fmt.Errorf("source %q: format %q: use %s, %s, or none to detect it", s.Name, s.Format, FormatCloudTrail, FormatJSON)
+		case s.Format != "" && s.Format != FormatJSON && s.Format != FormatCloudTrail && s.Format != FormatAgent:
+			return nil, fmt.Errorf("source %q: format %q: use %s, %s, %s, or none to detect it", s.Name, s.Format, FormatCloudTrail, FormatAgent, FormatJSON)
 		case s.Lateness < 0 || s.Lateness > maxLateness:
 			return nil, fmt.Errorf("source %q: lateness %s: use 0 to %s", s.Name, s.Lateness, maxLateness)
 		}
@@ -234,8 +240,14 @@ func newSources(c Config) (sources, error) {
 		}
 		all[s.Name] = one
 	}
+	if all[SourceAgent] == nil {
+		all[SourceAgent] = &source{name: SourceAgent, format: FormatAgent, latenessMS: c.Lateness.Milliseconds(), timeFields: all[""].timeFields}
+	}
 	return all, nil
 }
+
+// unknown says which names there are in place of one that is none.
+func (s sources) unknown() string { return "known are " + list(s.names()) }
 
 // names returns the names of the sources, sorted.
 func (s sources) names() []string {

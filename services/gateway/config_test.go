@@ -40,7 +40,7 @@ func TestConfig(t *testing.T) {
 		"negative partitions":      {func(c *gateway.Config) { c.TenantPartitions = -1 }, "tenant_partitions"},
 		"source without name":      {func(c *gateway.Config) { c.Sources = []gateway.Source{{}} }, "letters"},
 		"source twice":             {func(c *gateway.Config) { c.Sources = []gateway.Source{{Name: "a"}, {Name: "a"}} }, "twice"},
-		"source of unknown format": {func(c *gateway.Config) { c.Sources = []gateway.Source{{Name: "a", Format: "xml"}} }, "cloudtrail, json"},
+		"source of unknown format": {func(c *gateway.Config) { c.Sources = []gateway.Source{{Name: "a", Format: "xml"}} }, "cloudtrail, agent, json"},
 		"source without time":      {func(c *gateway.Config) { c.Sources = []gateway.Source{{Name: "a", TimeFields: []string{""}}} }, "time field"},
 		"source later than known":  {func(c *gateway.Config) { c.Sources = []gateway.Source{{Name: "a", Lateness: 1000 * time.Hour}} }, "lateness"},
 	} {

@@ -22,21 +22,24 @@ import (
 // broker: read, decompress, split, check, identify, date and encode.
 func BenchmarkDecode(b *testing.B) {
 	single := []byte(`{"action":"login_failed","user":{"name":"alice","id":1042},"source_ip":"198.51.100.7","timestamp":"2026-03-01T10:11:12.345Z","product":"okta"}`)
+	host := bytes.Repeat([]byte(`{"time":"2026-03-01T10:11:12Z","product":"linux","category":"process_creation","Hostname":"web-1","User":"www-data","Image":"/usr/bin/curl","CommandLine":"curl -s https://example.com","ParentImage":"/bin/sh","ProcessId":4711,"ParentProcessId":4001,"CurrentDirectory":"/srv"}`+"\n"), 500)
 	for _, bench := range []struct {
 		name    string
 		records int
 		gzip    bool
+		source  string
 		body    []byte
 	}{
-		{"cloudtrail-ndjson-500-gzip", 500, true, trailLines(b, 500)},
-		{"cloudtrail-ndjson-500", 500, false, trailLines(b, 500)},
-		{"json-single", 1, false, single},
+		{"cloudtrail-ndjson-500-gzip", 500, true, "", trailLines(b, 500)},
+		{"cloudtrail-ndjson-500", 500, false, "", trailLines(b, 500)},
+		{"agent-ndjson-500", 500, false, SourceAgent, host},
+		{"json-single", 1, false, "", single},
 	} {
-		b.Run(bench.name, func(b *testing.B) { benchmarkDecode(b, bench.body, bench.records, bench.gzip) })
+		b.Run(bench.name, func(b *testing.B) { benchmarkDecode(b, bench.body, bench.records, bench.gzip, bench.source) })
 	}
 }
 
-func benchmarkDecode(b *testing.B, text []byte, records int, zip bool) {
+func benchmarkDecode(b *testing.B, text []byte, records int, zip bool, from string) {
 	cfg := DefaultConfig()
 	all, err := newSources(cfg)
 	require.NoError(b, err)
@@ -66,7 +69,7 @@ func benchmarkDecode(b *testing.B, text []byte, records int, zip bool) {
 		reader.Reset(sent)
 		buf, err := s.intake.read(r, "acme")
 		require.NoError(b, err)
-		bt := s.batch(origin{tenant: "acme", requestID: "r", source: all[""], maxRecordBytes: cfg.MaxRecordBytes})
+		bt := s.batch(origin{tenant: "acme", requestID: "r", source: all[from], maxRecordBytes: cfg.MaxRecordBytes})
 		require.NoError(b, body.Lines(buf.bytes, limits, bt))
 		require.Len(b, bt.events, records)
 		_, size := chunk(bt.events)

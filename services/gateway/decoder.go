@@ -33,11 +33,7 @@ func NewDecoder(cfg Config, tenant, source string) (*Decoder, error) {
 	}
 	from, ok := all[source]
 	if !ok {
-		known := "no sources are configured: leave it out"
-		if names := all.names(); len(names) > 0 {
-			known = "known are " + list(names)
-		}
-		return nil, fmt.Errorf("unknown source %q: %s", source, known)
+		return nil, fmt.Errorf("unknown source %q: %s, or leave it out", source, all.unknown())
 	}
 	d := &Decoder{limits: body.Limits{Records: math.MaxInt, Depth: cfg.MaxDepth, Members: maxMembers}}
 	d.b.origin = origin{tenant: tenant, source: from, maxRecordBytes: cfg.MaxRecordBytes}

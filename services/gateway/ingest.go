@@ -135,11 +135,7 @@ func (s *Service) originOf(c *gin.Context, id control.Identity) (origin, *proble
 	}
 	o.source = s.sources[name]
 	if o.source == nil {
-		known := "no sources are configured: leave it out"
-		if names := s.sources.names(); len(names) > 0 {
-			known = "known are " + list(names)
-		}
-		return o, newProblem(http.StatusBadRequest, codeUnknownSource, "unknown source: "+known)
+		return o, newProblem(http.StatusBadRequest, codeUnknownSource, "unknown source: "+s.sources.unknown()+", or leave it out")
 	}
 	o.idempotencyKey = c.GetHeader(headerIdempotencyKey)
 	if len(o.idempotencyKey) > maxIdempotencyKey {

@@ -181,7 +181,7 @@ func TestSources(t *testing.T) {
 	r = e.post(`{}`, "Stormbell-Source", "nope")
 	require.Equal(t, http.StatusBadRequest, r.status)
 	require.Equal(t, "unknown_source", r.code())
-	require.Contains(t, r.body, "trail, vpn")
+	require.Contains(t, r.body, "known are agent, trail, vpn, or leave it out")
 	require.Equal(t, http.StatusBadRequest, e.do(http.MethodPost, "/v1/events?source=vpn", `{}`, "Stormbell-Source", "trail").status)
 
 	e.key = e.mintSpec(control.NewKey{Tenant: "acme", Sources: []string{"vpn"}})
@@ -191,6 +191,41 @@ func TestSources(t *testing.T) {
 		require.Equal(t, http.StatusForbidden, r.status, source)
 		require.Equal(t, "source_not_allowed", r.code())
 	}
+}
+
+func TestHostEvents(t *testing.T) {
+	w := newWorld(t)
+	e := w.gateway()
+	at := time.Now().Truncate(time.Second)
+	login := fmt.Sprintf(`{"time":%q,"product":"Linux","category":"authentication","Hostname":"bastion-1","User":"dana","EventType":"login","Outcome":"success","SourceIp":"203.0.113.9"}`, at.UTC().Format(time.RFC3339))
+	process := fmt.Sprintf(`{"time":%d,"product":"windows","category":"process_creation","Hostname":"w1","Image":"C:\\Windows\\cmd.exe"}`, at.Unix())
+	r := e.do(http.MethodPost, "/v1/events?source=agent", "["+login+","+process+`,{"product":"linux"},`+strings.Replace(login, "dana", "", 1)+"]")
+	require.Equal(t, http.StatusAccepted, r.status, r.body)
+	require.Len(t, r.ids(), 2)
+	got := w.byID()[r.ids()[0]]
+	require.Equal(t, []string{"agent", "agent", "linux", "auth", "authentication"}, []string{got.Source, got.Format, got.Product, got.Service, got.Category})
+	require.True(t, got.StrictLogsource)
+	require.True(t, got.OwnTime)
+	require.Equal(t, at.UnixMilli(), got.TimeMS)
+	got = w.byID()[r.ids()[1]]
+	require.Equal(t, []string{"windows", "", "process_creation"}, []string{got.Product, got.Service, got.Category})
+	rejected := r.json["rejected"].([]any)
+	require.Len(t, rejected, 2)
+	for i, field := range []string{"time", "User"} {
+		one := rejected[i].(map[string]any)
+		require.InDelta(t, 2+i, one["index"], 0)
+		require.Equal(t, "wrong_format", one["code"])
+		require.Contains(t, one["detail"], `not a host event, which source "agent" asks for: `+field+": ")
+	}
+	again := e.do(http.MethodPost, "/v1/events?source=agent", login)
+	require.Equal(t, r.ids()[0], again.ids()[0], "a shipper's retry is the same event")
+
+	e = w.gateway(func(c *gateway.Config, _ *gateway.Deps) {
+		c.Sources = []gateway.Source{{Name: "agent", Format: "json", Product: "mine"}}
+	})
+	r = e.post(`{"a":1}`, "Stormbell-Source", "agent")
+	require.Equal(t, http.StatusAccepted, r.status, r.body)
+	require.Equal(t, "mine", w.byID()[r.ids()[0]].Product, "a configured source of that name takes its place")
 }
 
 func TestPartialAnswers(t *testing.T) {

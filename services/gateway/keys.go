@@ -124,7 +124,7 @@ func (s *Service) checkKey(req *keyRequest) []fieldError {
 	}
 	for _, name := range req.Sources {
 		if name == "" || s.sources[name] == nil {
-			errs = append(errs, fieldError{"sources", "name a source that is not configured: known are " + list(s.sources.names())})
+			errs = append(errs, fieldError{"sources", "name a source that is not configured: " + s.sources.unknown()})
 			break
 		}
 	}

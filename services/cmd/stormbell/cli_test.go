@@ -28,7 +28,7 @@ func TestCommandLines(t *testing.T) {
 		"no rules":           {[]string{"eval"}, exitUsage, `-r: name the rules to run` + tryHelp},
 		"output":             {[]string{"eval", "-r", dir, "--output", "xml"}, exitUsage, `--output "xml": use ndjson` + tryHelp},
 		"workers":            {[]string{"eval", "-r", dir, "--workers", "0"}, exitUsage, `--workers 0: use 1 to 1024` + tryHelp},
-		"source":             {[]string{"eval", "-r", dir, "--source", "x"}, exitUsage, `unknown source "x": no sources are configured: leave it out` + tryHelp},
+		"source":             {[]string{"eval", "-r", dir, "--source", "x"}, exitUsage, `unknown source "x": known are agent, or leave it out` + tryHelp},
 		"rules not there":    {[]string{"rules", "check", "/no/such"}, exitFailed, `read rules: stat /no/such: no such file or directory` + "\n"},
 		"nothing to push":    {[]string{"rules", "push", empty, "--key-file", key}, exitFailed, empty + ` holds no rules (*.yml, *.yaml): --allow-empty would switch all rules of the tenant off` + "\n"},
 		"no key":             {[]string{"status"}, exitFailed, `no API key: use --key-file or STORMBELL_API_KEY (` + dir + `/none/api-key does not exist; ` + "`stormbell up`" + ` makes it)` + "\n"},

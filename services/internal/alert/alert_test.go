@@ -110,6 +110,29 @@ func TestSummaries(t *testing.T) {
 	}
 }
 
+func TestHostSummaries(t *testing.T) {
+	at := int64(1_772_445_600_000)
+	say := func(kind string, raws ...string) string {
+		f := &Finding{ID: "a", Tenant: "default", Rule: &alertv1.Rule{Title: "T", Type: kind}, EndMS: at, StartMS: at - 300_000, Count: len(raws), Total: len(raws)}
+		for i, raw := range raws {
+			f.Events = append(f.Events, Contribution{ID: fmt.Sprint(i), TimeMS: at, Entities: Entities([]byte(raw)), Raw: []byte(raw)})
+		}
+		return New(f).GetSummary()
+	}
+	host := func(name, outcome string) string {
+		return fmt.Sprintf(`{"product":"linux","category":"authentication","Hostname":%q,"User":"dana","EventType":"login","Outcome":%q,"SourceIp":"203.0.113.9"}`, name, outcome)
+	}
+	const (
+		process = `{"product":"linux","category":"process_creation","Hostname":"bastion-1","User":"root","Image":"/usr/bin/nc"}`
+		trail   = `{"eventSource":"s","eventName":"ConsoleLogin","sourceIPAddress":"203.0.113.9","userIdentity":{"userName":"dana"},"resources":[{"ARN":"arn:x"}]}`
+	)
+	require.Equal(t, "dana did login on bastion-1 from 203.0.113.9: T.", say("detection", host("bastion-1", "success")))
+	require.Equal(t, "dana failed at login on bastion-1 from 203.0.113.9, 2 times within 5m: T.", say("event_count", host("bastion-1", "failure"), host("bastion-1", "failure")))
+	require.Equal(t, "dana did login on a and b from 203.0.113.9, 2 times within 5m: T.", say("event_count", host("a", "failure"), host("b", "success")))
+	require.Equal(t, "root did process_creation on bastion-1: T.", say("detection", process))
+	require.Equal(t, "dana did ConsoleLogin, login on bastion-1 from 203.0.113.9, 2 steps within 5m: T.", say("temporal", trail, host("bastion-1", "success")))
+}
+
 func TestBodyIsBounded(t *testing.T) {
 	s := schema(t)
 	for name, size := range map[string]int{"small": 10, "typical": 1300, "large": 6000, "too large": 40_000} {
@@ -170,6 +193,9 @@ func TestEntities(t *testing.T) {
 		"failed sign-in":     {`{"eventSource":"s","eventName":"ConsoleLogin","responseElements":{"ConsoleLogin":"Failure"}}`, &detectionv1.Entities{Action: "ConsoleLogin", Outcome: "failure"}},
 		"ecs, nested":        {`{"user":{"name":"bob"},"source":{"ip":"192.0.2.1"},"event":{"action":"login","outcome":"failure"},"host":{"name":"web1"}}`, &detectionv1.Entities{Principal: "bob", SourceIp: "192.0.2.1", Action: "login", Outcome: "failure", Resources: []string{"web1"}}},
 		"ecs, dotted":        {`{"user.name":"bob","action":"login_failed","src_ip":"192.0.2.1"}`, &detectionv1.Entities{Principal: "bob", SourceIp: "192.0.2.1", Action: "login_failed"}},
+		"host sign-in":       {`{"time":"2026-03-02T10:00:00Z","product":"linux","category":"authentication","Hostname":"bastion-1","User":"dana","EventType":"login","Outcome":"failure","SourceIp":"203.0.113.9","LogonMethod":"password"}`, &detectionv1.Entities{Principal: "dana", SourceIp: "203.0.113.9", Action: "login", Outcome: "failure", Resources: []string{"bastion-1"}}},
+		"host process":       {`{"product":"linux","category":"process_creation","Hostname":"bastion-1","User":"root","Image":"/usr/bin/nc"}`, &detectionv1.Entities{Principal: "root", Action: "process_creation", Resources: []string{"bastion-1"}}},
+		"host connection":    {`{"product":"windows","category":"network_connection","Hostname":"w1","SourceIp":"10.0.0.4","DestinationIp":"192.0.2.1","Image":"C:\\a.exe"}`, &detectionv1.Entities{SourceIp: "10.0.0.4", Action: "network_connection", Resources: []string{"w1"}}},
 		"resource as an arn": {`{"eventSource":"s","eventName":"n","resources":[{"ARN":"arn:x"},{},3]}`, &detectionv1.Entities{Action: "n", Outcome: "success", Resources: []string{"arn:x"}}},
 	} {
 		require.Equal(t, tc.want, Entities([]byte(tc.raw)), name)

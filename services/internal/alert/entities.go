@@ -9,7 +9,8 @@ import (
 )
 
 // Entities reads who, from where, what and how from an event: CloudTrail's
-// fields, else the names that other JSON uses for them, ECS first. A field of
+// fields, those of host events, else the names that other JSON uses for them,
+// ECS first. A field of
 // another type than expected is left out; what is no JSON object gives nothing.
 func Entities(raw []byte) *detectionv1.Entities {
 	v, err := fastjson.ParseBytes(raw)
@@ -19,6 +20,9 @@ func Entities(raw []byte) *detectionv1.Entities {
 	if v.Exists("eventSource") && v.Exists("eventName") {
 		return cloudTrail(v)
 	}
+	if v.Exists("Hostname") && v.Exists("category") && v.Exists("product") {
+		return hostEvent(v)
+	}
 	return &detectionv1.Entities{
 		Principal: first(v, "user.name", "user.id", "userName", "username", "user", "principal", "actor", "User"),
 		SourceIp:  first(v, "source.ip", "sourceIPAddress", "src_ip", "client_ip", "remote_ip", "ip", "SourceIp"),
@@ -27,6 +31,18 @@ func Entities(raw []byte) *detectionv1.Entities {
 		Action:    first(v, "event.action", "action", "eventName", "operation", "EventID"),
 		Outcome:   first(v, "event.outcome", "outcome", "result", "status"),
 		Resources: present(first(v, "host.name", "host.hostname", "hostname", "host", "Computer")),
+	}
+}
+
+// hostEvent reads what the source "agent" takes: what was done is the kind of
+// event, or else its category.
+func hostEvent(v *fastjson.Value) *detectionv1.Entities {
+	return &detectionv1.Entities{
+		Principal: first(v, "User", "SubjectUserName", "TargetUserName"),
+		SourceIp:  first(v, "SourceIp", "SourceIP", "IpAddress"),
+		Action:    first(v, "EventType", "category"),
+		Outcome:   text(v, "Outcome"),
+		Resources: present(text(v, "Hostname")),
 	}
 }
 

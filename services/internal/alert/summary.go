@@ -12,14 +12,19 @@ import (
 func summary(a *alertv1.Alert) string {
 	var b strings.Builder
 	b.WriteString(some(a.GetPrincipals(), "principals", "An unknown principal"))
+	verb := " did "
+	if o := a.GetOutcomes(); len(o) == 1 && o[0] == "failure" {
+		verb = " failed at "
+	}
 	switch actions := a.GetActions(); len(actions) {
 	case 0:
-		b.WriteString(" did something")
+		b.WriteString(verb + "something")
 	case 1, 2, 3:
-		b.WriteString(" did " + strings.Join(actions, ", "))
+		b.WriteString(verb + strings.Join(actions, ", "))
 	default:
-		fmt.Fprintf(&b, " did %d kinds of actions", len(actions))
+		fmt.Fprintf(&b, "%s%d kinds of actions", verb, len(actions))
 	}
+	b.WriteString(onHosts(a.GetResources()))
 	if ips := a.GetSourceIps(); len(ips) > 0 {
 		b.WriteString(" from " + some(ips, "addresses", ""))
 	}
@@ -31,6 +36,20 @@ func summary(a *alertv1.Alert) string {
 		b.WriteString(": " + strings.TrimRight(t, "."))
 	}
 	return cut(oneLine(b.String()), 2*maxText) + "."
+}
+
+// onHosts names the hosts among the resources: what is no ARN.
+func onHosts(resources []string) string {
+	var hosts []string
+	for _, r := range resources {
+		if !strings.HasPrefix(r, "arn:") {
+			hosts = append(hosts, r)
+		}
+	}
+	if len(hosts) == 0 {
+		return ""
+	}
+	return " on " + some(hosts, "hosts", "")
 }
 
 func howOften(a *alertv1.Alert) string {
