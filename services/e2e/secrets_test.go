@@ -47,7 +47,7 @@ func (c canaries) in(b []byte) []string {
 // that is left on disk or was exported.
 func testSecrets(t *testing.T, r *rig.Runner) {
 	c := newCollector(t)
-	d := r.Start(t, rig.Options{Rules: "testdata/rules/count", Env: c.env("traces", "logs", "metrics")})
+	d := r.Start(t, rig.Options{Rules: "testdata/rules/count", Env: c.Env("traces", "logs", "metrics")})
 	token, header := rig.Secret(), rig.Secret()
 	var key struct{ Key string }
 	d.JSON(t, 0, http.MethodPost, "/v1/keys", map[string]any{"name": "canary"}, http.StatusCreated, &key)
@@ -100,10 +100,10 @@ func testSecrets(t *testing.T, r *rig.Runner) {
 	for _, dir := range dirs(d) {
 		searchFiles(t, dir, secrets)
 	}
-	for _, b := range c.exported() {
+	for _, b := range c.Exported() {
 		require.Empty(t, secrets.in(b), "exported telemetry")
 	}
-	require.NotEmpty(t, c.exported())
+	require.NotEmpty(t, c.Exported())
 	seen := false
 	for topic, records := range d.Records(t, bus.TopicEvents, bus.TopicDetections, bus.TopicAlerts, bus.TopicDeliveries, bus.TopicControl, bus.TopicDLQ, bus.TopicState) {
 		for i := range records {

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/stormbell/stormbell/services/e2e/rig"
+	"github.com/stormbell/stormbell/services/e2e/spans"
 	"github.com/stormbell/stormbell/tools/ledger"
 )
 
@@ -19,7 +20,7 @@ import (
 // client's span, and so is every retry.
 func testTrace(t *testing.T, r *rig.Runner) {
 	c := newCollector(t)
-	d := r.Start(t, rig.Options{Rules: "testdata/rules/count", Env: c.env("traces")})
+	d := r.Start(t, rig.Options{Rules: "testdata/rules/count", Env: c.Env("traces")})
 	receiver := newReceiver(t, refuseFirst(1))
 	d.Subscribe(t, 0, receiver)
 
@@ -33,7 +34,7 @@ func testTrace(t *testing.T, r *rig.Runner) {
 	d.Post(t, 0, event, "traceparent", header)
 	// The second event makes the correlation fire once the first was folded.
 	trace, header := parent(2)
-	require.NoError(t, rig.Every(within(t, patience), "the first event was matched", func() bool { return hasSpan(c.of(first), "detect match") }))
+	require.NoError(t, rig.Every(within(t, patience), "the first event was matched", func() bool { return hasSpan(c.Of(first), "detect match") }))
 	d.Post(t, len(d.URLs)-1, event, "traceparent", header, "baggage", "secret=1")
 
 	require.NoError(t, receiver.Await(within(t, patience), func(got []ledger.Delivery) bool {
@@ -54,23 +55,23 @@ func testTrace(t *testing.T, r *rig.Runner) {
 		require.Len(t, parts, 4)
 		require.Equal(t, trace, parts[1])
 		require.NoError(t, rig.Every(within(t, patience), "the attempt's span was exported", func() bool {
-			_, ok := c.of(trace)[parts[2]]
-			return ok && len(c.of(trace)) >= len(want)+1
+			_, ok := c.Of(trace)[parts[2]]
+			return ok && len(c.Of(trace)) >= len(want)+1
 		}))
-		names := requirePath(t, c.of(trace), parts[2], clientSpan)
+		names := requirePath(t, c.Of(trace), parts[2], clientSpan)
 		require.Subset(t, names, []string{want[0], want[1], want[2], want[4]}, "the way to the subscriber")
 		attempts[parts[2]] = true
 	}
 	require.Len(t, attempts, 2, "each attempt is a span of its own")
 
-	spans := c.of(trace)
+	all := c.Of(trace)
 	services := map[string]bool{}
 	for _, name := range want {
-		require.True(t, hasSpan(spans, name), "no span %q in %v", name, spans)
+		require.True(t, hasSpan(all, name), "no span %q in %v", name, all)
 	}
-	for id, s := range spans {
-		requirePath(t, spans, id, clientSpan)
-		services[s.service] = true
+	for id, s := range all {
+		requirePath(t, all, id, clientSpan)
+		services[s.Service] = true
 	}
 	wantServices := []string{"stormbell-up"}
 	if d.Kind == rig.Cluster {
@@ -83,16 +84,16 @@ func testTrace(t *testing.T, r *rig.Runner) {
 	if trace == first {
 		other, _ = parent(2)
 	}
-	for _, s := range spans {
-		linked = linked || s.name == "correlate fire" && slices.Contains(s.links, other)
+	for _, s := range all {
+		linked = linked || s.Name == "correlate fire" && slices.Contains(s.Links, other)
 	}
 	require.True(t, linked, "the other event of the window is a link of the span that fires")
 	require.Equal(t, http.StatusNoContent, got[1].Status)
 }
 
-func hasSpan(spans map[string]span, name string) bool {
-	for _, s := range spans {
-		if s.name == name {
+func hasSpan(all map[string]spans.Span, name string) bool {
+	for _, s := range all {
+		if s.Name == name {
 			return true
 		}
 	}

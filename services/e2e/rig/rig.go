@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/stormbell/stormbell/services/e2e/program"
 	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/internal/seal"
 	"github.com/stormbell/stormbell/tools/child"
@@ -71,6 +72,15 @@ type Options struct {
 	// Services of a cluster; none is all of them. Copies of each; 0 is two.
 	Services []string
 	Copies   int
+}
+
+// A Process is one of Stormbell's programs.
+type Process = program.Process
+
+// AwaitDrained returns when what was in the log at the call has been read by
+// every stage in turn.
+func (d *Deployment) AwaitDrained(ctx context.Context) error {
+	return program.Fleet{Processes: d.Processes, Partitions: Partitions}.AwaitDrained(ctx)
 }
 
 // A Deployment is one running Stormbell. Its methods are safe for concurrent use
@@ -135,7 +145,7 @@ func (d *Deployment) startEmbedded(t testing.TB, opts Options) {
 	d.readKey(t, filepath.Join(d.Data(), "api-key"))
 	if opts.Rules != "" {
 		_, rejected := p.Rules()
-		require.Zero(t, rejected, "rules were rejected:\n%s", child.Tail(p.log))
+		require.Zero(t, rejected, "rules were rejected:\n%s", child.Tail(p.LogFile()))
 	}
 }
 
@@ -232,7 +242,7 @@ func (d *Deployment) settings(t testing.TB, groups map[string]string) string {
 }
 
 func (d *Deployment) add(name, kind string, argv, env []string) *Process {
-	p := &Process{Name: name, Kind: kind, argv: argv, env: env, log: filepath.Join(d.Dir, name+".log")}
+	p := program.New(name, kind, argv, env, filepath.Join(d.Dir, name+".log"))
 	d.Processes = append(d.Processes, p)
 	return p
 }
@@ -261,9 +271,9 @@ func (d *Deployment) close() {
 		return // the test has failed for another reason
 	}
 	for _, p := range d.Processes {
-		d.t.Logf("last words of %s:\n%s", p.Name, child.Tail(p.log))
-		if b, err := os.ReadFile(p.log); err == nil {
-			_ = os.WriteFile(filepath.Join(kept, filepath.Base(p.log)), b, 0o600)
+		d.t.Logf("last words of %s:\n%s", p.Name, child.Tail(p.LogFile()))
+		if b, err := os.ReadFile(p.LogFile()); err == nil {
+			_ = os.WriteFile(filepath.Join(kept, filepath.Base(p.LogFile())), b, 0o600)
 		}
 	}
 	d.t.Logf("their whole logs: %s", kept)
@@ -288,14 +298,5 @@ func Secret() string {
 
 // Every polls ok until it holds, for what has no channel to wait on.
 func Every(ctx context.Context, what string, ok func() bool) error {
-	tick := time.NewTicker(pollEvery)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait until %s: %w", what, ctx.Err())
-		case <-tick.C:
-		}
-	}
-	return nil
+	return program.Every(ctx, what, ok)
 }

@@ -1,4 +1,6 @@
-package rig
+// Package program runs Stormbell's programs as child processes: it waits until
+// one says that it serves, asks its admin port, and ends it by process id.
+package program
 
 import (
 	"bufio"
@@ -32,6 +34,12 @@ type Process struct {
 	mu    sync.Mutex
 	proc  *child.Process
 	ready readyLine
+}
+
+// New describes a process without starting it. env, NAME=value, is added to the
+// caller's environment; all that it prints goes to the end of the file log.
+func New(name, kind string, argv, env []string, log string) *Process {
+	return &Process{Name: name, Kind: kind, argv: argv, env: env, log: log}
 }
 
 // readyLine is what a program prints once it serves.
@@ -199,4 +207,18 @@ func get(ctx context.Context, url string) (int, string, error) {
 		return 0, "", fmt.Errorf("read %s: %w", url, err)
 	}
 	return resp.StatusCode, string(body), nil
+}
+
+// Every polls ok until it holds, for what has no channel to wait on.
+func Every(ctx context.Context, what string, ok func() bool) error {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait until %s: %w", what, ctx.Err())
+		case <-tick.C:
+		}
+	}
+	return nil
 }

@@ -1,4 +1,4 @@
-package rig
+package program
 
 import (
 	"context"
@@ -8,15 +8,22 @@ import (
 	"strings"
 )
 
+// A Fleet is the processes of one deployment, with the number of partitions
+// that their topics have.
+type Fleet struct {
+	Processes  []*Process
+	Partitions int
+}
+
 // AwaitDrained returns when what was in the log at the call has been read by
 // every stage in turn. Ticks keep coming, so the partitions of a stage are not
 // asked to be at their ends all at the same moment, but each at one.
-func (d *Deployment) AwaitDrained(ctx context.Context) error {
+func (f Fleet) AwaitDrained(ctx context.Context) error {
 	// What has been read may still be on its way to the next stage: the second
 	// round sees it there.
 	for range 2 {
 		for _, stage := range []string{`stormbell_correlator_lag_records{*stage="detect"`, `stormbell_correlator_lag_records{*stage="correlate"`, "stormbell_notifier_lag_records{"} {
-			if err := d.awaitStage(ctx, stage); err != nil {
+			if err := f.awaitStage(ctx, stage); err != nil {
 				return err
 			}
 		}
@@ -26,12 +33,12 @@ func (d *Deployment) AwaitDrained(ctx context.Context) error {
 
 // awaitStage returns once each partition in the lines of a metric was seen at
 // zero. "*" in line stands for other labels.
-func (d *Deployment) awaitStage(ctx context.Context, line string) error {
+func (f Fleet) awaitStage(ctx context.Context, line string) error {
 	pattern := `(?m)^` + strings.ReplaceAll(regexp.QuoteMeta(line), `\*`, `[^}]*`) + `[^}]*\} (\S+)$`
 	lagLine, partition := regexp.MustCompile(pattern), regexp.MustCompile(`partition="([0-9]+)"`)
 	drained := map[string]bool{}
 	return Every(ctx, fmt.Sprintf("each partition of %s is read to its end", line), func() bool {
-		for _, p := range d.Processes {
+		for _, p := range f.Processes {
 			_, text, err := p.Admin(ctx, "/metrics")
 			if err != nil {
 				continue // the other one may own all
@@ -43,6 +50,6 @@ func (d *Deployment) awaitStage(ctx context.Context, line string) error {
 				}
 			}
 		}
-		return len(drained) == Partitions
+		return len(drained) == f.Partitions
 	})
 }
