@@ -45,11 +45,13 @@ func event(fields string) string {
 	return "{" + strings.Join(parts, ",") + "}"
 }
 
-func TestConditions(t *testing.T) {
-	cases := []struct {
-		name, condition string
-		yes, no         []string // fields that are 1
-	}{
+type conditionCase struct {
+	name, condition string
+	yes, no         []string // fields that are 1
+}
+
+func conditionCases() []conditionCase {
+	return []conditionCase{
 		{"name", "a", []string{"a", "a b"}, []string{"", "b"}},
 		{"name with digits, dash, underscore", "not-a_Word1", []string{"w"}, []string{""}},
 		{"and", "a and b", []string{"a b"}, []string{"a", "b", ""}},
@@ -85,7 +87,10 @@ func TestConditions(t *testing.T) {
 		{"not all of", "not all of sel_*", []string{"x y", ""}, []string{"x y z"}},
 		{"list is or", "[a, b and c]", []string{"a", "b c"}, []string{"b", "c"}},
 	}
-	for _, c := range cases {
+}
+
+func TestConditions(t *testing.T) {
+	for _, c := range conditionCases() {
 		t.Run(c.name, func(t *testing.T) {
 			if c.yes == nil {
 				require.NotEmpty(t, reject(conditionRule(c.condition), sigma.Options{}))
@@ -102,9 +107,10 @@ func TestConditions(t *testing.T) {
 	}
 }
 
-// TestConditionFaults holds that a condition which means nothing is refused.
-func TestConditionFaults(t *testing.T) {
-	cases := []struct{ name, condition, want string }{
+type conditionFault struct{ name, condition, want string }
+
+func conditionFaults() []conditionFault {
+	return []conditionFault{
 		{"empty", "''", "ends where"},
 		{"empty list", "[]", "is empty"},
 		{"number", "1", "must be text"},
@@ -134,7 +140,11 @@ func TestConditionFaults(t *testing.T) {
 		{"too many nots", strings.Repeat("not ", 200) + "a", "nests deeper"},
 		{"too long", "a" + strings.Repeat(" or a", 3000), "is longer than"},
 	}
-	for _, c := range cases {
+}
+
+// TestConditionFaults holds that a condition which means nothing is refused.
+func TestConditionFaults(t *testing.T) {
+	for _, c := range conditionFaults() {
 		t.Run(c.name, func(t *testing.T) {
 			found := reject(conditionRule(c.condition), sigma.Options{})
 			require.Len(t, found, 1)

@@ -32,8 +32,10 @@ func runConformance(t *testing.T, cases []conformance) {
 	}
 }
 
-func TestFields(t *testing.T) {
-	runConformance(t, []conformance{
+func TestFields(t *testing.T) { runConformance(t, fieldCases()) }
+
+func fieldCases() []conformance {
+	return []conformance{
 		{"name is exact", `f: x`, []string{`{"f":"x"}`}, []string{`{"F":"x"}`, `{}`, `{"g":"x"}`}},
 		{"dotted path", `a.b: x`, []string{`{"a":{"b":"x"}}`}, []string{`{"a":"x"}`, `{"b":"x"}`}},
 		{"whole name wins", `a.b: x`, []string{`{"a.b":"x","a":{"b":"y"}}`}, []string{`{"a.b":"y","a":{"b":"x"}}`}},
@@ -46,11 +48,13 @@ func TestFields(t *testing.T) {
 		{"escaped key", `f: x`, []string{`{"\u0066":"x"}`}, nil},
 		{"escaped value", `f: 'x"y'`, []string{`{"f":"x\"y"}`, `{"f":"\u0078\"y"}`}, nil},
 		{"AND over fields", "f: x\ng: y", []string{`{"f":"x","g":"y"}`}, []string{`{"f":"x"}`, `{"f":"x","g":"z"}`}},
-	})
+	}
 }
 
-func TestValues(t *testing.T) {
-	runConformance(t, []conformance{
+func TestValues(t *testing.T) { runConformance(t, valueCases()) }
+
+func valueCases() []conformance {
+	return []conformance{
 		{"case-insensitive", `f: AbC`, []string{`{"f":"aBc"}`}, []string{`{"f":"abcd"}`}},
 		{"case-insensitive beyond ASCII", `f: 'ÄÖß-Σ'`, []string{`{"f":"äöß-ς"}`, `{"f":"\u00c4Öß-σ"}`}, []string{`{"f":"aos-s"}`}},
 		{"number as text", `f: 4625`, []string{`{"f":4625}`, `{"f":"4625"}`}, []string{`{"f":46250}`, `{"f":"04625"}`}},
@@ -67,11 +71,13 @@ func TestValues(t *testing.T) {
 		{"text null is not null", `f: 'null'`, []string{`{"f":"null"}`}, []string{`{"f":null}`, `{}`}},
 		{"empty: present and empty", `f: ''`, []string{`{"f":""}`}, []string{`{}`, `{"f":null}`, `{"f":"x"}`}},
 		{"date is text", `f: 2024-01-02`, []string{`{"f":"2024-01-02"}`}, nil},
-	})
+	}
 }
 
-func TestWildcardsAndEscapes(t *testing.T) {
-	runConformance(t, []conformance{
+func TestWildcardsAndEscapes(t *testing.T) { runConformance(t, wildcardCases()) }
+
+func wildcardCases() []conformance {
+	return []conformance{
 		{"star", `f: 'a*c'`, []string{`{"f":"ac"}`, `{"f":"abbbc"}`, `{"f":"A.c.C"}`}, []string{`{"f":"acb"}`, `{"f":"xac"}`}},
 		{"several stars", `f: '*a*b*'`, []string{`{"f":"xaxbx"}`, `{"f":"ab"}`}, []string{`{"f":"ba"}`}},
 		{"backtracking", `f: '*ab*abc'`, []string{`{"f":"abababc"}`, `{"f":"ababc"}`}, []string{`{"f":"abc"}`}},
@@ -86,11 +92,13 @@ func TestWildcardsAndEscapes(t *testing.T) {
 		{"four backslashes are two", `f: 'a\\\\c'`, []string{`{"f":"a\\\\c"}`}, []string{`{"f":"a\\c"}`}},
 		{"trailing backslash", `f: 'a\'`, []string{`{"f":"a\\"}`}, []string{`{"f":"a"}`}},
 		{"other escapes keep both", `f: 'a\nb'`, []string{`{"f":"a\\nb"}`}, []string{`{"f":"a\nb"}`}},
-	})
+	}
 }
 
-func TestTextModifiers(t *testing.T) {
-	runConformance(t, []conformance{
+func TestTextModifiers(t *testing.T) { runConformance(t, textCases()) }
+
+func textCases() []conformance {
+	return []conformance{
 		{"contains", `f|contains: bc`, []string{`{"f":"aBCd"}`, `{"f":123,"f":"bc"}`}, []string{`{"f":"b c"}`, `{}`}},
 		{"contains a number", `f|contains: 23`, []string{`{"f":1234}`}, []string{`{"f":1243}`}},
 		{"contains star: present, not null", `f|contains: '*'`, []string{`{"f":""}`, `{"f":0}`, `{"f":{}}`, `{"f":false}`}, []string{`{"f":null}`, `{}`, `{"f":[]}`}},
@@ -118,11 +126,13 @@ func TestTextModifiers(t *testing.T) {
 		{"exists", `f|exists: true`, []string{`{"f":null}`, `{"f":""}`, `{"f":[]}`, `{"f":{}}`}, []string{`{"g":1}`}},
 		{"exists false", `f|exists: false`, []string{`{"g":1}`}, []string{`{"f":null}`, `{"f":""}`}},
 		{"exists of a path", `a.b|exists: true`, []string{`{"a":[{"b":null}]}`}, []string{`{"a":[]}`, `{"a":{}}`}},
-	})
+	}
 }
 
-func TestEncodingModifiers(t *testing.T) {
-	runConformance(t, []conformance{
+func TestEncodingModifiers(t *testing.T) { runConformance(t, encodingCases()) }
+
+func encodingCases() []conformance {
+	return []conformance{
 		{"base64", `f|base64: foobar`, []string{`{"f":"Zm9vYmFy"}`}, []string{`{"f":"foobar"}`}},
 		{"base64 with padding", `f|base64|contains: foob`, []string{`{"f":"xZm9vYg==x"}`}, []string{`{"f":"xZm9vYgx"}`}},
 		{"base64offset", `f|base64offset|contains: foobar`, []string{`{"f":"aZm9vYmFyb"}`, `{"f":"aZvb2Jhcb"}`, `{"f":"amb29iYXb"}`}, []string{`{"f":"foobar"}`}},
@@ -148,11 +158,13 @@ func TestEncodingModifiers(t *testing.T) {
 		{"expand within text", `f|expand|contains: 'u=%admins%;'`, []string{`{"f":"x u=alice; y"}`}, []string{`{"f":"u=bob;"}`}},
 		{"expand with an escaped percent sign", `f|expand: '\%x%admins%'`, []string{`{"f":"%xalice"}`}, nil},
 		{"without expand a placeholder is literal", `f: '%admins%'`, []string{`{"f":"%admins%"}`}, []string{`{"f":"alice"}`}},
-	})
+	}
 }
 
-func TestTypedModifiers(t *testing.T) {
-	runConformance(t, []conformance{
+func TestTypedModifiers(t *testing.T) { runConformance(t, typedCases()) }
+
+func typedCases() []conformance {
+	return []conformance{
 		{"re", `f|re: 'a.c'`, []string{`{"f":"xabcx"}`}, []string{`{"f":"xABCx"}`, `{"f":"ac"}`}},
 		{"re i", `f|re|i: 'a.c'`, []string{`{"f":"xABCx"}`}, nil},
 		{"re ignorecase", `f|re|ignorecase: 'a.c'`, []string{`{"f":"xABCx"}`}, nil},
@@ -208,11 +220,13 @@ func TestTypedModifiers(t *testing.T) {
 		{"fieldref startswith", `f|fieldref|startswith: g`, []string{`{"f":"ax","g":"a"}`}, []string{`{"f":"xa","g":"a"}`}},
 		{"fieldref endswith", `f|fieldref|endswith: g`, []string{`{"f":"xa","g":"a"}`}, []string{`{"f":"ax","g":"a"}`}},
 		{"fieldref cased", `f|fieldref|cased: g`, []string{`{"f":"a","g":"a"}`}, []string{`{"f":"a","g":"A"}`}},
-	})
+	}
 }
 
-func TestObjects(t *testing.T) {
-	runConformance(t, []conformance{
+func TestObjects(t *testing.T) { runConformance(t, objectCases()) }
+
+func objectCases() []conformance {
+	return []conformance{
 		{"compact text", `f: '{"a":1,"b":[true,null]}'`, []string{`{"f": { "a" : 1, "b" : [ true , null ] } }`}, []string{`{"f":{"b":[true,null],"a":1}}`}},
 		{"startswith", `f|startswith: '{"a"'`, []string{`{"f":{ "a": 1}}`}, []string{`{"f":{"b":1}}`}},
 		{"contains over the text", `f|contains: '"a":1'`, []string{`{"f":{"x":{"a" : 1}}}`}, []string{`{"f":{"a":2}}`}},
@@ -225,14 +239,18 @@ func TestObjects(t *testing.T) {
 		{"object in an array", `f|contains: '"a":1'`, []string{`{"f":[1,{"a": 1}]}`}, nil},
 		{"comparison is false", `f|gt: 0`, nil, []string{`{"f":{"a":1}}`}},
 		{"field and path beneath it", "f|contains: x\nf.a: x", []string{`{"f":{"a":"x"}}`}, []string{`{"f":{"b":"x"}}`}},
-	})
+	}
 }
 
-func TestKeywords(t *testing.T) {
-	cases := []struct {
-		name, detection string
-		yes, no         []string
-	}{
+// keywordCase is a whole detection with events that it matches and events that
+// it does not.
+type keywordCase struct {
+	name, detection string
+	yes, no         []string
+}
+
+func keywordCases() []keywordCase {
+	return []keywordCase{
 		{
 			"any keyword, any value, any depth", "k:\n  - event::clear\n  - 4711\ncondition: k",
 			[]string{`{"x":"run EVENT::clear now"}`, `{"a":[{"b":"event::clear"}]}`, `{"n":47110}`},
@@ -274,7 +292,10 @@ func TestKeywords(t *testing.T) {
 			[]string{`{"f":"one"}`, `{"g":"x"}`},
 		},
 	}
-	for _, c := range cases {
+}
+
+func TestKeywords(t *testing.T) {
+	for _, c := range keywordCases() {
 		t.Run(c.name, func(t *testing.T) {
 			set := compile(t, ruleWith(c.detection), sigma.Options{})
 			for _, e := range c.yes {

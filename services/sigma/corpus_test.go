@@ -33,6 +33,17 @@ func load(tb testing.TB, dir string) (*sigma.Set, []sigma.Problem) {
 	tb.Helper()
 	var docs []sigma.Document
 	var problems []sigma.Problem
+	eachRule(tb, dir, func(name string, src []byte) {
+		d, p := sigma.Parse(src, name)
+		docs, problems = append(docs, d...), append(problems, p...)
+	})
+	set, more := sigma.Compile(docs, sigma.Options{})
+	return set, append(problems, more...)
+}
+
+// eachRule reads every rule file beneath dir.
+func eachRule(tb testing.TB, dir string, f func(name string, src []byte)) {
+	tb.Helper()
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || (filepath.Ext(path) != ".yml" && filepath.Ext(path) != ".yaml") {
 			return err
@@ -45,13 +56,10 @@ func load(tb testing.TB, dir string) (*sigma.Set, []sigma.Problem) {
 		if err != nil {
 			return err
 		}
-		d2, p2 := sigma.Parse(src, name)
-		docs, problems = append(docs, d2...), append(problems, p2...)
+		f(name, src)
 		return nil
 	})
 	require.NoError(tb, err)
-	set, more := sigma.Compile(docs, sigma.Options{})
-	return set, append(problems, more...)
 }
 
 // cloudTrail reads the records of every CloudTrail file beneath the directories,

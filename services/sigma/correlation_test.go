@@ -23,14 +23,16 @@ func correlationOf(lines string) string {
 
 const base = "rules: [a, b]\ngroup-by: [user]\ntimespan: 5m\n"
 
-func TestCorrelations(t *testing.T) {
+type correlationCase struct {
+	name, lines string
+	check       func(t *testing.T, c *sigma.Correlation)
+}
+
+func correlationCases() []correlationCase {
 	bound := func(op sigma.Op, n int64, text string) sigma.Bound {
 		return sigma.Bound{Op: op, Count: n, Number: text}
 	}
-	cases := []struct {
-		name, lines string
-		check       func(t *testing.T, c *sigma.Correlation)
-	}{
+	return []correlationCase{
 		{"event_count", base + "type: event_count\ncondition:\n    gte: 10", func(t *testing.T, c *sigma.Correlation) {
 			t.Helper()
 			require.Equal(t, sigma.EventCount, c.Type)
@@ -157,7 +159,10 @@ func TestCorrelations(t *testing.T) {
 			require.Equal(t, "high", c.Level)
 		}},
 	}
-	for _, c := range cases {
+}
+
+func TestCorrelations(t *testing.T) {
+	for _, c := range correlationCases() {
 		t.Run(c.name, func(t *testing.T) {
 			set := compile(t, correlationOf(c.lines), sigma.Options{})
 			require.Len(t, set.Correlations(), 1)
@@ -166,8 +171,10 @@ func TestCorrelations(t *testing.T) {
 	}
 }
 
-func TestCorrelationFaults(t *testing.T) {
-	cases := []struct{ name, lines, want string }{
+type correlationFault struct{ name, lines, want string }
+
+func correlationFaults() []correlationFault {
+	return []correlationFault{
 		{"no type", base + "condition:\n    gte: 1", "correlation.type: is missing"},
 		{"unknown type", base + "type: value_mode\ncondition:\n    gte: 1", "is none of event_count"},
 		{"no rules", "type: event_count\ngroup-by: [u]\ntimespan: 1m\ncondition:\n    gte: 1", "correlation.rules: is missing"},
@@ -214,7 +221,10 @@ func TestCorrelationFaults(t *testing.T) {
 		{"alias by id and by name", base + "type: temporal\naliases:\n    user:\n        a: x\n        id-a: x\n        b: y", "has a field already"},
 		{"unknown key", base + "type: temporal\nwindow: 5m", "is not known here"},
 	}
-	for _, c := range cases {
+}
+
+func TestCorrelationFaults(t *testing.T) {
+	for _, c := range correlationFaults() {
 		t.Run(c.name, func(t *testing.T) {
 			found := reject(correlationOf(c.lines), sigma.Options{})
 			require.NotEmpty(t, found)
@@ -323,11 +333,11 @@ condition:
 // TestAccept holds that a caller may refuse what it can't evaluate.
 func TestAccept(t *testing.T) {
 	found := reject(correlationOf(base+"type: value_sum\ncondition:\n    field: x\n    gt: 1"), sigma.Options{
-		Accept: func(c *sigma.Correlation) error { return errors(string(c.Type) + " is beyond me") },
+		Accept: func(c *sigma.Correlation) error { return refusal(string(c.Type) + " is beyond me") },
 	})
 	require.Equal(t, []string{"test.yml:37: correlation: value_sum is beyond me"}, found)
 }
 
-type errors string
+type refusal string
 
-func (e errors) Error() string { return string(e) }
+func (e refusal) Error() string { return string(e) }

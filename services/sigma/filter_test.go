@@ -58,9 +58,12 @@ func found(t *testing.T, src, ev string, opts sigma.Options) string {
 	return strings.Join(ids, " ")
 }
 
-func TestFilters(t *testing.T) {
-	const windows = "{product: windows, category: process_creation}"
-	cases := []struct{ name, filter, event, want string }{
+const windows = "{product: windows, category: process_creation}"
+
+type filterCase struct{ name, filter, event, want string }
+
+func filterCases() []filterCase {
+	return []filterCase{
 		{"no filter", "", `{"a":1,"user":"adm_x"}`, "process trail"},
 		{"suppresses by not", filterOf(windows, "[process]", administrators), `{"a":1,"user":"adm_x"}`, "trail"},
 		{"lets others pass", filterOf(windows, "[process]", administrators), `{"a":1,"user":"eve"}`, "process trail"},
@@ -78,7 +81,10 @@ func TestFilters(t *testing.T) {
 		{"two filters", filterOf(windows, "[process]", administrators) + "---\n" + strings.Replace(filterOf(windows, "any", "s:\n    host: build\ncondition: not s"), "id: filter", "id: filter2", 1), `{"a":1,"user":"eve","host":"build"}`, "trail"},
 		{"with a placeholder", filterOf(windows, "[process]", "s:\n    user|expand: '%admins%'\ncondition: not s"), `{"a":1,"user":"ALICE"}`, "trail"},
 	}
-	for _, c := range cases {
+}
+
+func TestFilters(t *testing.T) {
+	for _, c := range filterCases() {
 		t.Run(c.name, func(t *testing.T) {
 			opts := sigma.Options{Placeholders: map[string][]string{"admins": {"alice"}}}
 			require.Equal(t, c.want, found(t, filteredRules+c.filter, c.event, opts))
@@ -96,7 +102,6 @@ func TestFilterRevision(t *testing.T) {
 		set := compile(t, filteredRules+filter, sigma.Options{})
 		return set.Rule("process").Revision, set.Rule("other").Revision, set.Correlation("corr").Revision
 	}
-	const windows = "{product: windows, category: process_creation}"
 	p0, o0, c0 := revisions("")
 	p1, o1, c1 := revisions(filterOf(windows, "[process]", administrators))
 	require.NotEqual(t, p0, p1, "a filter decides")
@@ -113,9 +118,10 @@ func TestFilterRevision(t *testing.T) {
 	require.Equal(t, ab, ba, "nor their order")
 }
 
-func TestFilterFaults(t *testing.T) {
-	const windows = "{product: windows, category: process_creation}"
-	cases := []struct{ name, filter, want string }{
+type filterFault struct{ name, filter, want string }
+
+func filterFaults() []filterFault {
+	return []filterFault{
 		{"no rules", strings.Replace(filterOf(windows, "x", administrators), "    rules: x\n", "", 1), "test.yml:36: filter.rules: is missing"},
 		{"null rules", filterOf(windows, "", administrators), "test.yml:36: filter.rules: is empty"},
 		{"unknown rule", filterOf(windows, "[nothing]", administrators), `test.yml:36: filter.rules: there is no rule with the id or name "nothing"`},
@@ -132,7 +138,10 @@ func TestFilterFaults(t *testing.T) {
 		{"correlation of a filter", filterOf(windows, "any", administrators) + "---\ntitle: C\nid: c\ncorrelation:\n    type: event_count\n    rules: [filter]\n    group-by: [u]\n    timespan: 1m\n    condition: {gte: 1}\n", "is a filter"},
 		{"unresolved placeholder", filterOf(windows, "[process]", "s:\n    f|expand: '%nobody%'\ncondition: not s"), "the filter in test.yml:38: filter.s.f|expand: placeholder %nobody% has no configured values"},
 	}
-	for _, c := range cases {
+}
+
+func TestFilterFaults(t *testing.T) {
+	for _, c := range filterFaults() {
 		t.Run(c.name, func(t *testing.T) {
 			got := reject(filteredRules+c.filter, sigma.Options{})
 			require.NotEmpty(t, got)

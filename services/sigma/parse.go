@@ -169,7 +169,7 @@ func (p *docParser) metadata() {
 	d.Title = p.str(p.root, "", "title", 256)
 	d.Name = p.str(p.root, "", "name", 256)
 	d.ID = p.str(p.root, "", "id", 256)
-	if p.root.get("title") == nil {
+	if t := p.root.get("title"); t == nil || t.isNull() {
 		p.fail(p.root, "title", "is missing: give the rule a title")
 	}
 	d.meta = meta{
@@ -187,6 +187,7 @@ func (p *docParser) metadata() {
 	if s := d.meta.status; s != "" && !slices.Contains(statuses, s) {
 		p.fail(p.root.get("status"), "status", "%q is none of %s", s, strings.Join(statuses, ", "))
 	}
+	p.described()
 	if d.ID == "" {
 		d.ID = d.Name
 	}
@@ -213,7 +214,7 @@ func (p *docParser) str(n *node, path, key string, limit int) string {
 	switch {
 	case v == nil || v.isNull():
 		return ""
-	case v.kind != yaml.ScalarNode:
+	case !v.isText():
 		p.fail(v, join(path, key), "must be text, not %s", v.what())
 		return ""
 	case utf8.RuneCountInString(v.value) > limit:
@@ -236,7 +237,7 @@ func (p *docParser) strs(n *node, path, key string) []string {
 	}
 	var out []string
 	for _, item := range items {
-		if item.kind != yaml.ScalarNode || item.isNull() {
+		if !item.isText() {
 			p.fail(item, join(path, key), "must be text or a list of texts, not %s", item.what())
 			return nil
 		}
@@ -265,6 +266,7 @@ func (p *docParser) logsource() (LogSource, bool) {
 		p.fail(p.root, "logsource", "is missing: name product, service or category")
 		return LogSource{}, false
 	}
+	p.str(src, "logsource", "definition", 65_535)
 	l := p.dimensions(src, "logsource")
 	if l == (LogSource{}) {
 		p.fail(src, "logsource", "names no product, service or category: it would apply to nothing in particular")

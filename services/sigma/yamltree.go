@@ -36,6 +36,11 @@ func (n *node) get(key string) *node {
 
 func (n *node) isNull() bool { return n.kind == yaml.ScalarNode && n.tag == "!!null" }
 
+// isText: a date without quotes is text too.
+func (n *node) isText() bool {
+	return n.kind == yaml.ScalarNode && (n.tag == "!!str" || n.tag == "!!timestamp")
+}
+
 // what names the node's type for messages.
 func (n *node) what() string {
 	switch {
