@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"testing"
 
@@ -116,5 +117,22 @@ func BenchmarkParse(b *testing.B) {
 		if _, err := agent.Parse(s.Members, times); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestDocumented holds the events that the documentation shows.
+func TestDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/host-events.md")
+	require.NoError(t, err)
+	seen := map[string]bool{}
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "{\"time\"") {
+			r, err := parse(t, line)
+			require.NoError(t, err, line)
+			seen[r.Category] = true
+		}
+	}
+	for _, category := range []string{agent.Authentication, agent.ProcessCreation, agent.NetworkConnection, agent.FileEvent, agent.DNSQuery} {
+		require.True(t, seen[category], category)
 	}
 }
