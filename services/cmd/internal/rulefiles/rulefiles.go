@@ -16,13 +16,55 @@ import (
 )
 
 // Read returns the files that paths name: each file itself, and of each
-// directory all .yml and .yaml files beneath it but hidden ones. Names are the
-// paths as given. The order is that of the names, without repetitions.
+// directory all .yml and .yaml files beneath it but hidden ones and tests of
+// rules. Names are the paths as given. The order is that of the names, without
+// repetitions.
 func Read(paths ...string) ([]ruleset.File, error) {
 	names, err := List(paths...)
 	if err != nil {
 		return nil, err
 	}
+	return readAll(names)
+}
+
+// ReadTested returns the files that Read reads, and those with their tests. A
+// path may also name a file of tests, which stands for the rules beside it.
+func ReadTested(paths ...string) (rules, tests []ruleset.File, err error) {
+	var names []string
+	for _, path := range paths {
+		if ruleset.IsTest(path) {
+			path = ruleset.RuleFile(path)
+		}
+		names = append(names, path)
+	}
+	if rules, err = Read(names...); err != nil {
+		return nil, nil, err
+	}
+	var beside []string
+	err = walk(names, func(path string, entry fs.FileInfo) {
+		if entry.IsDir() {
+			return
+		}
+		if ruleset.IsTest(path) {
+			beside = append(beside, path)
+		} else if test := ruleset.TestFile(path); isFile(test) {
+			beside = append(beside, test)
+		}
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	slices.Sort(beside)
+	tests, err = readAll(slices.Compact(beside))
+	return rules, tests, err
+}
+
+func isFile(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && !info.IsDir()
+}
+
+func readAll(names []string) ([]ruleset.File, error) {
 	files := make([]ruleset.File, 0, len(names))
 	for _, name := range names {
 		content, err := read(name)
@@ -38,7 +80,7 @@ func Read(paths ...string) ([]ruleset.File, error) {
 func List(paths ...string) ([]string, error) {
 	var names []string
 	err := walk(paths, func(path string, entry fs.FileInfo) {
-		if !entry.IsDir() {
+		if !entry.IsDir() && !ruleset.IsTest(path) {
 			names = append(names, path)
 		}
 	})
