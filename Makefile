@@ -22,6 +22,7 @@ FUZZTIME ?= 30s
 BENCH ?= .
 COUNT ?= 1
 BASE ?= main
+TILT ?= tilt
 VULNDB ?=
 TEST_TIMEOUT ?= 20m
 
@@ -73,6 +74,12 @@ test-crash: setup ## run the crash scenario at its full size on both runners
 test-readme: ## type what README.md says and compare what comes out
 	go test -count=1 -timeout $(TEST_TIMEOUT) ./tools/readme
 
+.PHONY: test-tilt
+test-tilt: ## run `tilt ci` in both modes with the Tilt that TILT names
+	@if command -v $(TILT) >/dev/null 2>&1; then \
+		STORMBELL_TILT=$(TILT) go test -count=1 -v -timeout 60m -run '^TestTilt' ./tools/tiltfile; \
+	else echo "test-tilt: skipped, $(TILT) is not installed (https://docs.tilt.dev/install.html, or TILT=FILE)"; fi
+
 .PHONY: test-short
 test-short: ## run the tests that take milliseconds
 	go test -short $(MODULES:%=./%/...)
@@ -115,6 +122,10 @@ bench-compare: $(BIN)/benchstat ## compare two files of benchmark results, OLD a
 .PHONY: bench-journey
 bench-journey: ## measure the whole journey on the embedded default; BENCH_SECONDS (10) each
 	go test -run '^$$' -bench '^BenchmarkJourney$$' -benchtime 1x -timeout 30m ./services/e2e/
+
+.PHONY: bench-tilt
+bench-tilt: ## measure how soon the edit of a Go file is served under `tilt up` (TILT)
+	STORMBELL_TILT=$(TILT) go test -run '^$$' -bench '^BenchmarkEdit$$' -benchtime 1x -timeout 60m ./tools/tiltfile
 
 .PHONY: bench-gateway
 bench-gateway: setup ## measure the gateway against a real Kafka; BENCH_SECONDS (10)

@@ -48,6 +48,8 @@ type Options struct {
 	// Dir keeps data, configuration and logs; starting again on it continues
 	// the same cluster. Empty: a temporary directory that Stop removes.
 	Dir string
+	// Port is the TCP port on 127.0.0.1 of the one node; 0 takes a free one.
+	Port int
 	// JVMFlags replace the default -Xmx512m -XX:TieredStopAtLevel=1, which
 	// starts fast and uses little memory. Measurements want more.
 	JVMFlags []string
@@ -97,7 +99,7 @@ func Start(ctx context.Context, opts Options) (*Cluster, error) {
 		if err = c.start(ctx); err == nil {
 			return c, nil
 		}
-		if !strings.Contains(err.Error(), "Address already in use") {
+		if c.opts.Port != 0 || !strings.Contains(err.Error(), "Address already in use") {
 			break
 		}
 	}
@@ -110,6 +112,9 @@ func (c *Cluster) check() error {
 	}
 	if c.opts.Nodes != 1 && c.opts.Nodes != 3 {
 		return fmt.Errorf("%d nodes: only 1 and 3 are possible", c.opts.Nodes)
+	}
+	if c.opts.Port != 0 && c.opts.Nodes != 1 {
+		return fmt.Errorf("port %d for %d nodes: only one node can have it", c.opts.Port, c.opts.Nodes)
 	}
 	if (c.opts.User == "") != (c.opts.Password == "") {
 		return errors.New("user and password must be set together")
@@ -172,6 +177,9 @@ func (c *Cluster) start(ctx context.Context) error {
 	ports, err := child.FreePorts(ctx, portsPerNode*c.opts.Nodes)
 	if err != nil {
 		return err
+	}
+	if c.opts.Port != 0 {
+		ports[0] = c.opts.Port
 	}
 	c.nodes = make([]*node, c.opts.Nodes)
 	for i := range c.nodes {

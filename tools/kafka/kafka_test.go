@@ -165,7 +165,12 @@ func TestStartContinuesADirectory(t *testing.T) {
 	require.NoError(t, first.Stop())
 	require.NoError(t, first.Stop())
 
-	second := kafka.ForTest(t, inDir)
+	_, text, err := net.SplitHostPort(first.Brokers()[0])
+	require.NoError(t, err)
+	port, err := strconv.Atoi(text)
+	require.NoError(t, err)
+	second := kafka.ForTest(t, inDir, func(o *kafka.Options) { o.Port = port })
+	require.Equal(t, first.Brokers(), second.Brokers())
 	require.Equal(t, []string{"kept"}, fetchAll(t, client(t, second.Brokers(), nil, nil)))
 }
 
@@ -182,6 +187,7 @@ func TestOptionsAreChecked(t *testing.T) { // before anything is looked for or s
 		want string
 	}{
 		{"two nodes", kafka.Options{Nodes: 2}, "only 1 and 3"},
+		{"one port, three nodes", kafka.Options{Nodes: 3, Port: 9092}, "only one node"},
 		{"user alone", kafka.Options{User: "u"}, "set together"},
 		{"injection", kafka.Options{User: "u", Password: `p"; evil`}, "letters, digits"},
 	}

@@ -25,6 +25,7 @@ func run() error {
 	defer stop()
 	var opts kafka.Options
 	flag.IntVar(&opts.Nodes, "nodes", 1, "1 or 3")
+	flag.IntVar(&opts.Port, "port", 0, "port on loopback of the one node (default: a free one)")
 	flag.StringVar(&opts.Dir, "dir", "", "data directory (default: a temporary one)")
 	fetch := flag.Bool("fetch", false, "fetch what is needed and exit")
 	flag.Parse()

@@ -1,0 +1,141 @@
+//go:build unix
+
+package tiltfile_test
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/stormbell/stormbell/tools/child"
+)
+
+// tiltEnv names the Tilt to run.
+const tiltEnv = "STORMBELL_TILT"
+
+// patience bounds one run of Tilt. The first compiles everything.
+const patience = 15 * time.Minute
+
+// tilt prepares a run of the real Tilt in dir, with a home of its own and what
+// compilers and Kafka have cached for this user.
+func tilt(ctx context.Context, tb testing.TB, dir string, args ...string) *exec.Cmd {
+	tb.Helper()
+	program := os.Getenv(tiltEnv)
+	if program == "" {
+		tb.Skip(tiltEnv + " names no Tilt: run make test-tilt")
+	}
+	program, err := exec.LookPath(program)
+	require.NoError(tb, err)
+	program, err = filepath.Abs(program)
+	require.NoError(tb, err)
+	caches, err := os.UserCacheDir()
+	require.NoError(tb, err)
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "HOME="+tb.TempDir(), "XDG_CACHE_HOME="+caches, "TILT_DISABLE_ANALYTICS=1", "DO_NOT_TRACK=1")
+	for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOPATH"} {
+		value, err := exec.CommandContext(ctx, "go", "env", name).Output()
+		require.NoError(tb, err)
+		cmd.Env = append(cmd.Env, name+"="+strings.TrimSpace(string(value)))
+	}
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // it stops what it runs
+	cmd.WaitDelay = time.Minute
+	return cmd
+}
+
+// ports returns the first of six free ports in a row.
+func ports(tb testing.TB) int {
+	tb.Helper()
+	for range 100 {
+		first, err := child.FreePorts(tb.Context(), 1)
+		require.NoError(tb, err)
+		free := 0
+		for i := 1; i <= 5; i++ {
+			if listens(tb, first[0]+i) {
+				break
+			}
+			free++
+		}
+		if free == 5 {
+			return first[0]
+		}
+	}
+	require.Fail(tb, "no six free ports in a row")
+	return 0
+}
+
+// left are the processes that have dir in their command line.
+func left(t *testing.T, dir string) []string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "ps", "-A", "-ww", "-o", "pid=,args=").Output()
+	require.NoError(t, err)
+	var found []string
+	for line := range strings.Lines(string(out)) {
+		if strings.Contains(line, dir) {
+			found = append(found, strings.TrimSpace(line))
+		}
+	}
+	return found
+}
+
+// TestTiltCI: both modes come up, an event becomes a verified webhook, it ends by
+// itself, and nothing is left running.
+func TestTiltCI(t *testing.T) {
+	for mode, args := range modes() {
+		t.Run(mode, func(t *testing.T) {
+			if mode == "cluster" {
+				child.Require(t, "java", "redis-server")
+			}
+			data, port := t.TempDir(), ports(t)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			args = append([]string{"ci", "--port", "0", "--web-mode", "prod", "--", "--data", data, "--port", strconv.Itoa(port)}, args...)
+			cmd := tilt(ctx, t, root, args...)
+			began := time.Now()
+			out, err := cmd.CombinedOutput()
+			require.NoError(t, err, string(out))
+			t.Logf("tilt ci took %s", time.Since(began).Round(time.Second))
+			require.Regexp(t, `journey │ msg_\w+ +high +dev-\S+ did login_failed from 198\.51\.100\.7, 5 times`, string(out))
+			require.NotContains(t, string(out), "ERROR")
+			require.Empty(t, left(t, data))
+		})
+	}
+}
+
+// TestTiltCIFails: what is wrong makes it fail, and nothing is left running
+// either.
+func TestTiltCIFails(t *testing.T) {
+	rules := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(rules, "bad.yml"), []byte("title: No detection\nlogsource: {category: x}\n"), 0o600))
+	tests := []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"a rule that is rejected", []string{"--rules", rules}, "bad.yml:1"},
+		{"an unknown flag", []string{"--nonsense"}, "nonsense"},
+		{"an argument", []string{"gateway"}, "gateway"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			data := t.TempDir()
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			args := append([]string{"ci", "--port", "0", "--web-mode", "prod", "--", "--embedded", "--data", data, "--port", strconv.Itoa(ports(t))}, tt.args...)
+			out, err := tilt(ctx, t, root, args...).CombinedOutput()
+			var exit *exec.ExitError
+			require.ErrorAs(t, err, &exit, string(out))
+			require.Equal(t, 1, exit.ExitCode())
+			require.True(t, bytes.Contains(out, []byte(tt.want)), string(out))
+			require.Empty(t, left(t, data))
+		})
+	}
+}
