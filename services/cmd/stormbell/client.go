@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -54,6 +55,7 @@ func connect(env *environment, cmd *cobra.Command) *connection {
 type client struct {
 	base *url.URL
 	key  seal.Secret
+	from string // where the key was found, for messages
 	http *http.Client
 }
 
@@ -100,7 +102,7 @@ func (c *connection) open() (*client, error) {
 	if base.Scheme == "http" && !c.insecure && !isLoopback(base.Hostname()) {
 		return nil, usagef("--url %s would send the API key unencrypted to another machine: use https, or --insecure", base.Redacted())
 	}
-	key, err := c.key()
+	key, from, err := c.key()
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +114,7 @@ func (c *connection) open() (*client, error) {
 		IdleConnTimeout:     time.Minute,
 		ForceAttemptHTTP2:   true,
 	}
-	return &client{base: base, key: key, http: &http.Client{
+	return &client{base: base, key: key, from: from, http: &http.Client{
 		Transport: transport,
 		Timeout:   c.timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error {
@@ -134,31 +136,32 @@ func (c *connection) with(do func(ctx context.Context, gateway *client, args []s
 	}
 }
 
-func (c *connection) key() (seal.Secret, error) {
+// key reads the key and says where from.
+func (c *connection) key() (key seal.Secret, from string, err error) {
 	path := c.keyFile
 	if path == "" {
 		if key := strings.TrimSpace(c.env.getenv("STORMBELL_API_KEY")); key != "" {
-			return seal.NewSecret(key), nil
+			return seal.NewSecret(key), "STORMBELL_API_KEY", nil
 		}
 		path = filepath.Join(c.env.dataDir(), "api-key")
 	}
 	f, err := os.Open(path)
 	if err != nil {
 		if c.keyFile == "" && errors.Is(err, os.ErrNotExist) {
-			return seal.Secret{}, fmt.Errorf("no API key: use --key-file or STORMBELL_API_KEY (%s does not exist; `stormbell up` makes it)", path)
+			return key, "", fmt.Errorf("no API key: %s does not exist, which the first `stormbell up` makes: name a key with --key-file or STORMBELL_API_KEY", path)
 		}
-		return seal.Secret{}, fmt.Errorf("open API key: %w", err)
+		return key, "", fmt.Errorf("open API key: %w", err)
 	}
 	defer func() { _ = f.Close() }()
 	text, err := io.ReadAll(io.LimitReader(f, maxKeyFileBytes))
 	if err != nil {
-		return seal.Secret{}, fmt.Errorf("read API key: %w", err)
+		return key, "", fmt.Errorf("read API key: %w", err)
 	}
-	key := strings.TrimSpace(string(text))
-	if key == "" || strings.ContainsAny(key, " \t\r\n") {
-		return seal.Secret{}, fmt.Errorf("%s does not hold an API key", path)
+	line := strings.TrimSpace(string(text))
+	if line == "" || strings.ContainsAny(line, " \t\r\n") {
+		return key, "", fmt.Errorf("%s does not hold an API key, which is one line that begins with sbk_", path)
 	}
-	return seal.NewSecret(key), nil
+	return seal.NewSecret(line), path, nil
 }
 
 func isLoopback(host string) bool {
@@ -205,12 +208,15 @@ func (c *client) do(ctx context.Context, method, path string, header http.Header
 	req.Header.Set("User-Agent", "stormbell/"+version())
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("reach the gateway: %w", err)
+		return c.unreachable(err)
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes))
 	if err != nil {
 		return fmt.Errorf("read the gateway's answer: %w", err)
+	}
+	if resp.StatusCode == http.StatusUnauthorized {
+		return fmt.Errorf("%w (the key is that of %s: name another with --key-file or STORMBELL_API_KEY)", problemOf(resp, text), c.from)
 	}
 	if resp.StatusCode/100 != 2 {
 		return problemOf(resp, text)
@@ -222,6 +228,24 @@ func (c *client) do(ctx context.Context, method, path string, header http.Header
 		return fmt.Errorf("%s does not answer like a Stormbell gateway: check --url", c.base.Redacted())
 	}
 	return nil
+}
+
+// unreachable says why there is no answer, and what helps.
+func (c *client) unreachable(err error) error {
+	if about, ok := errors.AsType[*url.Error](err); ok {
+		err = about.Err // method and address are said better here
+	}
+	base := c.base.Redacted()
+	var network net.Error
+	switch {
+	case errors.Is(err, context.Canceled):
+		return err
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("no gateway answers at %s: start one with `stormbell up`, or name another with --url or STORMBELL_URL: %w", base, err)
+	case errors.As(err, &network) && network.Timeout():
+		return fmt.Errorf("the gateway at %s does not answer in time: check --url, or try again: %w", base, err)
+	}
+	return fmt.Errorf("reach the gateway at %s: %w", base, err)
 }
 
 func problemOf(resp *http.Response, text []byte) error {

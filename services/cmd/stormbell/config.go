@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"runtime"
 
 	"github.com/spf13/cobra"
@@ -12,17 +13,29 @@ import (
 
 func version() string { return process.Version() }
 
+// build is what runs.
+type build struct {
+	Version string `json:"version"`
+	Go      string `json:"go"`
+	OS      string `json:"os"`
+	Arch    string `json:"arch"`
+}
+
 func newVersion(env *environment) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:     "version",
 		Short:   "Print the version",
 		Example: "  stormbell version",
 		Args:    arguments(0, 0),
-		RunE: func(*cobra.Command, []string) error {
-			fmt.Fprintf(env.out, "stormbell %s %s %s/%s\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-			return nil
-		},
 	}
+	output := outputFlag(cmd)
+	cmd.RunE = func(*cobra.Command, []string) error {
+		b := build{version(), runtime.Version(), runtime.GOOS, runtime.GOARCH}
+		return output.show(env, b, func(out io.Writer) {
+			fmt.Fprintf(out, "stormbell %s %s %s/%s\n", b.Version, b.Go, b.OS, b.Arch)
+		})
+	}
+	return cmd
 }
 
 func newConfig(env *environment) *cobra.Command {
@@ -32,6 +45,7 @@ func newConfig(env *environment) *cobra.Command {
 	cmd.Example = "  stormbell config check --config stormbell.yaml"
 	cmd.PersistentFlags().StringVar(&file, "config", "", "YAML file with settings (or STORMBELL_CONFIG)")
 	cmd.PersistentFlags().StringVar(&kind, "for", "up", "process to check for: up, gateway, correlator or notifier")
+	completeFlag(cmd, "for", oneOf("up", "gateway", "correlator", "notifier"))
 	load := func() (*process.Settings, error) {
 		s := process.Defaults()
 		if kind == "up" {

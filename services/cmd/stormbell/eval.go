@@ -32,6 +32,7 @@ const (
 type evaluation struct {
 	env     *environment
 	out     *bufio.Writer
+	output  *format
 	quiet   bool
 	workers int
 	decoder *gateway.Decoder
@@ -44,9 +45,9 @@ type evaluation struct {
 
 func newEval(env *environment) *cobra.Command {
 	var (
-		rules          []string
-		output, source string
-		e              = &evaluation{env: env}
+		rules  []string
+		source string
+		e      = &evaluation{env: env}
 	)
 	cmd := &cobra.Command{
 		Use:   "eval -r PATH… [FILE…|-]",
@@ -55,10 +56,12 @@ func newEval(env *environment) *cobra.Command {
 			"as a webhook carries it in `data`. Files are as for `stormbell send`; the same input gives the same output.\n" +
 			"All events count as received at one time, so none is late; an event without a time has that of the one before it.",
 		Example: "  stormbell eval -r ./rules logs/*.json.gz\n  zcat app.ndjson.gz | stormbell eval -r ./rules --quiet -",
+		Args:    arguments(0, -1),
 	}
+	finds(cmd, "an event was rejected")
+	e.output = outputOf(cmd, asNDJSON, asJSON, asText)
 	f := cmd.Flags()
 	f.StringArrayVarP(&rules, "rules", "r", nil, "file or directory with Sigma rules; may be repeated")
-	f.StringVar(&output, "output", "ndjson", "format of the alerts: ndjson")
 	f.StringVar(&source, "source", "", "name of the configured source that the events come from (default: detect)")
 	f.BoolVarP(&e.quiet, "quiet", "q", false, "print alerts alone: no warnings, no figures")
 	f.IntVar(&e.workers, "workers", runtime.GOMAXPROCS(0), "events are matched on so many threads; the output is the same")
@@ -68,8 +71,6 @@ func newEval(env *environment) *cobra.Command {
 		switch {
 		case len(rules) == 0:
 			return usagef("-r: name the rules to run")
-		case output != "ndjson":
-			return usagef("--output %q: use ndjson", output)
 		case e.workers < 1 || e.workers > 1024:
 			return usagef("--workers %d: use 1 to 1024", e.workers)
 		}
@@ -258,7 +259,11 @@ func (e *evaluation) print(a *alertv1.Alert) error {
 		return err
 	}
 	e.alerts++
-	if _, err := e.out.Write(append(data, '\n')); err != nil {
+	line := string(data)
+	if e.output.name == asText {
+		line = headline(e.env, a.GetRule().GetLevel(), a.GetSummary())
+	}
+	if _, err := e.out.WriteString(line + "\n"); err != nil {
 		return fmt.Errorf("print alerts: %w", err)
 	}
 	return nil

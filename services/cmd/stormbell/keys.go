@@ -57,6 +57,8 @@ func newKeysCreate(env *environment, conn *connection) *cobra.Command {
 	f.StringArrayVar(&req.Sources, "source", nil, "source that the key may send as; may be repeated (default all)")
 	f.DurationVar(&expires, "expires", 0, "time until the key expires (default never)")
 	f.StringVar(&outFile, "out", "", "write the key to this new file (mode 0600) and print its id instead")
+	completeFlag(cmd, "scope", oneOf("ingest", "read", "manage"))
+	completeFlag(cmd, "source", conn.offer(sourceNames))
 	output := outputFlag(cmd)
 	cmd.RunE = conn.with(func(ctx context.Context, gateway *client, _ []string) error {
 		if expires < 0 {
@@ -123,6 +125,9 @@ func newKeysRevoke(conn *connection) *cobra.Command {
 		Short:   "Revoke a key for good",
 		Example: "  stormbell keys revoke 0123456789abcdef",
 		Args:    arguments(1, 1),
+
+		SuggestFor:        []string{"delete", "remove", "rm"},
+		ValidArgsFunction: conn.offerFirst(keyIDs),
 		RunE: conn.with(func(ctx context.Context, gateway *client, args []string) error {
 			return gateway.remove(ctx, "/v1/keys", args[0])
 		}),

@@ -55,7 +55,7 @@ func newWebhooksListen(env *environment, conn *connection) *cobra.Command {
 		Example: "  stormbell webhooks listen --min-level high --output json",
 		Args:    arguments(0, 0),
 	}
-	chosen := filterFlags(cmd)
+	chosen := filterFlags(cmd, conn)
 	l.output = outputFlag(cmd)
 	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:0", "host and port to receive on")
 	cmd.Flags().StringVar(&public, "public-url", "", "URL under which the notifier reaches this receiver (default: http and the --listen address)")
@@ -170,7 +170,7 @@ func (l *listener) receive(w http.ResponseWriter, r *http.Request) {
 }
 
 func (l *listener) print(d delivery) error {
-	if *l.output == asJSON {
+	if l.output.name == asJSON {
 		return json.NewEncoder(l.env.out).Encode(d)
 	}
 	var body struct {
@@ -187,17 +187,10 @@ func (l *listener) print(d delivery) error {
 	if d.Delivery > 1 {
 		again = fmt.Sprintf(" (delivery %d)", d.Delivery)
 	}
-	level := fmt.Sprintf("%-13s", body.Data.Rule.Level)
-	switch body.Data.Rule.Level {
-	case "high", "critical":
-		level = l.env.paint("31;1", level)
-	case "medium":
-		level = l.env.paint("33", level)
-	}
 	what := body.Data.Summary // ends with the rule's title
 	if what == "" {
 		what = body.Type
 	}
-	_, err := fmt.Fprintf(l.env.out, "%s %s %s%s\n", d.ID, level, printable(what), again)
+	_, err := fmt.Fprintf(l.env.out, "%s %s%s\n", d.ID, headline(l.env, body.Data.Rule.Level, what), again)
 	return err
 }

@@ -2,8 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -12,40 +14,52 @@ import (
 )
 
 // format is how a command prints its results.
-type format string
+type format struct {
+	name  string
+	names []string
+}
 
 const (
-	asText format = "text"
-	asJSON format = "json"
+	asText   = "text"
+	asJSON   = "json"
+	asNDJSON = "ndjson"
 )
 
 // outputFlag adds the flag that chooses the format, the same for all commands.
-func outputFlag(cmd *cobra.Command) *format {
-	f := asText
-	cmd.Flags().VarP(&f, "output", "o", "text or json")
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
-	return &f
+func outputFlag(cmd *cobra.Command) *format { return outputOf(cmd, asText, asJSON) }
+
+// outputOf is outputFlag for a command with formats of its own, the default
+// first.
+func outputOf(cmd *cobra.Command, names ...string) *format {
+	f := &format{names[0], names}
+	cmd.Flags().VarP(f, "output", "o", oneOfWords(names))
+	completeFlag(cmd, "output", oneOf(names...))
+	return f
+}
+
+func oneOfWords(words []string) string {
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
 
 // String implements pflag.Value.
-func (f *format) String() string { return string(*f) }
+func (f *format) String() string { return f.name }
 
 // Type implements pflag.Value.
 func (f *format) Type() string { return "format" }
 
 // Set implements pflag.Value.
-func (f *format) Set(text string) error {
-	switch format(text) {
-	case asText, asJSON:
-		*f = format(text)
-		return nil
+func (f *format) Set(name string) error {
+	if !slices.Contains(f.names, name) {
+		return errors.New("use " + oneOfWords(f.names))
 	}
-	return fmt.Errorf("use text or json")
+	f.name = name
+	return nil
 }
 
 // show prints one value: as a line of JSON, or as text writes it.
 func (f *format) show(env *environment, value any, text func(out io.Writer)) error {
-	if *f == asText {
+	if f.name == asText {
 		text(env.out)
 		return nil
 	}
@@ -58,7 +72,7 @@ func (f *format) show(env *environment, value any, text func(out io.Writer)) err
 // list prints values as a table, or one JSON value per line. row returns the
 // cells with tabs between them.
 func list[T any](env *environment, output *format, values []T, head string, row func(T) string) error {
-	if *output == asJSON {
+	if output.name == asJSON {
 		encoder := json.NewEncoder(env.out)
 		for _, v := range values {
 			if err := encoder.Encode(v); err != nil {
@@ -94,6 +108,18 @@ func (e *environment) paint(code, text string) string {
 		return text
 	}
 	return "\x1b[" + code + "m" + text + "\x1b[0m"
+}
+
+// headline is an alert in one line.
+func headline(env *environment, level, summary string) string {
+	padded := fmt.Sprintf("%-13s", printable(level))
+	switch level {
+	case "high", "critical":
+		padded = env.paint("31;1", padded)
+	case "medium":
+		padded = env.paint("33", padded)
+	}
+	return padded + " " + printable(summary)
 }
 
 // printable makes foreign text safe for a terminal: it takes out control

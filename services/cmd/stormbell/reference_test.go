@@ -32,7 +32,6 @@ func TestReferences(t *testing.T) {
 	var commands strings.Builder
 	commands.WriteString(cliTitle)
 	root := newRoot(&environment{in: strings.NewReader(""), out: io.Discard, err: io.Discard, getenv: func(string) string { return "" }})
-	root.InitDefaultCompletionCmd()
 	describe(&commands, root)
 	for _, kind := range []string{"gateway", "correlator", "notifier"} {
 		fmt.Fprintf(&commands, "\n## %s\n\n```\n%s```\n", kind, process.Usage(kind))
@@ -71,17 +70,19 @@ const cliTitle = `# Command line
 
 Generated from the code by ` + "`make generate`" + `; do not edit.
 
-Exit codes: 0 success, 1 failure or something found (a rejected rule, a rejected event), 2 a mistake in how the command
-was called. Results go to standard output, everything else to standard error.
+Results go to standard output, everything else to standard error. ` + "`-o json`" + ` prints one JSON value per line, whose fields
+may be added to, but are not renamed. Colour and progress are for terminals only; ` + "`NO_COLOR=1`" + ` leaves colour out.
+` + "`stormbell completion`" + ` prints completions for shells.
 `
+
+// unindent takes away what help puts before each line.
+func unindent(text string) string {
+	return strings.ReplaceAll(strings.TrimPrefix(text, "  "), "\n  ", "\n")
+}
 
 // describe writes a command and all beneath it.
 func describe(out *strings.Builder, cmd *cobra.Command) {
 	if cmd.Hidden || cmd.Name() == "help" {
-		return
-	}
-	if cmd.Name() == "completion" { // the library explains each shell at length
-		fmt.Fprintf(out, "\n## %s\n\n%s.\n\n```\nstormbell completion bash|fish|powershell|zsh\n```\n", cmd.CommandPath(), cmd.Short)
 		return
 	}
 	text := cmd.Long
@@ -115,11 +116,10 @@ func describe(out *strings.Builder, cmd *cobra.Command) {
 		fmt.Fprintf(out, "\n| Flag | Default | Meaning |\n| --- | --- | --- |\n%s", rows.String())
 	}
 	if cmd.Example != "" {
-		var lines []string
-		for line := range strings.Lines(cmd.Example) {
-			lines = append(lines, strings.TrimPrefix(strings.TrimRight(line, "\n"), "  "))
-		}
-		fmt.Fprintf(out, "\nExample:\n\n```\n%s\n```\n", strings.Join(lines, "\n"))
+		fmt.Fprintf(out, "\nExample:\n\n```\n%s\n```\n", unindent(cmd.Example))
+	}
+	if !cmd.HasSubCommands() {
+		fmt.Fprintf(out, "\nExit codes:\n\n```\n%s```\n", unindent(exitCodes(cmd)))
 	}
 	for _, sub := range cmd.Commands() {
 		describe(out, sub)

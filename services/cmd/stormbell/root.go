@@ -31,13 +31,16 @@ type environment struct {
 }
 
 func systemEnv() *environment {
-	terminal := func(f *os.File) bool { return isatty.IsTerminal(f.Fd()) && os.Getenv("TERM") != "dumb" }
-	return &environment{
-		in: os.Stdin, out: os.Stdout, err: os.Stderr,
-		getenv: os.Getenv, environ: os.Environ(),
-		live:   terminal(os.Stderr),
-		colour: terminal(os.Stdout) && os.Getenv("NO_COLOR") == "",
-	}
+	env := &environment{in: os.Stdin, out: os.Stdout, err: os.Stderr, getenv: os.Getenv, environ: os.Environ()}
+	env.look(isatty.IsTerminal(os.Stdout.Fd()), isatty.IsTerminal(os.Stderr.Fd()))
+	return env
+}
+
+// look decides what a terminal gets: https://no-color.org holds for colour.
+func (e *environment) look(out, err bool) {
+	able := e.getenv("TERM") != "dumb"
+	e.live = err && able
+	e.colour = out && able && e.getenv("NO_COLOR") == ""
 }
 
 // errFindings fails a command whose output already says why.
@@ -52,7 +55,7 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 func execute(ctx context.Context, env *environment, args []string) int {
 	root := newRoot(env)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	var usage usageError
 	switch {
 	case err == nil:
@@ -60,7 +63,7 @@ func execute(ctx context.Context, env *environment, args []string) int {
 	case errors.Is(err, errFindings):
 		return exitFailed
 	case errors.As(err, &usage):
-		fmt.Fprintf(env.err, "stormbell: %v\nTry --help.\n", err)
+		fmt.Fprintf(env.err, "stormbell: %v\nSee `%s --help`.\n", err, cmd.CommandPath())
 		return exitUsage
 	default:
 		fmt.Fprintf(env.err, "stormbell: %v\n", err)
@@ -72,15 +75,18 @@ func newRoot(env *environment) *cobra.Command {
 	root := group("stormbell", "Correlate cloud-security events as they happen")
 	root.Long = "Post events in, get signed webhooks out that tell what the events add up to.\n" +
 		"`stormbell up` runs everything in one process; the other commands talk to it,\nor to a gateway of a cluster, over HTTP."
-	root.Example = "  stormbell up --rules ./rules"
+	root.Example = "  stormbell up\n  stormbell webhooks listen\n  stormbell send events.ndjson"
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetIn(env.in)
 	root.SetOut(env.out)
 	root.SetErr(env.err)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.Version = version()
+	addHelp(root)
 	root.AddCommand(
-		newUp(env), newSend(env), newEval(env), newRules(env), newWebhooks(env), newKeys(env), newStatus(env), newConfig(env), newVersion(env),
+		newUp(env), newSend(env), newEval(env), newRules(env), newWebhooks(env), newKeys(env), newStatus(env),
+		newConfig(env), newCompletion(env), newVersion(env),
 	)
+	completeNothing(root)
 	return root
 }
 
@@ -91,7 +97,7 @@ func group(use, short string) *cobra.Command {
 		Short: short,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("unknown command %q for %q", args[0], cmd.CommandPath())
+				return usagef("unknown command `%s %s`%s", cmd.CommandPath(), printable(args[0]), didYouMean(commandsLike(cmd, args[0])))
 			}
 			return nil
 		},
@@ -104,11 +110,11 @@ func arguments(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {
 		case len(args) < least:
-			return usagef("%s needs %s: %s", cmd.CommandPath(), countOf(least, "argument"), cmd.UseLine())
+			return usagef("`%s` needs %s: %s", cmd.CommandPath(), countOf(least, "argument"), cmd.UseLine())
 		case most == 0 && len(args) > 0:
-			return usagef("%s takes no arguments, got %q", cmd.CommandPath(), args[0])
+			return usagef("`%s` takes no arguments, got %q", cmd.CommandPath(), args[0])
 		case most > 0 && len(args) > most:
-			return usagef("%s takes at most %s, got %d: %s", cmd.CommandPath(), countOf(most, "argument"), len(args), cmd.UseLine())
+			return usagef("`%s` takes at most %s, got %d: %s", cmd.CommandPath(), countOf(most, "argument"), len(args), cmd.UseLine())
 		}
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -41,11 +42,13 @@ func newRulesCheck(env *environment) *cobra.Command {
 		Use:   "check PATH…",
 		Short: "Parse and compile rules, and say what is wrong with them",
 		Long: "Parse and compile rules, files or whole directories, as one set: correlations find the rules that they refer to in any of them.\n" +
-			"Each rejected rule is one line with file and line; the last line counts. The exit code is 1 if one was rejected.",
+			"Each rejected rule is one line with file and line; the last line counts.",
 		Example: "  stormbell rules check ./rules",
 		Args:    arguments(1, -1),
 	}
+	finds(cmd, "a rule was rejected")
 	load := ruleSettings(env, cmd)
+	output := outputFlag(cmd)
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		settings, err := load()
 		if err != nil {
@@ -56,7 +59,7 @@ func newRulesCheck(env *environment) *cobra.Command {
 			return err
 		}
 		plan := ruleset.Replace(nil, nil, files, settings.Sigma())
-		return reportRules(env, plan.OK, plan.Rejected, problemsOf(plan.Problems))
+		return reportRules(env, output, &ruleReport{OK: plan.OK, Rejected: plan.Rejected, Problems: problemsOf(plan.Problems)})
 	}
 	return cmd
 }
@@ -86,14 +89,33 @@ func problemsOf(problems []sigma.Problem) []ruleProblem {
 	return out
 }
 
+// ruleReport is what became of rules, here or as a gateway says it.
+type ruleReport struct {
+	Manifest string        `json:"manifest,omitempty"`
+	OK       int           `json:"ok"`
+	Rejected int           `json:"rejected"`
+	Kept     int           `json:"kept,omitempty"`
+	Problems []ruleProblem `json:"problems"`
+}
+
 // reportRules prints one line per rejected rule, and the count. Warnings go
 // where they do not disturb who counts lines.
-func reportRules(env *environment, ok, rejected int, problems []ruleProblem) error {
-	for _, line := range rejections(env, problems) {
-		fmt.Fprintln(env.out, line)
+func reportRules(env *environment, output *format, report *ruleReport) error {
+	if err := output.show(env, report, func(out io.Writer) {
+		if report.Manifest != "" {
+			fmt.Fprintf(env.err, "manifest: %s\n", printable(report.Manifest))
+		}
+		if report.Kept > 0 {
+			fmt.Fprintf(env.err, "kept in force: the versions before of %s\n", countOf(report.Kept, "rejected rule"))
+		}
+		for _, line := range rejections(env, report.Problems) {
+			fmt.Fprintln(out, line)
+		}
+		fmt.Fprintf(out, "rules: %d ok, %d rejected\n", report.OK, report.Rejected)
+	}); err != nil {
+		return err
 	}
-	fmt.Fprintf(env.out, "rules: %d ok, %d rejected\n", ok, rejected)
-	if rejected > 0 {
+	if report.Rejected > 0 {
 		return errFindings
 	}
 	return nil
@@ -134,8 +156,13 @@ func newRulesPush(env *environment) *cobra.Command {
 			"A rejected rule never replaces a good one: its version before stays in force. Rules of all tenants are not touched.",
 		Example: "  stormbell rules push ./rules",
 		Args:    arguments(1, 1),
+
+		SuggestFor:        []string{"apply", "upload", "add"},
+		ValidArgsFunction: directories,
 	}
+	finds(cmd, "a rule was rejected")
 	conn := connect(env, cmd)
+	output := outputFlag(cmd)
 	cmd.Flags().BoolVar(&empty, "allow-empty", false, "switch all rules of the tenant off if DIR holds none")
 	cmd.RunE = conn.with(func(ctx context.Context, gateway *client, args []string) error {
 		files, err := rulefiles.Read(args[0])
@@ -145,19 +172,11 @@ func newRulesPush(env *environment) *cobra.Command {
 		if len(files) == 0 && !empty {
 			return fmt.Errorf("%s holds no rules (*.yml, *.yaml): --allow-empty would switch all rules of the tenant off", args[0])
 		}
-		var answer struct {
-			Manifest           string
-			OK, Rejected, Kept int
-			Problems           []ruleProblem
-		}
-		if err := gateway.call(ctx, http.MethodPut, "/v1/rules", pushOf(args[0], files), &answer); err != nil {
+		report := &ruleReport{Problems: []ruleProblem{}}
+		if err := gateway.call(ctx, http.MethodPut, "/v1/rules", pushOf(args[0], files), report); err != nil {
 			return err
 		}
-		fmt.Fprintf(env.err, "manifest: %s\n", printable(answer.Manifest))
-		if answer.Kept > 0 {
-			fmt.Fprintf(env.err, "kept in force: the versions before of %d rejected rules\n", answer.Kept)
-		}
-		return reportRules(env, answer.OK, answer.Rejected, answer.Problems)
+		return reportRules(env, output, report)
 	})
 	return cmd
 }

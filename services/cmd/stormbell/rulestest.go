@@ -30,10 +30,11 @@ func newRulesTest(env *environment) *cobra.Command {
 		Long: "Run the tests that stand beside rules: those of name.yml are in name.test.yml. A test is a list of events and how\n" +
 			"often rules fire on them; correlations count as they do in the services. PATH is a file or a directory; correlations\n" +
 			"find the rules that they refer to in any of them. A failure is told with file and line, and of a detection rule that\n" +
-			"should have matched which part did not hold. The last line counts; the exit code is 1 if a test failed.",
+			"should have matched which part did not hold. The last line counts.",
 		Example: "  stormbell rules test ./rules\n  stormbell rules test ./rules/odd.yml --with ./rules",
 		Args:    arguments(1, -1),
 	}
+	finds(cmd, "a test failed, or a rule was rejected")
 	f := cmd.Flags()
 	f.StringArrayVar(&t.with, "with", nil, "file or directory with rules that those of PATH refer to, not tested themselves; may be repeated")
 	f.BoolVar(&t.require, "require", false, "fail if a rule has no test that fires it, or none that holds it back")
@@ -74,7 +75,7 @@ func (t *ruleTests) tell(report *trial.Report) error {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
 	})
 	failed, rejected := report.Failed(), sigma.Rejected(report.Problems)
-	if *t.output == asJSON {
+	if t.output.name == asJSON {
 		if err := t.tellJSON(report, failed); err != nil {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	mathrand "math/rand/v2"
 	"net/http"
 	"net/url"
@@ -33,9 +34,21 @@ type sender struct {
 	run      string        // begins each batch's Idempotency-Key
 	retryFor time.Duration // after which a batch is given up
 
-	mu                             sync.Mutex
-	sent, accepted, late, rejected int
-	shown                          int
+	mu sync.Mutex
+	tally
+	shown int // errors that were told
+}
+
+// tally is what became of events.
+type tally struct {
+	Sent     int `json:"sent"`
+	Accepted int `json:"accepted"`
+	Late     int `json:"late"`
+	Rejected int `json:"rejected"`
+}
+
+func (t *tally) write(out io.Writer) {
+	fmt.Fprintf(out, "sent: %d, accepted: %d, late: %d, rejected: %d\n", t.Sent, t.Accepted, t.Late, t.Rejected)
 }
 
 // batch is one request.
@@ -63,14 +76,18 @@ func newSend(env *environment) *cobra.Command {
 		Short: "Post events from files or standard input to a gateway",
 		Long: "Post events from files or standard input to a gateway.\n" +
 			"A file holds JSON (an object, an array, one object per line) or is a CloudTrail log file; gzip is recognised.\n" +
-			"Requests that fail for a while are repeated and count once. The last line tells what became of the events;\nthe exit code is 1 if one was rejected.",
+			"Requests that fail for a while are repeated and count once. The last line tells what became of the events.",
 		Example: "  stormbell send --shift-to-now logs/*.json.gz\n  journalctl -o json | stormbell send --source host -",
+		Args:    arguments(0, -1),
 	}
+	finds(cmd, "an event was rejected")
 	conn := connect(env, cmd)
+	output := outputFlag(cmd)
 	f := cmd.Flags()
 	f.StringVar(&source, "source", "", "name of the configured source that the events come from (default: detect)")
 	f.BoolVar(&shift, "shift-to-now", false, "move event times so that the newest is now; events get new ids")
 	f.IntVar(&parallel, "parallel", 4, "requests under way at a time")
+	completeFlag(cmd, "source", conn.offer(sourceNames))
 	f.DurationVar(&s.retryFor, "retry-for", 5*time.Minute, "time to repeat a request that fails")
 	cmd.RunE = conn.with(func(ctx context.Context, gateway *client, args []string) error {
 		if parallel < 1 || parallel > 256 {
@@ -89,11 +106,13 @@ func newSend(env *environment) *cobra.Command {
 		}
 		defer in.close()
 		err = s.send(ctx, in, shift, parallel)
-		fmt.Fprintf(env.out, "sent: %d, accepted: %d, late: %d, rejected: %d\n", s.sent, s.accepted, s.late, s.rejected)
-		if err == nil && s.rejected > 0 {
-			err = errFindings
+		if err = errors.Join(err, output.show(env, s.tally, s.write)); err != nil {
+			return err
 		}
-		return err
+		if s.Rejected > 0 {
+			return errFindings
+		}
+		return nil
 	})
 	return cmd
 }
@@ -221,10 +240,10 @@ func pause(err error, attempt int) (time.Duration, bool) {
 func (s *sender) count(b *batch, accepted, late int, rejected []rejection, truncated int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sent += len(b.places)
-	s.accepted += accepted
-	s.late += late
-	s.rejected += len(rejected) + truncated
+	s.Sent += len(b.places)
+	s.Accepted += accepted
+	s.Late += late
+	s.Rejected += len(rejected) + truncated
 	for _, r := range rejected {
 		if s.shown++; s.shown > shownErrors {
 			return

@@ -24,10 +24,11 @@ type status struct {
 func newStatus(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "status",
-		Short:   "Show how a gateway is; the exit code is 1 if it is not ready",
+		Short:   "Show how a gateway is",
 		Example: "  stormbell status -o json",
 		Args:    arguments(0, 0),
 	}
+	finds(cmd, "the gateway is not ready")
 	conn := connect(env, cmd)
 	output := outputFlag(cmd)
 	cmd.RunE = conn.with(func(ctx context.Context, gateway *client, _ []string) error {

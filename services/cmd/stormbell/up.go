@@ -23,6 +23,9 @@ func newUp(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Run everything in one process",
+
+		SuggestFor: []string{"serve", "start", "run"},
+
 		Long: "Run everything in one process: gateway, correlator and notifier on a log of their own.\n" +
 			"Nothing else needs to be installed. The first start prints an API key and writes it to DIR/api-key.\n" +
 			"Once requests are served, a line {\"msg\":\"ready\",…} on standard output says where. SIGHUP reads the rules again.",
@@ -37,6 +40,8 @@ func newUp(env *environment) *cobra.Command {
 	f.BoolVar(&opts.NoDefaultRules, "no-default-rules", false, "leave out the rules that come with Stormbell, of which there are none yet")
 	f.StringVar(&file, "config", "", "YAML file with settings (or STORMBELL_CONFIG)")
 	f.Int64Var(&logMaxBytes, "log-max-bytes", 0, "cap of the log on disk, in bytes (embedded.log_max_bytes)")
+	completeFlag(cmd, "data", directories)
+	completeFlag(cmd, "rules", directories)
 	f.Lookup("data").DefValue = "~/.local/share/stormbell"
 	f.Lookup("listen").DefValue = "127.0.0.1:8080"
 	f.Lookup("admin").DefValue = "127.0.0.1:8081"

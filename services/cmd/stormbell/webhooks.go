@@ -58,12 +58,16 @@ func newWebhooks(env *environment) *cobra.Command {
 }
 
 // filterFlags adds the flags that choose alerts.
-func filterFlags(cmd *cobra.Command) *filter {
+func filterFlags(cmd *cobra.Command, conn *connection) *filter {
 	f := new(filter)
 	cmd.Flags().StringArrayVar(&f.RuleIDs, "rule", nil, "only alerts of the rule with this id; may be repeated")
 	cmd.Flags().StringVar(&f.MinLevel, "min-level", "", "only alerts at least this severe: informational, low, medium, high or critical")
 	cmd.Flags().StringArrayVar(&f.Tags, "tag", nil, "only alerts with this tag; may be repeated")
 	cmd.Flags().StringArrayVar(&f.Sources, "alert-source", nil, "only alerts of events from this source; may be repeated")
+	completeFlag(cmd, "rule", conn.offer(ruleIDs))
+	completeFlag(cmd, "min-level", oneOf("informational", "low", "medium", "high", "critical"))
+	completeFlag(cmd, "tag", cobra.NoFileCompletions)
+	completeFlag(cmd, "alert-source", conn.offer(sourceNames))
 	return f
 }
 
@@ -75,12 +79,15 @@ func newWebhooksAdd(env *environment, conn *connection) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add URL|-",
 		Short: "Send alerts to a URL from now on, and print the signing secret, once",
+
+		SuggestFor: []string{"create", "new"},
+
 		Long: "Send alerts to a URL from now on, and print the signing secret, once.\n" +
 			"A URL that holds a credential is better read from standard input (-) than given as an argument,\nwhich others on this machine can see.",
 		Example: "  stormbell webhooks add https://hooks.example.com/stormbell --name soc --min-level high",
 		Args:    arguments(1, 1),
 	}
-	req.Filter = filterFlags(cmd)
+	req.Filter = filterFlags(cmd, conn)
 	cmd.Flags().StringVar(&req.Name, "name", "", "what the webhook is for")
 	cmd.Flags().StringVar(&secretFile, "secret-file", "", "file with the signing secret, whsec_… (default: one is made)")
 	cmd.Flags().StringVar(&headerFile, "header-file", "", "file with headers to send along, one `Name: value` per line")
@@ -181,27 +188,61 @@ func newWebhooksRemove(conn *connection) *cobra.Command {
 		Short:   "Send nothing more to a webhook",
 		Example: "  stormbell webhooks remove wh_0123456789abcdef0123",
 		Args:    arguments(1, 1),
+
+		SuggestFor:        []string{"delete", "rm"},
+		ValidArgsFunction: conn.offerFirst(webhookIDs),
 		RunE: conn.with(func(ctx context.Context, gateway *client, args []string) error {
 			return gateway.remove(ctx, "/v1/webhooks", args[0])
 		}),
 	}
 }
 
+// probe is how a receiver took a test message.
+type probe struct {
+	Delivered  bool   `json:"delivered"`
+	StatusCode int    `json:"status_code"`
+	Error      string `json:"error,omitempty"`
+	DurationMS int    `json:"duration_ms"`
+}
+
 func newWebhooksTest(env *environment, conn *connection) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:     "test ID",
 		Short:   "Send a test message to a webhook and show how it answers",
 		Example: "  stormbell webhooks test wh_0123456789abcdef0123",
 		Args:    arguments(1, 1),
-		RunE: conn.with(func(ctx context.Context, gateway *client, args []string) error {
-			var answer json.RawMessage
-			if err := gateway.call(ctx, http.MethodPost, "/v1/webhooks/"+url.PathEscape(args[0])+"/test", struct{}{}, &answer); err != nil {
-				return err
-			}
-			if len(answer) > 0 {
-				fmt.Fprintln(env.out, string(answer))
-			}
-			return nil
-		}),
+
+		ValidArgsFunction: conn.offerFirst(webhookIDs),
 	}
+	finds(cmd, "the message was not delivered")
+	output := outputFlag(cmd)
+	cmd.RunE = conn.with(func(ctx context.Context, gateway *client, args []string) error {
+		var p probe
+		if err := gateway.call(ctx, http.MethodPost, "/v1/webhooks/"+url.PathEscape(args[0])+"/test", struct{}{}, &p); err != nil {
+			return err
+		}
+		if err := output.show(env, p, p.write); err != nil {
+			return err
+		}
+		if !p.Delivered {
+			return errFindings
+		}
+		return nil
+	})
+	return cmd
+}
+
+func (p *probe) write(out io.Writer) {
+	answer := "no answer"
+	if p.StatusCode > 0 {
+		answer = fmt.Sprintf("the receiver answered %d after %d ms", p.StatusCode, p.DurationMS)
+	}
+	what := "delivered: "
+	if !p.Delivered {
+		what = "not delivered: "
+	}
+	if p.Error != "" {
+		answer += ": " + p.Error
+	}
+	fmt.Fprintln(out, printable(what+answer))
 }
