@@ -67,7 +67,6 @@ func newWorldOn(t testing.TB, addr string) *world {
 		w.contract = readContract(t)
 	}
 	cfg := bus.DefaultConfig()
-	cfg.Compression = "none" // lz4 takes 4 MiB for each batch, which the race detector watches byte by byte
 	cfg.Brokers = []string{w.addr}
 	var err error
 	w.bus, err = bus.New(cfg, slog.New(slog.DiscardHandler), metricnoop.NewMeterProvider())

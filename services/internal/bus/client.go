@@ -67,7 +67,7 @@ type Client struct {
 	kafka     *kafka.Client
 	transport *kafka.Transport
 	dialer    *kafka.Dialer
-	codec     kafka.Compression
+	batcher   *batcher
 	metrics   *metrics
 
 	mu         sync.Mutex
@@ -90,6 +90,10 @@ func New(cfg Config, log *slog.Logger, meters metric.MeterProvider) (*Client, er
 	if err != nil {
 		return nil, err
 	}
+	batcher, err := newBatcher(codec)
+	if err != nil {
+		return nil, err
+	}
 	tlsConfig, err := cfg.tlsConfig()
 	if err != nil {
 		return nil, err
@@ -103,7 +107,7 @@ func New(cfg Config, log *slog.Logger, meters metric.MeterProvider) (*Client, er
 		DialTimeout: dialTimeout, IdleTimeout: 30 * time.Second, MetadataTTL: 2 * time.Second,
 	}
 	c := &Client{
-		cfg: cfg, log: log, transport: transport, codec: codec,
+		cfg: cfg, log: log, transport: transport, batcher: batcher,
 		// Every call brings a deadline of its own, which is the nearer one.
 		kafka:      &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Transport: transport, Timeout: slack},
 		dialer:     &kafka.Dialer{ClientID: cfg.ClientID, Timeout: dialTimeout, DualStack: true, TLS: tlsConfig, SASLMechanism: auth},

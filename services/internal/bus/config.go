@@ -77,7 +77,7 @@ func DefaultConfig() Config {
 		Brokers:          []string{"127.0.0.1:9092"},
 		ClientID:         "stormbell",
 		TopicPrefix:      "stormbell.",
-		Compression:      "lz4",
+		Compression:      "snappy",
 		ProduceTimeout:   slack / 4,
 		SessionTimeout:   6 * time.Second,
 		RebalanceTimeout: 6 * time.Second,

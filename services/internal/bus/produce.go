@@ -1,12 +1,9 @@
 package bus
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"slices"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -24,8 +21,8 @@ var ErrTooLarge = errors.New("records are larger than the broker takes (max.mess
 // offset of the first once all in-sync replicas have them. Faults that may pass
 // are tried again until ctx or the produce time-out ends: a message may then
 // stand in the log twice. After an error the messages may still be written, now
-// or later, and what they point to may still be read; every record carries an
-// id by which readers recognise it.
+// or later; every record carries an id by which readers recognise it. What the
+// messages point to is not read after the return.
 func (c *Client) Produce(ctx context.Context, topic string, partition int, msgs []Message) (base int64, err error) {
 	if len(msgs) == 0 {
 		return 0, nil
@@ -42,13 +39,11 @@ func (c *Client) Produce(ctx context.Context, topic string, partition int, msgs 
 	if size > maxUncompressed {
 		return 0, fmt.Errorf("produce %d bytes to %s/%d: %w", size, topic, partition, ErrTooLarge)
 	}
-	// A request that has been given up may still be encoded: it must not see
-	// what the caller does with the slice next.
-	msgs = slices.Clone(msgs)
+	records := c.batcher.encode(msgs)
 	start, attempts := time.Now(), int64(0)
 	err = c.retry(ctx, "produce to "+topic, func() (err error) {
 		attempts++
-		base, err = c.produceOnce(ctx, topic, partition, msgs)
+		base, err = c.produceOnce(ctx, topic, partition, records)
 		return err
 	})
 	attrs := metric.WithAttributeSet(attribute.NewSet(attribute.String("topic", topic)))
@@ -60,7 +55,11 @@ func (c *Client) Produce(ctx context.Context, topic string, partition int, msgs 
 		if errors.Is(err, kafka.MessageSizeTooLarge) || errors.Is(err, kafka.RecordListTooLarge) {
 			err = fmt.Errorf("%w: %w", ErrTooLarge, err)
 		}
+		// A request that has been given up may still read the records.
 		return 0, fmt.Errorf("produce %d records to %s/%d: %w", len(msgs), topic, partition, err)
+	}
+	if attempts == 1 {
+		c.batcher.release(records)
 	}
 	c.metrics.produce.Record(ctx, time.Since(start).Seconds(), attrs)
 	c.metrics.batch.Record(ctx, int64(len(msgs)), attrs)
@@ -68,10 +67,10 @@ func (c *Client) Produce(ctx context.Context, topic string, partition int, msgs 
 	return base, nil
 }
 
-func (c *Client) produceOnce(ctx context.Context, topic string, partition int, msgs []Message) (int64, error) {
-	res, err := c.kafka.Produce(ctx, &kafka.ProduceRequest{
+func (c *Client) produceOnce(ctx context.Context, topic string, partition int, records batch) (int64, error) {
+	res, err := c.kafka.RawProduce(ctx, &kafka.RawProduceRequest{
 		Topic: c.full(topic), Partition: partition, RequiredAcks: kafka.RequireAll,
-		Records: &reader{msgs: msgs, now: time.Now()}, Compression: c.codec,
+		RawRecords: protocol.RawRecordSet{Reader: c.batcher.request(records, time.Now())},
 	})
 	if err != nil {
 		return 0, err
@@ -84,54 +83,6 @@ func (c *Client) produceOnce(ctx context.Context, topic string, partition int, m
 	}
 	return res.BaseOffset, nil
 }
-
-// reader converts messages while the request is encoded. All get the same time,
-// that of the attempt: a batch has one write time.
-type reader struct {
-	msgs       []Message
-	now        time.Time
-	next       int
-	record     kafka.Record
-	key, value memory
-	shared     []Header // those that headers were converted from
-	converted  []kafka.Header
-}
-
-// ReadRecord implements kafka.RecordReader. The record is good until the next
-// call.
-func (r *reader) ReadRecord() (*kafka.Record, error) {
-	if r.next == len(r.msgs) {
-		return nil, io.EOF
-	}
-	m := &r.msgs[r.next]
-	r.next++
-	r.record = kafka.Record{Time: r.now, Key: r.key.of(m.Key), Value: r.value.of(m.Value)}
-	if len(m.Headers) > 0 {
-		// Messages of one request share their headers: convert them once.
-		if len(r.shared) != len(m.Headers) || &r.shared[0] != &m.Headers[0] {
-			r.shared, r.converted = m.Headers, make([]kafka.Header, len(m.Headers))
-			for i, h := range m.Headers {
-				r.converted[i] = kafka.Header{Key: h.Key, Value: h.Value}
-			}
-		}
-		r.record.Headers = r.converted
-	}
-	return &r.record, nil
-}
-
-// memory is a protocol.Bytes that can be used again for the next record.
-type memory struct{ bytes.Reader }
-
-func (m *memory) of(b []byte) protocol.Bytes {
-	if b == nil {
-		return nil // not the same as empty
-	}
-	m.Reset(b)
-	return m
-}
-
-// Close implements protocol.Bytes.
-func (*memory) Close() error { return nil }
 
 // ProduceKeyed writes messages to the partitions of their keys, one request a
 // partition (more where they exceed 900 kB), and returns nil once all are
