@@ -4,193 +4,164 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"github.com/stormbell/stormbell/services/internal/seal"
 )
 
-const (
-	// listenLease is how long the subscription outlives a listener that was
-	// killed; it is renewed at half of it.
-	listenLease     = 10 * time.Minute
-	maxMessageBytes = 1 << 20
-	maxSeen         = 100_000
-)
+// listenLease is how long the subscription outlives a listener that was killed;
+// it is renewed at half of it.
+const listenLease = 10 * time.Minute
 
-// listener receives, verifies and prints deliveries.
-type listener struct {
-	env    *environment
-	output *format
-	count  int
-	verify *standardwebhooks.Webhook
-
-	mu    sync.Mutex
-	seen  map[string]int // deliveries by webhook-id
-	got   int            // distinct verified ids
-	full  chan struct{}  // closed when got reaches count
-	ended bool
+// listenFlags are those of `webhooks listen` that the receiver does not need.
+type listenFlags struct {
+	listen, public, secretFile string
+	chosen                     *filter
 }
 
 func newWebhooksListen(env *environment, conn *connection) *cobra.Command {
-	var (
-		listen, public string
-		l              = &listener{env: env, seen: make(map[string]int), full: make(chan struct{})}
-	)
+	var f listenFlags
+	r := &receiver{env: env, seen: make(map[string]seen), full: make(chan struct{})}
 	cmd := &cobra.Command{
 		Use:   "listen",
 		Short: "Receive alerts here for as long as this command runs, verify and print each",
 		Long: "Receive alerts here for as long as this command runs, verify and print each.\n" +
 			"It makes a webhook with a secret of its own, which is removed when the command ends\n" +
-			"(and ends by itself some minutes later if the command was killed).",
-		Example: "  stormbell webhooks listen --min-level high --output json",
-		Args:    arguments(0, 0),
+			"(and ends by itself some minutes later if the command was killed).\n\n" +
+			"--forward passes each verified message on as it came, signature and all, and answers as the receiver there does:\n" +
+			"what that one refuses is sent again. It verifies with the secret of --secret-file.\n" +
+			"--fail 500,3 answers 500 to the first 3 attempts, to see how they are repeated.",
+		Example: "  stormbell webhooks listen --min-level high\n" +
+			"  stormbell webhooks listen --forward http://127.0.0.1:3000/hooks --secret-file hook.secret\n" +
+			"  stormbell webhooks listen --fail 500,1 --print-headers",
+		Args: arguments(0, 0),
 	}
-	chosen := filterFlags(cmd, conn)
-	l.output = outputFlag(cmd)
-	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:0", "host and port to receive on")
-	cmd.Flags().StringVar(&public, "public-url", "", "URL under which the notifier reaches this receiver (default: http and the --listen address)")
-	cmd.Flags().IntVar(&l.count, "count", 0, "end after this many alerts (default: at Ctrl-C)")
+	f.chosen = filterFlags(cmd, conn)
+	r.output = outputFlag(cmd)
+	flags := cmd.Flags()
+	flags.StringVar(&f.listen, "listen", "127.0.0.1:0", "host and port to receive on")
+	flags.StringVar(&f.public, "public-url", "", "URL under which the notifier reaches this receiver (default: http and the --listen address)")
+	flags.StringVar(&f.secretFile, "secret-file", "", "file with the signing secret, whsec_…; made (mode 0600) if it is not there (default: a secret that nobody sees)")
+	flags.StringVar(&r.forward, "forward", "", "URL to pass each verified message on to")
+	flags.BoolVar(&r.headers, "print-headers", false, "print the headers of each message too")
+	flags.Var(&r.fail, "fail", "status to answer, and to how many attempts: 500,3")
+	flags.IntVar(&r.count, "count", 0, "end after this many alerts (default: at Ctrl-C)")
 	cmd.RunE = conn.with(func(ctx context.Context, gateway *client, _ []string) error {
-		return l.run(ctx, gateway, listen, public, chosen)
+		if err := checkForward(r.forward); err != nil {
+			return err
+		}
+		return r.run(ctx, gateway, &f)
 	})
 	return cmd
 }
 
-func (l *listener) run(ctx context.Context, c *client, listen, public string, chosen *filter) (err error) {
-	raw := make([]byte, 24)
-	_, _ = rand.Read(raw) // never fails: crypto/rand ends the process instead
-	secret := "whsec_" + base64.StdEncoding.EncodeToString(raw)
-	if l.verify, err = standardwebhooks.NewWebhook(secret); err != nil {
-		return fmt.Errorf("make signing secret: %w", err)
+func checkForward(text string) error {
+	if text == "" {
+		return nil
 	}
-	socket, err := net.Listen("tcp", listen)
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return usagef("--forward: use http://HOST:PORT/PATH or https://HOST/PATH")
+	}
+	return nil
+}
+
+// run subscribes, and receives until ctx ends or there is enough.
+func (r *receiver) run(ctx context.Context, gateway *client, f *listenFlags) (err error) {
+	secret, err := listenSecret(f.secretFile)
 	if err != nil {
-		return fmt.Errorf("open receiver: %w", err)
+		return err
 	}
-	server := &http.Server{Handler: http.HandlerFunc(l.receive), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second}
+	if r.verify, err = standardwebhooks.NewWebhook(secret.Reveal()); err != nil {
+		return fmt.Errorf("%s does not hold a signing secret, which begins with whsec_: %w", f.secretFile, err)
+	}
+	socket, err := net.Listen("tcp", f.listen)
+	if err != nil {
+		return fmt.Errorf("open the receiver, choose another address with --listen: %w", err)
+	}
+	r.client = &http.Client{
+		Transport:     &http.Transport{IdleConnTimeout: time.Minute},
+		Timeout:       forwardTimeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	defer r.client.CloseIdleConnections()
+	server := &http.Server{Handler: http.HandlerFunc(r.receive), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { _ = server.Serve(socket) }) // ends with Close
 	defer func() { _ = server.Close() }()
+	public := f.public
 	if public == "" {
 		public = "http://" + socket.Addr().String() + "/"
 	}
 	host, _ := os.Hostname()
 	until := time.Now().Add(listenLease).UTC()
 	var made webhook
-	if err := c.call(ctx, http.MethodPost, "/v1/webhooks", webhookRequest{
-		Name: "listen on " + host, URL: public, Secret: secret, Filter: chosen, ExpiresAt: &until,
+	if err := gateway.call(ctx, http.MethodPost, "/v1/webhooks", webhookRequest{
+		Name: "listen on " + host, URL: public, Secret: secret.Reveal(), Filter: f.chosen, ExpiresAt: &until,
 	}, &made); err != nil {
 		return err
 	}
-	path := "/v1/webhooks/" + url.PathEscape(made.ID)
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
-		if gone := c.call(ctx, http.MethodDelete, path, nil, nil); gone != nil {
-			err = errors.Join(err, fmt.Errorf("remove temporary webhook %s, which ends by itself at %s: %w", made.ID, until.Format(time.RFC3339), gone))
+		if gone := gateway.remove(ctx, "/v1/webhooks", made.ID); gone != nil {
+			err = errors.Join(err, fmt.Errorf("the temporary webhook %s is not removed, and ends by itself within %s: %w", made.ID, listenLease, gone))
 		}
 	}()
-	fmt.Fprintf(l.env.err, "Listening on %s as webhook %s. Ctrl-C ends and removes it.\n", public, made.ID)
-	return l.hold(ctx, c, path)
+	fmt.Fprintf(r.env.err, "Listening on %s as webhook %s. Ctrl-C ends and removes it.\n", public, made.ID)
+	return r.hold(ctx, gateway, "/v1/webhooks/"+url.PathEscape(made.ID))
 }
 
 // hold keeps the subscription alive until there is enough, or ctx ends.
-func (l *listener) hold(ctx context.Context, c *client, path string) error {
+func (r *receiver) hold(ctx context.Context, gateway *client, path string) error {
 	renew := time.NewTicker(listenLease / 2)
 	defer renew.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-l.full:
+		case <-r.full:
 			return nil
 		case <-renew.C:
 			until := time.Now().Add(listenLease).UTC()
-			if err := c.call(ctx, http.MethodPatch, path, webhookRequest{ExpiresAt: &until}, nil); err != nil && ctx.Err() == nil {
-				fmt.Fprintf(l.env.err, "stormbell: cannot renew the temporary webhook: %v\n", err)
+			if err := gateway.call(ctx, http.MethodPatch, path, webhookRequest{ExpiresAt: &until}, nil); err != nil && ctx.Err() == nil {
+				fmt.Fprintf(r.env.err, "stormbell: the temporary webhook is not renewed: %v\n", err)
 			}
 		}
 	}
 }
 
-// delivery is one line of --output json.
-type delivery struct {
-	ID        string          `json:"webhook_id"`
-	Timestamp string          `json:"webhook_timestamp"`
-	Delivery  int             `json:"delivery"`
-	Body      json.RawMessage `json:"body"`
-}
-
-func (l *listener) receive(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxMessageBytes))
-	if err != nil {
-		http.Error(w, "body cannot be read", http.StatusBadRequest)
-		return
+// listenSecret is a new secret, or that of a file, which is made where there is
+// none.
+func listenSecret(path string) (seal.Secret, error) {
+	if path != "" {
+		text, err := os.ReadFile(path)
+		if err == nil {
+			return seal.NewSecret(strings.TrimSpace(string(text))), nil
+		}
+		if !errors.Is(err, os.ErrNotExist) {
+			return seal.Secret{}, fmt.Errorf("read signing secret: %w", err)
+		}
 	}
-	if err := l.verify.Verify(body, r.Header); err != nil {
-		fmt.Fprintf(l.env.err, "stormbell: refused a message that does not verify: %s\n", printable(err.Error()))
-		http.Error(w, "signature does not verify", http.StatusUnauthorized)
-		return
+	raw := make([]byte, 24)
+	_, _ = rand.Read(raw) // never fails: crypto/rand ends the process instead
+	secret := "whsec_" + base64.StdEncoding.EncodeToString(raw)
+	if path != "" {
+		if err := seal.WriteNew(path, []byte(secret+"\n")); err != nil {
+			return seal.Secret{}, fmt.Errorf("write signing secret: %w", err)
+		}
 	}
-	if !json.Valid(body) {
-		http.Error(w, "not JSON", http.StatusBadRequest)
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	id := r.Header.Get("webhook-id")
-	if len(l.seen) >= maxSeen {
-		clear(l.seen)
-	}
-	l.seen[id]++
-	if err := l.print(delivery{id, r.Header.Get("webhook-timestamp"), l.seen[id], body}); err != nil {
-		http.Error(w, "cannot print", http.StatusInternalServerError)
-		return
-	}
-	w.WriteHeader(http.StatusNoContent)
-	if l.seen[id] == 1 {
-		l.got++
-	}
-	if l.count > 0 && l.got >= l.count && !l.ended {
-		l.ended = true
-		_ = http.NewResponseController(w).Flush() // the answer leaves before the server closes
-		close(l.full)
-	}
-}
-
-func (l *listener) print(d delivery) error {
-	if l.output.name == asJSON {
-		return json.NewEncoder(l.env.out).Encode(d)
-	}
-	var body struct {
-		Type string `json:"type"`
-		Data struct {
-			Summary string `json:"summary"`
-			Rule    struct {
-				Level string `json:"level"`
-			} `json:"rule"`
-		} `json:"data"`
-	}
-	_ = json.Unmarshal(d.Body, &body) // another type has other members, which stay empty
-	again := ""
-	if d.Delivery > 1 {
-		again = fmt.Sprintf(" (delivery %d)", d.Delivery)
-	}
-	what := body.Data.Summary // ends with the rule's title
-	if what == "" {
-		what = body.Type
-	}
-	_, err := fmt.Fprintf(l.env.out, "%s %s%s\n", d.ID, headline(l.env, body.Data.Rule.Level, what), again)
-	return err
+	return seal.NewSecret(secret), nil
 }
