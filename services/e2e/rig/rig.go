@@ -47,18 +47,24 @@ type Runner struct {
 // selected, or where a cluster has no Java or no redis-server.
 func NewRunner(t testing.TB, kind string) *Runner {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("runs whole processes: not under -short")
-	}
-	if chosen := os.Getenv(RunnersEnv); chosen != "" && !slices.Contains(strings.Split(chosen, ","), kind) {
-		t.Skipf("%s=%s leaves out %s", RunnersEnv, chosen, kind)
-	}
+	Select(t, kind)
 	r := &Runner{Kind: kind}
 	if kind == Cluster {
 		redis.Require(t)
 		r.Kafka = kafka.ForTest(t)
 	}
 	return r
+}
+
+// Select skips the test where the way to run was not selected.
+func Select(t testing.TB, kind string) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("runs whole processes: not under -short")
+	}
+	if chosen := os.Getenv(RunnersEnv); chosen != "" && !slices.Contains(strings.Split(chosen, ","), kind) {
+		t.Skipf("%s=%s leaves out %s", RunnersEnv, chosen, kind)
+	}
 }
 
 // Options say what a deployment is like beyond the defaults.

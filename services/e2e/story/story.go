@@ -9,7 +9,11 @@
 package story
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -153,4 +157,23 @@ func (a *actor) call(r *rand.Rand, service, name string, since time.Time) *recor
 func inOrder(events []Event) []Event {
 	slices.SortStableFunc(events, func(a, b Event) int { return a.At.Compare(b.At) })
 	return events
+}
+
+// File makes of CloudTrail records what AWS delivers: a compressed log file.
+func File(events []Event) ([]byte, error) {
+	records := make([]json.RawMessage, len(events))
+	for i := range events {
+		records[i] = events[i].JSON
+	}
+	text, err := json.Marshal(map[string]any{"Records": records})
+	if err != nil {
+		return nil, fmt.Errorf("build CloudTrail file: %w", err)
+	}
+	var packed bytes.Buffer
+	zip := gzip.NewWriter(&packed)
+	_, err = zip.Write(text)
+	if err = errors.Join(err, zip.Close()); err != nil {
+		return nil, fmt.Errorf("compress CloudTrail file: %w", err)
+	}
+	return packed.Bytes(), nil
 }
