@@ -16,7 +16,7 @@ type assembled struct {
 // parts keep what they were written as.
 func assemble(d *Document, filters []*Document, opts Options, labels bool) (*assembled, []part, *fault) {
 	det := d.detection
-	active, source, f := chain(opts.Pipelines, d)
+	active, source, f := chain(slices.Concat(opts.Pipelines, d.Pipelines), d)
 	if f != nil {
 		return nil, nil, f
 	}

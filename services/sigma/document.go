@@ -114,6 +114,9 @@ type Document struct {
 	ID    string
 	Name  string
 	Title string
+	// Pipelines change this rule alone, besides those of Options. Whoever
+	// compiles sets them: a rule set may hold rules from several places.
+	Pipelines []*Pipeline
 
 	meta        meta
 	detection   *detection

@@ -1,6 +1,7 @@
 package sigma
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"regexp"
@@ -15,10 +16,12 @@ import (
 // processing pipelines, as far as it is read here; the rest is refused.
 type Pipeline struct {
 	Name string
-	// Priority orders pipelines: lower ones come first.
+	// Priority orders pipelines: lower ones come first, equal ones by name.
 	Priority int
 	File     string
 	Line     int
+	// Raw is the document's bytes without its "---" line.
+	Raw []byte
 
 	vars  map[string][]string
 	steps []*transformation
@@ -27,22 +30,44 @@ type Pipeline struct {
 // MaxTransformations is how many transformations a pipeline may have.
 const MaxTransformations = 1000
 
+// byPriority sorts pipelines so that the order in which they are given plays no
+// part: equal sets of them change rules equally.
 func byPriority(pipelines []*Pipeline) []*Pipeline {
 	out := slices.Clone(pipelines)
-	slices.SortStableFunc(out, func(a, b *Pipeline) int { return cmp.Compare(a.Priority, b.Priority) })
+	slices.SortStableFunc(out, func(a, b *Pipeline) int {
+		return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.Name, b.Name), bytes.Compare(a.Raw, b.Raw))
+	})
 	return out
+}
+
+// IsPipeline says that a YAML document is a pipeline and no rule.
+func IsPipeline(raw []byte) bool {
+	if !bytes.Contains(raw, []byte("transformations")) {
+		return false
+	}
+	root, f := readYAML(raw, 1)
+	if f != nil || root == nil || root.kind != yaml.MappingNode || root.get("transformations") == nil {
+		return false
+	}
+	return !slices.ContainsFunc([]string{"detection", "correlation", "filter", "stormbell"}, func(key string) bool { return root.get(key) != nil })
 }
 
 // ParsePipelines reads a pipeline from each YAML document of src. Those with
 // errors are left out and reported. file is the name that problems carry.
 func ParsePipelines(src []byte, file string) ([]*Pipeline, []Problem) {
+	return ParsePipelinesAt(src, file, 1)
+}
+
+// ParsePipelinesAt is ParsePipelines for a source that begins on a line of its
+// file.
+func ParsePipelinesAt(src []byte, file string, line int) ([]*Pipeline, []Problem) {
 	if len(src) > MaxSource {
-		return nil, []Problem{{File: file, Line: 1, Document: 1, Message: fmt.Sprintf("%d bytes: at most %d are read, split the file", len(src), MaxSource)}}
+		return nil, []Problem{{File: file, Line: line, Document: line, Message: fmt.Sprintf("%d bytes: at most %d are read, split the file", len(src), MaxSource)}}
 	}
 	var out []*Pipeline
 	var problems []Problem
-	for _, c := range splitDocuments(src, 1) {
-		p := &pipelineParser{docParser: docParser{doc: &Document{}}, pipeline: &Pipeline{File: file, Line: c.line}}
+	for _, c := range splitDocuments(src, line) {
+		p := &pipelineParser{docParser: docParser{doc: &Document{}}, pipeline: &Pipeline{File: file, Line: c.line, Raw: c.raw}}
 		root, f := readYAML(c.raw, c.line)
 		switch {
 		case f != nil:
@@ -76,7 +101,7 @@ func parameters() map[string][]string {
 		"field_name_mapping": {"mapping"}, "field_name_prefix_mapping": {"mapping"}, "field_name_prefix": {"prefix"}, "field_name_suffix": {"suffix"},
 		"drop_detection_item": {}, "add_condition": {"conditions", "negated"}, "replace_string": {"regex", "replacement"},
 		"change_logsource": {"product", "service", "category"}, "value_placeholders": {"include", "exclude"}, "wildcard_placeholders": {"include"},
-		"rule_failure": {"message"}, "detection_item_failure": {"message"},
+		"set_value": {"value"}, "rule_failure": {"message"}, "detection_item_failure": {"message"},
 	}
 }
 
@@ -147,7 +172,7 @@ func (p *pipelineParser) transformation(n *node, path string) {
 		"id", "type", "rule_conditions", "rule_cond_op", "rule_cond_not", "detection_item_conditions", "field_name_conditions",
 	}, own))
 	for _, key := range own {
-		if n.get(key) == nil && slices.Contains([]string{"mapping", "prefix", "suffix", "conditions", "regex", "replacement", "message"}, key) {
+		if n.get(key) == nil && slices.Contains([]string{"mapping", "prefix", "suffix", "conditions", "regex", "replacement", "message", "value"}, key) {
 			p.fail(n, path+"."+key, "is missing")
 			return
 		}
@@ -168,6 +193,10 @@ func (p *pipelineParser) parameters(n *node, path string, t *transformation) {
 		t.text = p.str(n, path, strings.TrimPrefix(t.kind, "field_name_"), 256)
 	case "rule_failure", "detection_item_failure":
 		t.text = p.str(n, path, "message", 4096)
+	case "set_value":
+		if t.value = n.get("value"); t.value.kind != yaml.ScalarNode || t.value.isNull() {
+			p.fail(t.value, path+".value", "must be a text, a number, true or false")
+		}
 	case "change_logsource":
 		if t.source = p.dimensions(n, path); t.source == (LogSource{}) {
 			p.fail(n, path, "names no product, service or category")

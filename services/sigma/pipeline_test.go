@@ -252,6 +252,8 @@ func TestPipelineFaults(t *testing.T) {
 		{"unknown parameter", steps("- type: field_name_prefix\n  prefix: x\n  suffix: y"), "pipe.yml:5: transformations.1.suffix: is not known here"},
 		{"no mapping", steps("- type: field_name_mapping"), "pipe.yml:3: transformations.1.mapping: is missing"},
 		{"mapping to nothing", steps("- type: field_name_mapping\n  mapping: {a: []}"), "pipe.yml:4: transformations.1.mapping.a: must be the name"},
+		{"no value", steps("- type: set_value"), "pipe.yml:3: transformations.1.value: is missing"},
+		{"value is a list", steps("- type: set_value\n  value: [a]"), "pipe.yml:4: transformations.1.value: must be a text"},
 		{"expression", steps("- type: replace_string\n  regex: '(?=x)'\n  replacement: y"), "pipe.yml:4: transformations.1.regex: not a regular expression"},
 		{"log source of nothing", steps("- type: change_logsource"), "names no product"},
 		{"unknown rule condition", steps("- type: drop_detection_item\n  rule_conditions:\n    - {type: full_moon}"), "pipe.yml:5: transformations.1.rule_conditions.1.type"},
@@ -273,4 +275,72 @@ func TestPipelineFaults(t *testing.T) {
 	good, problems := sigma.ParsePipelines([]byte(steps("- type: nonsense")+"---\n"+steps("- type: drop_detection_item")), "pipe.yml")
 	require.Len(t, good, 1, "the others run")
 	require.Len(t, problems, 1)
+}
+
+// TestSetValue holds that values are set for the fields and values that are
+// asked for, and for later transformations.
+func TestSetValue(t *testing.T) {
+	const rule = "title: T\nid: r\nlogsource: {product: windows}\ndetection:\n    sel:\n        EventID: [4625, 4626]\n        LogonType: 4625\n    condition: sel\n"
+	const set = "- type: set_value\n  value: failure\n  field_name_conditions: [{type: include_fields, fields: [EventID]}]\n  detection_item_conditions: [{type: match_string, cond: all, pattern: '^462[56]$'}]\n"
+	const rename = "- type: field_name_mapping\n  mapping: {EventID: Outcome}\n  detection_item_conditions: [{type: match_string, pattern: '^failure$'}]\n"
+	for name, c := range map[string]struct {
+		steps, event string
+		want         bool
+	}{
+		"set":            {set, `{"EventID":"failure","LogonType":4625}`, true},
+		"not as before":  {set, `{"EventID":4625,"LogonType":4625}`, false},
+		"other field":    {set, `{"EventID":"failure","LogonType":"failure"}`, false},
+		"then renamed":   {set + rename, `{"Outcome":"failure","LogonType":4625}`, true},
+		"not all values": {strings.Replace(set, "462[56]", "4625", 1), `{"EventID":4626,"LogonType":4625}`, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := compile(t, rule, sigma.Options{Pipelines: pipelines(t, steps(c.steps))}).Matcher()
+			require.Equal(t, c.want, len(m.Match(sigma.Event{Raw: []byte(c.event)}, nil)) == 1)
+		})
+	}
+}
+
+// TestPipelinesOfADocument holds that rules of one set may have pipelines of
+// their own, and that their order plays no part.
+func TestPipelinesOfADocument(t *testing.T) {
+	rules, _, _ := strings.Cut(piped, "---\ntitle: Corr")
+	docs, problems := sigma.Parse([]byte(rules), "r.yml")
+	require.Empty(t, errorsOf(problems))
+	a := pipelines(t, "name: a\ntransformations:\n- {type: field_name_prefix, prefix: a.}\n")[0]
+	b := pipelines(t, "name: b\ntransformations:\n- {type: field_name_prefix, prefix: b.}\n")[0]
+	docs[1].Pipelines = []*sigma.Pipeline{b, a}
+	set, problems := sigma.Compile(docs, sigma.Options{})
+	require.Empty(t, errorsOf(problems))
+	found := func(event string) (ids []string) {
+		for _, r := range set.Matcher().Match(sigma.Event{Raw: []byte(event)}, nil) {
+			ids = append(ids, r.ID)
+		}
+		return ids
+	}
+	require.Equal(t, []string{"other"}, found(`{"b.a.Image":"x"}`))
+	require.Empty(t, found(`{"a.b.Image":"x"}`))
+	require.Empty(t, found(`{"Image":"x"}`))
+	require.Equal(t, []string{"piped"}, found(`{"Image":"C:\\cmd.exe","CommandLine":"a","Ref":"c:\\cmd.exe","User":"u"}`), "other rules are as they were")
+
+	revision := set.Rule("other").Revision
+	docs[1].Pipelines = []*sigma.Pipeline{a, b}
+	set, _ = sigma.Compile(docs, sigma.Options{})
+	require.Equal(t, revision, set.Rule("other").Revision)
+	docs[1].Pipelines = nil
+	set, _ = sigma.Compile(docs, sigma.Options{Pipelines: []*sigma.Pipeline{a, b}})
+	require.Equal(t, revision, set.Rule("other").Revision, "it is the same by Options")
+	docs[1].Pipelines = []*sigma.Pipeline{a}
+	set, _ = sigma.Compile(docs, sigma.Options{})
+	require.NotEqual(t, revision, set.Rule("other").Revision)
+}
+
+func TestIsPipeline(t *testing.T) {
+	require.True(t, sigma.IsPipeline([]byte("name: a\ntransformations: []\n")))
+	for _, no := range []string{piped, "", "- transformations", "transformations: {", "detection: {}\ntransformations: []", "description: transformations:"} {
+		require.False(t, sigma.IsPipeline([]byte(no)), no)
+	}
+	p, _ := sigma.ParsePipelinesAt([]byte("name: a\ntransformations:\n- {type: field_name_suffix, suffix: x}\n"), "f", 7)
+	require.Len(t, p, 1)
+	require.Equal(t, 7, p[0].Line)
+	require.True(t, sigma.IsPipeline(p[0].Raw))
 }

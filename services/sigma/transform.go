@@ -23,6 +23,7 @@ type transformation struct {
 	regex   *regexp.Regexp // of replace_string
 	source  LogSource      // of change_logsource
 	added   *node          // of add_condition
+	value   *node          // of set_value
 	negated bool
 	vars    map[string][]string // of placeholders
 	include []string
@@ -234,6 +235,8 @@ func (t *transformation) apply(it *fieldItem) {
 	switch {
 	case t.kind == "replace_string" && it.m.kind == "":
 		it.replace(t.regex, t.text)
+	case t.kind == "set_value":
+		it.values, it.changed = []*node{t.value}, true
 	case t.renames():
 		var names []string
 		for _, n := range it.names {

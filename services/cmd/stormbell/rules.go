@@ -27,10 +27,13 @@ func newRules(env *environment) *cobra.Command {
 
 // ruleSettings adds the flag that names what rules are compiled with.
 func ruleSettings(env *environment, cmd *cobra.Command) func() (*process.Settings, error) {
-	file := cmd.Flags().String("config", "", "YAML file with settings: placeholders, lateness, retention (or STORMBELL_CONFIG)")
+	file := cmd.Flags().String("config", "", "YAML file with settings: placeholders, pipelines, lateness, retention (or STORMBELL_CONFIG)")
 	return func() (*process.Settings, error) {
 		settings := process.UpDefaults()
 		if err := settings.Load(cmp.Or(*file, env.getenv("STORMBELL_CONFIG")), env.environ); err != nil {
+			return nil, err
+		}
+		if err := settings.ReadPipelines(); err != nil {
 			return nil, err
 		}
 		return &settings, settings.Correlator.Validate()

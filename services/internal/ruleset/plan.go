@@ -28,7 +28,8 @@ type Plan struct {
 // Replace decides what comes into force where files take the place of the
 // rules before, beside shared ones: every rule that compiles, and for one that
 // does not its version before, if that still compiles. A bad rule so never
-// replaces a good one.
+// replaces a good one. The pipelines of opts change these rules and come into
+// force with them; shared rules came with theirs.
 func Replace(shared, before []sigma.Document, files []File, opts sigma.Options) Plan {
 	var (
 		p     Plan
@@ -39,6 +40,9 @@ func Replace(shared, before []sigma.Document, files []File, opts sigma.Options) 
 		fresh, p.Problems = append(fresh, docs...), append(p.Problems, problems...)
 	}
 	fresh, tooLarge := storable(fresh)
+	pipelines := opts.Pipelines
+	opts.Pipelines = nil
+	fresh, before = piped(fresh, pipelines), piped(before, pipelines)
 	good, problems := compiling(shared, fresh, opts)
 	p.Problems = append(append(p.Problems, tooLarge...), problems...)
 	p.OK, p.Rejected = len(good), sigma.Rejected(p.Problems)
@@ -51,7 +55,21 @@ func Replace(shared, before []sigma.Document, files []File, opts sigma.Options) 
 	for i := range all {
 		p.Documents = append(p.Documents, control.Document{File: all[i].File, Line: all[i].Line, Source: all[i].Raw})
 	}
+	if len(all) > 0 {
+		for _, q := range pipelines {
+			p.Documents = append(p.Documents, control.Document{File: q.File, Line: q.Line, Source: q.Raw})
+		}
+	}
 	return p
+}
+
+// piped returns the documents with these pipelines in place of any before.
+func piped(docs []sigma.Document, pipelines []*sigma.Pipeline) []sigma.Document {
+	out := slices.Clone(docs)
+	for i := range out {
+		out[i].Pipelines = pipelines
+	}
+	return out
 }
 
 // storable returns the documents that fit into a record of control, and what

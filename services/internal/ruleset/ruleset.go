@@ -144,8 +144,9 @@ func (c *Cache[T]) compile(ctx context.Context, p pair) (T, error) {
 	return c.build(set), nil
 }
 
-// Documents returns the parsed rules of one manifest, and what is wrong with
-// those that do not parse. It waits for the manifest as long as ctx lets it.
+// Documents returns the parsed rules of one manifest, each with the pipelines
+// of that manifest, and what is wrong with those that do not parse. It waits
+// for the manifest as long as ctx lets it.
 func Documents(ctx context.Context, control Control, hash []byte) ([]sigma.Document, []sigma.Problem, error) {
 	if len(hash) == 0 {
 		return nil, nil, nil
@@ -158,8 +159,9 @@ func Documents(ctx context.Context, control Control, hash []byte) ([]sigma.Docum
 		return nil, nil, fmt.Errorf("manifest %s was removed from control while it was read", short(string(hash)))
 	}
 	var (
-		docs     []sigma.Document
-		problems []sigma.Problem
+		docs      []sigma.Document
+		pipelines []*sigma.Pipeline
+		problems  []sigma.Problem
 	)
 	for _, e := range manifest.GetEntries() {
 		rule, ok := control.Rule(e.GetRule())
@@ -167,10 +169,16 @@ func Documents(ctx context.Context, control Control, hash []byte) ([]sigma.Docum
 			return nil, nil, fmt.Errorf("rule %s of manifest %s was removed from control while it was read",
 				short(string(e.GetRule())), short(string(hash)))
 		}
-		d, bad := sigma.ParseAt(rule.GetSource(), e.GetFile(), max(int(e.GetLine()), 1))
+		line := max(int(e.GetLine()), 1)
+		if sigma.IsPipeline(rule.GetSource()) {
+			p, bad := sigma.ParsePipelinesAt(rule.GetSource(), e.GetFile(), line)
+			pipelines, problems = append(pipelines, p...), append(problems, bad...)
+			continue
+		}
+		d, bad := sigma.ParseAt(rule.GetSource(), e.GetFile(), line)
 		docs, problems = append(docs, d...), append(problems, bad...)
 	}
-	return docs, problems, nil
+	return piped(docs, pipelines), problems, nil
 }
 
 func short(hash string) string { return fmt.Sprintf("%x", hash[:min(len(hash), 6)]) }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/stormbell/stormbell/services/cmd/internal/rulefiles"
 	"github.com/stormbell/stormbell/services/correlator"
 	"github.com/stormbell/stormbell/services/gateway"
 	"github.com/stormbell/stormbell/services/internal/bus"
@@ -36,6 +37,8 @@ type Settings struct {
 	Notifier   notifier.Config   `yaml:"notifier" envPrefix:"NOTIFIER_"`
 	Egress     egress.Config     `yaml:"egress" envPrefix:"EGRESS_"`
 	Embedded   Embedded          `yaml:"embedded" envPrefix:"EMBEDDED_"`
+
+	pipelines []*sigma.Pipeline // read by ReadPipelines
 }
 
 // Redis says where the state of correlators and notifiers is.
@@ -68,10 +71,15 @@ type Seal struct {
 	RootKey seal.Secret `yaml:"root_key,omitempty" env:"ROOT_KEY"`
 }
 
-// Rules says how rules are compiled. All processes must agree on it.
+// Rules says how rules are compiled.
 type Rules struct {
-	// Placeholders are the values of `%name%` in rules, by name.
+	// Placeholders are the values of `%name%` in rules, by name. All processes
+	// must agree on them.
 	Placeholders map[string][]string `yaml:"placeholders"`
+	// Pipelines change rules when they are put in force, and travel with them:
+	// YAML files, or the built-in "windows-security". Only the gateway and
+	// `stormbell up` read them.
+	Pipelines []string `yaml:"pipelines" env:"PIPELINES"`
 }
 
 // Embedded are settings of `stormbell up` alone.
@@ -152,9 +160,9 @@ func (s *Settings) Validate(kind string) error {
 	}
 	switch kind {
 	case "up":
-		checks = append(checks, s.Gateway.Validate, s.Correlator.Validate, s.Notifier.Validate, s.Seal.validate)
+		checks = append(checks, s.Gateway.Validate, s.Correlator.Validate, s.Notifier.Validate, s.Seal.validate, s.ReadPipelines)
 	case "gateway":
-		checks = append(checks, s.Gateway.Validate, s.Seal.required)
+		checks = append(checks, s.Gateway.Validate, s.Seal.required, s.ReadPipelines)
 	case "correlator":
 		checks = append(checks, s.Correlator.Validate)
 		if s.Correlator.Stages != "detect" {
@@ -244,10 +252,22 @@ func (k Seal) Root() (*seal.Root, error) {
 	return root, nil
 }
 
-// Sigma are the options by which every process compiles rules, so that what
-// the gateway accepts is what the correlator runs.
+// Sigma are the options by which rules are compiled before they are put in
+// force, so that what is accepted is what the correlator runs. Pipelines are
+// among them once they are read; the correlator gets them with the rules.
 func (s *Settings) Sigma() sigma.Options {
-	return sigma.Options{Placeholders: s.Rules.Placeholders, Accept: s.Correlator.Accept}
+	return sigma.Options{Placeholders: s.Rules.Placeholders, Pipelines: s.pipelines, Accept: s.Correlator.Accept}
+}
+
+// ReadPipelines reads the pipelines that are named. Validate does so for who
+// puts rules in force.
+func (s *Settings) ReadPipelines() error {
+	pipelines, err := rulefiles.Pipelines(s.Rules.Pipelines...)
+	if err != nil {
+		return fmt.Errorf("rules.pipelines: %w", err)
+	}
+	s.pipelines = pipelines
+	return nil
 }
 
 const maxSecretFile = 64 << 10

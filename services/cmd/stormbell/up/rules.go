@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -40,7 +41,11 @@ func (r *rules) load(ctx context.Context) (*process.RuleCount, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the rules in force: %w", err)
 	}
-	plan := ruleset.Replace(nil, before, files, r.Settings.Sigma())
+	opts := r.Settings.Sigma()
+	if opts.Pipelines, err = rulefiles.Pipelines(r.Settings.Rules.Pipelines...); err != nil {
+		return nil, fmt.Errorf("rules.pipelines: %w", err)
+	}
+	plan := ruleset.Replace(nil, before, files, opts)
 	for _, problem := range plan.Problems {
 		log := r.log.With("at", fmt.Sprintf("%s:%d", problem.File, problem.Line), "field", problem.Field, "reason", problem.Message)
 		if problem.Severity == sigma.Error {
@@ -95,7 +100,7 @@ func (r *rules) watch(ctx context.Context) error {
 
 // follow watches all directories that there are by now.
 func (r *rules) follow(watcher *fsnotify.Watcher) {
-	dirs, err := rulefiles.Directories(r.paths...)
+	dirs, err := rulefiles.Directories(slices.Concat(r.paths, rulefiles.PipelineFiles(r.Settings.Rules.Pipelines...))...)
 	if err != nil {
 		r.log.Warn("rules are not watched until they can be read", "error", err)
 		return
