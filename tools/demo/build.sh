@@ -45,6 +45,7 @@ watch() {
 		"total "*)
 			total=${line#total }
 			n=0
+			[ "$total" = 0 ] && show "linking"
 			;;
 		"go: downloading "*)
 			n=$((n + 1))
@@ -55,7 +56,7 @@ watch() {
 			;;
 		*)
 			n=$((n + 1))
-			show "compiling $n of $total: $line"
+			show "compiling $n of $total, then linking: $line"
 			;;
 		esac
 	done
@@ -63,6 +64,7 @@ watch() {
 
 total='?'
 printf '\nBuild\n\n'
+[ ! -t 1 ] || printf '  looking for what is to be compiled'
 {
 	# The count goes to the same reader, errors and downloads along with it.
 	if packages=$(count); then

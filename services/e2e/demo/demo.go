@@ -13,6 +13,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/stormbell/stormbell/services/e2e/spans"
@@ -40,6 +42,17 @@ type Options struct {
 	Cluster bool
 	// Began is when the user typed the command; zero is now.
 	Began time.Time
+}
+
+// Forget removes what the environment says to another Stormbell or to its
+// telemetry: the demo's has settings of its own.
+func Forget() {
+	for _, v := range os.Environ() {
+		name, _, _ := strings.Cut(v, "=")
+		if strings.HasPrefix(name, "STORMBELL_") || strings.HasPrefix(name, "OTEL_") {
+			_ = os.Unsetenv(name) // it can be named, so it can be removed
+		}
+	}
 }
 
 // show is one run.

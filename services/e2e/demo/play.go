@@ -87,10 +87,10 @@ func (s *show) play(ctx context.Context, t *told) error {
 	if err := s.attack(ctx, t, day.Attack); err != nil {
 		return err
 	}
+	s.step("%s", s.stranger("logs in to bastion-1, which its agent reports"))
 	if err := s.post(ctx, t, "agent", day.Host); err != nil {
 		return err
 	}
-	s.step("%s", s.stranger("logs in to bastion-1, which its agent reports"))
 	return s.settle(ctx)
 }
 

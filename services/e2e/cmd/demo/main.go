@@ -26,6 +26,7 @@ func main() {
 	flag.BoolVar(&opts.Cluster, "cluster", false, "play on a real Kafka and a real Redis")
 	flag.Int64Var(&began, "began", time.Now().Unix(), "when the command was typed, in Unix seconds")
 	flag.Parse()
+	demo.Forget()
 	opts.Began, opts.Shipped = time.Unix(began, 0), rules == ""
 	if !opts.Shipped {
 		opts.Rules = rules
