@@ -6,6 +6,7 @@ import (
 	alertv1 "github.com/stormbell/stormbell/proto/stormbell/alert/v1"
 	controlv1 "github.com/stormbell/stormbell/proto/stormbell/control/v1"
 	deliveryv1 "github.com/stormbell/stormbell/proto/stormbell/delivery/v1"
+	"github.com/stormbell/stormbell/services/internal/alert"
 )
 
 // targets returns whom an alert goes to, by the subscriptions of its tenant.
@@ -31,16 +32,11 @@ func expired(s *controlv1.Subscription, nowMS int64) bool {
 // the alert.
 func matches(f *controlv1.Filter, a *alertv1.Alert) bool {
 	return (len(f.GetRuleIds()) == 0 || slices.Contains(f.GetRuleIds(), a.GetRule().GetId())) &&
-		severity(a.GetRule().GetLevel()) >= severity(f.GetMinLevel()) &&
+		alert.Severity(a.GetRule().GetLevel()) >= alert.Severity(f.GetMinLevel()) &&
 		(len(f.GetTags()) == 0 || common(f.GetTags(), a.GetRule().GetTags())) &&
 		(len(f.GetSources()) == 0 || common(f.GetSources(), a.GetSources()))
 }
 
 func common(want, have []string) bool {
 	return slices.ContainsFunc(want, func(v string) bool { return slices.Contains(have, v) })
-}
-
-// severity orders levels; one that is not known is the least.
-func severity(level string) int {
-	return slices.Index([]string{"low", "medium", "high", "critical"}, level)
 }

@@ -181,3 +181,8 @@ func cut(s string, n int) string {
 	}
 	return string(r[:n-1]) + "…"
 }
+
+// Severity orders levels; one that is not known is the least.
+func Severity(level string) int {
+	return slices.Index([]string{"low", "medium", "high", "critical"}, level)
+}

@@ -37,7 +37,14 @@ const (
 // that the log does not hold is an *OutOfRangeError. In a compacted topic the
 // first record may come later than asked for.
 func (c *Client) Fetch(ctx context.Context, topic string, partition int, offset int64) (records []Record, end int64, err error) {
-	f, err := c.fetch(ctx, topic, partition, offset)
+	return c.FetchAtMost(ctx, topic, partition, offset, maxFetch)
+}
+
+// FetchAtMost is Fetch with another bound on the bytes of compressed batches;
+// one batch comes in any case. What comes is decompressed whole, so that who
+// needs few records asks for few bytes.
+func (c *Client) FetchAtMost(ctx context.Context, topic string, partition int, offset int64, bytes int) (records []Record, end int64, err error) {
+	f, err := c.fetchAtMost(ctx, topic, partition, offset, bytes)
 	return f.records, f.end, err
 }
 
@@ -48,6 +55,10 @@ type fetched struct {
 }
 
 func (c *Client) fetch(ctx context.Context, topic string, partition int, offset int64) (fetched, error) {
+	return c.fetchAtMost(ctx, topic, partition, offset, maxFetch)
+}
+
+func (c *Client) fetchAtMost(ctx context.Context, topic string, partition int, offset int64, bytes int) (fetched, error) {
 	if err := ctx.Err(); err != nil {
 		return fetched{}, err
 	}
@@ -58,7 +69,7 @@ func (c *Client) fetch(ctx context.Context, topic string, partition int, offset 
 	defer cancel()
 	res, err := c.kafka.Fetch(ctx, &kafka.FetchRequest{
 		Topic: c.full(topic), Partition: partition, Offset: offset,
-		MinBytes: 1, MaxBytes: maxFetch, MaxWait: maxWait,
+		MinBytes: 1, MaxBytes: int64(min(bytes, maxFetch)), MaxWait: maxWait,
 	})
 	if err == nil {
 		err = res.Error
