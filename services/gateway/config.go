@@ -53,6 +53,9 @@ type Config struct {
 
 	// MaxConnections bounds open connections; further ones wait.
 	MaxConnections int `yaml:"max_connections" env:"MAX_CONNECTIONS"`
+	// MaxReaders bounds the requests that look back into the log at a time;
+	// further ones are refused, so that they do not disturb those that write.
+	MaxReaders int `yaml:"max_readers" env:"MAX_READERS"`
 	// HeaderTimeout, BodyTimeout and IdleTimeout bound a connection's header,
 	// the whole of a request with its answer, and the pause between requests.
 	HeaderTimeout time.Duration `yaml:"header_timeout" env:"HEADER_TIMEOUT"`
@@ -112,6 +115,7 @@ func DefaultConfig() Config {
 		MaxDepth:         64,
 		Lateness:         10 * time.Minute,
 		MaxConnections:   10_000,
+		MaxReaders:       4,
 		HeaderTimeout:    5 * time.Second,
 		BodyTimeout:      60 * time.Second,
 		IdleTimeout:      90 * time.Second,
@@ -124,6 +128,7 @@ const (
 	maxRecordBytes    = 950_000
 	maxDepth          = 1000
 	maxProduceTimeout = 30 * time.Second
+	maxReaders        = 1000
 	maxLateness       = 30 * 24 * time.Hour
 )
 
@@ -154,6 +159,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxConnections <= 0 {
 		bad("max_connections %d: use 1 or more", c.MaxConnections)
+	}
+	if c.MaxReaders <= 0 || c.MaxReaders > maxReaders {
+		bad("max_readers %d: use 1 to %d", c.MaxReaders, maxReaders)
 	}
 	for name, d := range map[string]time.Duration{
 		"header_timeout": c.HeaderTimeout, "body_timeout": c.BodyTimeout, "idle_timeout": c.IdleTimeout,

@@ -37,6 +37,7 @@ func TestConfig(t *testing.T) {
 		"no lateness":              {func(c *gateway.Config) { c.Lateness = 0 }, "lateness"},
 		"no drain":                 {func(c *gateway.Config) { c.DrainTimeout = 0 }, "drain_timeout"},
 		"no connections":           {func(c *gateway.Config) { c.MaxConnections = 0 }, "max_connections"},
+		"no readers":               {func(c *gateway.Config) { c.MaxReaders = 0 }, "max_readers"},
 		"negative partitions":      {func(c *gateway.Config) { c.TenantPartitions = -1 }, "tenant_partitions"},
 		"source without name":      {func(c *gateway.Config) { c.Sources = []gateway.Source{{}} }, "letters"},
 		"source twice":             {func(c *gateway.Config) { c.Sources = []gateway.Source{{Name: "a"}, {Name: "a"}} }, "twice"},

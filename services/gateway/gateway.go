@@ -22,6 +22,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"github.com/stormbell/stormbell/services/internal/control"
+	"github.com/stormbell/stormbell/services/internal/history"
 	"github.com/stormbell/stormbell/services/internal/seal"
 	"github.com/stormbell/stormbell/services/internal/tenant"
 	"github.com/stormbell/stormbell/services/sigma"
@@ -44,6 +45,9 @@ type Deps struct {
 	Full func() (full bool, why string)
 	// Deliveries lets webhooks be tested; nil refuses that.
 	Deliveries Deliveries
+	// History is read to look back, Replays takes what is replayed.
+	History history.Log
+	Replays Replays
 	// Rules are the options that the correlator compiles rules with.
 	Rules sigma.Options
 
@@ -63,8 +67,10 @@ type Service struct {
 	quotas     *tenant.Quotas
 	intake     *intake
 	partitions *partitions
-	batches    sync.Pool // of *batch
-	arenas     sync.Pool // of *arena
+	history    *history.History
+	readers    chan struct{} // those who look back
+	batches    sync.Pool     // of *batch
+	arenas     sync.Pool     // of *arena
 
 	listener net.Listener
 	cert     *certificate // nil without TLS
@@ -100,6 +106,8 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		quotas:     tenant.NewQuotas(),
 		intake:     newIntake(cfg.MaxBodyBytes, cfg.MaxInflightBytes),
 		partitions: newPartitions(deps.Partitions),
+		history:    history.New(deps.History, deps.Partitions, history.DefaultLimits(), deps.Clock),
+		readers:    make(chan struct{}, cfg.MaxReaders),
 		changes:    changeLock{tenants: make(map[string]*sync.Mutex)},
 		lists:      make(map[string][]ruleBody), served: make(chan struct{}),
 	}

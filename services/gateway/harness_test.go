@@ -108,8 +108,8 @@ func (w *world) gateway(options ...option) *edge {
 	sealer := seal.New(root, view, log, time.Now)
 	deps := gateway.Deps{
 		Producer: producer, Partitions: testPartitions, Control: view, Sealer: sealer,
-		CheckURL: func(string) error { return nil },
-		Log:      log, TracerProvider: sdktrace.NewTracerProvider(), MeterProvider: metricnoop.NewMeterProvider(), Clock: time.Now,
+		CheckURL: func(string) error { return nil }, History: w.bus, Replays: w.bus,
+		Log: log, TracerProvider: sdktrace.NewTracerProvider(), MeterProvider: metricnoop.NewMeterProvider(), Clock: time.Now,
 	}
 	for _, o := range options {
 		o(&cfg, &deps)

@@ -52,6 +52,7 @@ const (
 	codeUnsupportedType = "unsupported_media_type"
 	codeInvalid         = "invalid_field"
 	codeQuota           = "quota_exceeded"
+	codeNotReplayable   = "not_replayable"
 	codeUnavailable     = "unavailable"
 	codeTimeout         = "request_timeout"
 	codeInternal        = "internal"

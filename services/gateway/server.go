@@ -46,6 +46,12 @@ func (s *Service) routes() *gin.Engine {
 	v1.POST("/events", s.with(control.ScopeIngest, s.postEvents))
 	v1.GET("/status", s.with(control.ScopeRead, s.getStatus))
 
+	v1.GET("/alerts", s.with(control.ScopeRead, s.lookBack(s.listAlerts)))
+	v1.GET("/alerts/:id", s.with(control.ScopeRead, s.lookBack(s.getAlert)))
+	v1.GET("/dlq", s.with(control.ScopeRead, s.lookBack(s.listDeadLetters)))
+	v1.GET("/dlq/:id", s.with(control.ScopeRead, s.lookBack(s.getDeadLetter)))
+	v1.POST("/dlq/:id/replay", s.with(control.ScopeManage, s.lookBack(s.replayDeadLetter)))
+
 	v1.GET("/webhooks", s.with(control.ScopeRead, s.listWebhooks))
 	v1.POST("/webhooks", s.with(control.ScopeManage, s.createWebhook))
 	v1.GET("/webhooks/:id", s.with(control.ScopeRead, s.getWebhook))

@@ -66,8 +66,8 @@ func deadID(id string) (key string, ok bool) {
 	if m == nil {
 		return "", false
 	}
-	partition, _ := strconv.Atoi(m[2])             // as the pattern has it
-	offset, _ := strconv.ParseInt(m[3], 10, 64)    // as the pattern has it
+	partition, _ := strconv.Atoi(m[2])          // as the pattern has it
+	offset, _ := strconv.ParseInt(m[3], 10, 64) // as the pattern has it
 	return bus.DeadKey(m[1], partition, offset), true
 }
 

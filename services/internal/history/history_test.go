@@ -202,8 +202,12 @@ func TestNewerGoesOnWhereTheFirstPageBegan(t *testing.T) {
 
 func TestFilters(t *testing.T) {
 	w := newWorld(t)
-	low := w.alert(func(a *alertv1.Alert) { a.Rule = &alertv1.Rule{Id: "rule-2", Title: "Odd login", Level: "low", Tags: []string{"attack.t1078"}} })
-	group := w.alert(func(a *alertv1.Alert) { a.Group = []*alertv1.GroupValue{{Field: "user", Value: "bob"}, {Field: "ip", Value: "192.0.2.1"}} })
+	low := w.alert(func(a *alertv1.Alert) {
+		a.Rule = &alertv1.Rule{Id: "rule-2", Title: "Odd login", Level: "low", Tags: []string{"attack.t1078"}}
+	})
+	group := w.alert(func(a *alertv1.Alert) {
+		a.Group = []*alertv1.GroupValue{{Field: "user", Value: "bob"}, {Field: "ip", Value: "192.0.2.1"}}
+	})
 	late := w.alert(func(a *alertv1.Alert) { a.TimeMs = base + 9_000_000; a.Sources = []string{"agent"} })
 	plain := w.alert()
 	foreign := w.alert(func(a *alertv1.Alert) { a.Tenant = "other" })

@@ -21,12 +21,14 @@ type NotReplayableError struct{ Why string }
 
 func (e *NotReplayableError) Error() string { return e.Why }
 
-func refuse(format string, args ...any) error { return &NotReplayableError{fmt.Sprintf(format, args...)} }
+func refuse(format string, args ...any) error {
+	return &NotReplayableError{fmt.Sprintf(format, args...)}
+}
 
 // Content is what a dead record holds.
 type Content struct {
 	// Kind is "event", "detection" or "alert"; ID the event's or the alert's.
-	Kind, ID string
+	Kind, ID  string
 	Event     *event.Event
 	Detection *detectionv1.Detection
 	Alert     *alertv1.Alert

@@ -27,7 +27,7 @@ func (p *Process) AddGateway(sealer *seal.Sealer, full func() (bool, string)) (*
 	p.App.Defer("producer", func() error { producer.Close(); return nil })
 	service, err := gateway.New(p.Settings.Gateway, gateway.Deps{
 		Producer: producer, Partitions: p.Partitions, Control: p.Control, Sealer: sealer,
-		CheckURL: guard.CheckURL, Full: full, Rules: p.Settings.Sigma(), Deliveries: p.Bus,
+		CheckURL: guard.CheckURL, Full: full, Rules: p.Settings.Sigma(), Deliveries: p.Bus, History: p.Bus, Replays: p.Bus,
 		Log: p.Log, TracerProvider: p.Telemetry.Tracers(), MeterProvider: p.Telemetry.Meters(), Clock: p.Clock,
 	})
 	if errors.Is(err, syscall.EADDRINUSE) {
