@@ -69,6 +69,9 @@ func valueCases() []conformance {
 		{"all: different elements", "f|all:\n  - a*\n  - b*", []string{`{"f":["b1","a1"]}`}, []string{`{"f":["a1","a2"]}`}},
 		{"null: absent or null", `f: null`, []string{`{}`, `{"f":null}`, `{"f":[1,null]}`}, []string{`{"f":""}`, `{"f":"null"}`, `{"f":[]}`}},
 		{"text null is not null", `f: 'null'`, []string{`{"f":"null"}`}, []string{`{"f":null}`, `{}`}},
+		{"null of a path", `a.b: null`, []string{`{"a":{}}`, `{"a":1}`, `{"a":{"b":null}}`, `{"a":[{"b":1},{"b":null}]}`}, []string{`{"a":{"b":0}}`}},
+		{"number in another form as a key of many", `f: [1, 2, 3, 4, 5.5]`, []string{`{"f":55e-1}`, `{"f":4.0}`, `{"f":"3"}`}, []string{`{"f":5}`}},
+		{"no other word for true", `f: true`, []string{`{"f":"TRUE"}`}, []string{`{"f":"1"}`, `{"f":"on"}`}},
 		{"empty: present and empty", `f: ''`, []string{`{"f":""}`}, []string{`{}`, `{"f":null}`, `{"f":"x"}`}},
 		{"date is text", `f: 2024-01-02`, []string{`{"f":"2024-01-02"}`}, nil},
 	}
@@ -115,6 +118,9 @@ func textCases() []conformance {
 		{"neq contains", `f|contains|neq: a`, []string{`{"f":"xyz"}`}, []string{`{"f":"xaz"}`}},
 		{"neq of a number", `f|neq: 5`, []string{`{"f":6}`, `{"f":"x"}`}, []string{`{"f":5}`, `{"f":5.0}`, `{"f":"5"}`}},
 		{"neq with all: not all of them", "f|contains|all|neq:\n  - a\n  - b", []string{`{"f":"a"}`, `{"f":"x"}`}, []string{`{"f":"ba"}`}},
+		{"exists leaves out nothing above", `a.b|exists: false`, []string{`{"a":1}`, `{"a":null}`, `{}`}, []string{`{"a":{"b":1}}`}},
+		{"startswith of a number", `f|startswith: 46`, []string{`{"f":4625}`}, []string{`{"f":1462}`}},
+		{"contains over an array", `f|contains: bc`, []string{`{"f":["x","abcd"]}`}, []string{`{"f":["b","c"]}`}},
 		{"startswith with a wildcard", `f|startswith: 'a?c*e'`, []string{`{"f":"abcdef"}`}, []string{`{"f":"xabcde"}`, `{"f":"acde"}`}},
 		{"endswith with a star in front", `f|endswith: '*ab'`, []string{`{"f":"cab"}`}, []string{`{"f":"abc"}`}},
 		{"contains with an escaped star", `f|contains: '\*'`, []string{`{"f":"a*b"}`}, []string{`{"f":"ab"}`}},
@@ -205,6 +211,10 @@ func typedCases() []conformance {
 		{"hour", `f|hour: 3`, []string{`{"f":"2024-05-06T03:59:59Z"}`, `{"f":"2024-05-06T03:00:00+09:00"}`, `{"f":1714964400}`, `{"f":1714964400000}`}, []string{`{"f":"2024-05-06T04:00:00Z"}`, `{"f":"x"}`}},
 		{"hour gte", `f|hour|gte: 22`, []string{`{"f":"2024-05-06T22:00:00Z"}`}, []string{`{"f":"2024-05-06T21:59:59Z"}`}},
 		{"minute", `f|minute: 7`, []string{`{"f":"2024-05-06T03:07:59Z"}`}, nil},
+		{"hour of micro- and nanoseconds", `f|hour: 3`, []string{`{"f":1714964400000000}`, `{"f":"1714964400000000000"}`}, []string{`{"f":1714968000000000}`, `{"f":{"a":1714964400}}`}},
+		{"day in the date's own zone", `f|day: 7`, []string{`{"f":"2024-05-07T00:30:00+02:00"}`}, []string{`{"f":"2024-05-06T23:30:00Z"}`}},
+		{"month over an array", `f|month: 5`, []string{`{"f":["2024-04-06","2024-05-06"]}`}, []string{`{"f":[]}`}},
+		{"week neq", `f|week|neq: 1`, []string{`{"f":"2024-06-30T00:00:00Z"}`, `{}`}, []string{`{"f":"2024-12-30T00:00:00Z"}`}},
 		{"day", `f|day: [6, 7]`, []string{`{"f":"2024-05-06"}`}, []string{`{"f":"2024-05-08"}`}},
 		{"ISO week", `f|week: 1`, []string{`{"f":"2024-12-30T00:00:00Z"}`}, []string{`{"f":"2023-01-01T00:00:00Z"}`}},
 		{"month", `f|month: 5`, []string{`{"f":"2024-05-06 03:07:59"}`}, nil},
@@ -220,6 +230,8 @@ func typedCases() []conformance {
 		{"fieldref startswith", `f|fieldref|startswith: g`, []string{`{"f":"ax","g":"a"}`}, []string{`{"f":"xa","g":"a"}`}},
 		{"fieldref endswith", `f|fieldref|endswith: g`, []string{`{"f":"xa","g":"a"}`}, []string{`{"f":"ax","g":"a"}`}},
 		{"fieldref cased", `f|fieldref|cased: g`, []string{`{"f":"a","g":"a"}`}, []string{`{"f":"a","g":"A"}`}},
+		{"fieldref contains, either absent", `f|fieldref|contains: g`, nil, []string{`{"f":"a"}`, `{"g":"a"}`}},
+		{"fieldref all", "f|fieldref|all: [g, h]", []string{`{"f":"a","g":"a","h":"A"}`}, []string{`{"f":"a","g":"a","h":"b"}`}},
 	}
 }
 
@@ -231,6 +243,7 @@ func objectCases() []conformance {
 		{"startswith", `f|startswith: '{"a"'`, []string{`{"f":{ "a": 1}}`}, []string{`{"f":{"b":1}}`}},
 		{"contains over the text", `f|contains: '"a":1'`, []string{`{"f":{"x":{"a" : 1}}}`}, []string{`{"f":{"a":2}}`}},
 		{"no HTML escapes", `f|contains: '<B>&'`, []string{`{"f":{"x":"\u003cB\u003e\u0026"}}`}, nil},
+		{"no HTML escapes in the event either", `f: '{"x":"<b>"}'`, []string{`{"f":{"x":"<b>"}}`}, nil},
 		{"contains tests decoded strings inside", "f|contains|all:\n  - '\"s3:GetObject\"'\n  - '\"Allow\"'", []string{`{"f":{"doc":"{\"Action\":\"s3:GetObject\",\"Effect\":\"Allow\"}"}}`}, []string{`{"f":{"doc":"{\"Action\":\"s3:PutObject\",\"Effect\":\"Allow\"}"}}`}},
 		{"re tests decoded strings inside", `f|re: '^\{"Action"'`, []string{`{"f":{"doc":"{\"Action\":1}"}}`}, []string{`{"f":{"doc":"x"}}`}},
 		{"an exact value does not look inside", `f: x`, nil, []string{`{"f":{"a":"x"}}`}},

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// signs are rules a, b and c, which match where the field of their name is 1.
+func signs() string {
+	var out strings.Builder
+	for _, name := range []string{"a", "b", "c"} {
+		fmt.Fprintf(&out, "title: %[1]s\nid: rule-%[1]s\nname: %[1]s\nlogsource: {product: app}\ndetection: {s: {%[1]s: 1}, condition: s}\n---\n", name)
+	}
+	return out.String()
+}
+
+// correlated is a correlation of those, in YAML's flow form.
+func correlated(fields string, more ...string) string {
+	return signs() + "title: Corr\nid: corr\ncorrelation: {group-by: [user], timespan: 60s, " + fields + "}\n" + strings.Join(more, "\n")
+}
+
+// seen is an event of a user at a time of a day in milliseconds.
+func seen(user string, ms int, fields string) string {
+	return fmt.Sprintf(`{"product":"app","user":%q,"time":%d,%s}`+"\n", user, 1_700_000_000_000+ms, fields)
+}
+
+// trailRecord is a CloudTrail record, whose id is its own.
+func trailRecord(id string) string {
+	return fmt.Sprintf(`{"eventVersion":"1.08","eventID":%q,"eventTime":"2026-01-02T03:04:05Z","eventSource":"iam.amazonaws.com","eventName":"CreateUser","awsRegion":"eu-west-1","userIdentity":{"type":"Root"},"user":"u","a":1}`+"\n", id)
+}
+
+// TestEvalCorrelations holds what correlations mean, where other engines differ
+// among themselves.
+func TestEvalCorrelations(t *testing.T) {
+	count3 := correlated("type: event_count, rules: [a], condition: {gte: 3}")
+	ordered := correlated("type: temporal_ordered, rules: [a, b]")
+	temporal := correlated("type: temporal, rules: [a, b]")
+	distinct := correlated("type: value_count, rules: [a], condition: {field: ip, gte: 2}")
+	trail := strings.ReplaceAll(count3, "product: app", "product: aws")
+	pairs := correlated("type: value_count, rules: [a], condition: {field: [ip, port], gte: 2}")
+	for _, tc := range []struct {
+		name, rules, events string
+		want                []string // rule and group
+	}{
+		{"an event from before the window does not count", count3, seen("u", 100_000, `"a":1`) + seen("u", 101_000, `"a":1`) + seen("u", 10_000, `"a":1`), nil},
+		{"an event that comes late into a window completes it", count3, seen("u", 100_000, `"a":1`) + seen("u", 101_000, `"a":1`) + seen("u", 41_000, `"a":1`), []string{"corr u"}},
+		{"both ends are in, to the millisecond", count3, seen("u", 0, `"a":1`) + seen("u", 1, `"a":1`) + seen("u", 60_000, `"a":1`), []string{"corr u"}},
+		{"beyond the end by a millisecond", count3, seen("u", 0, `"a":1`) + seen("u", 1, `"a":1`) + seen("u", 60_001, `"a":1`), nil},
+		{"windows slide, they are not aligned", count3, seen("u", 59_000, `"a":1`) + seen("u", 61_000, `"a":1`) + seen("u", 62_000, `"a":1`), []string{"corr u"}},
+		{"equal lines are events of their own", count3, strings.Repeat(seen("u", 0, `"a":1`), 3), []string{"corr u"}},
+		{"a record that comes again counts once", trail, strings.Repeat(trailRecord("one"), 3) + trailRecord("two"), nil},
+		{"three records", trail, trailRecord("one") + trailRecord("two") + trailRecord("three"), []string{"corr u"}},
+		{"groups are apart", count3, seen("u", 0, `"a":1`) + seen("v", 1, `"a":1`) + seen("u", 2, `"a":1`), nil},
+		{"groups are exact text", count3, seen("u", 0, `"a":1`) + seen("U", 1, `"a":1`) + seen("u", 2, `"a":1`), nil},
+		{"no group: not counted", count3, strings.ReplaceAll(seen("u", 0, `"a":1`)+seen("u", 1, `"a":1`)+seen("u", 2, `"a":1`), `"user":"u",`, ""), nil},
+		{"null as a group: not counted", count3, strings.ReplaceAll(seen("u", 0, `"a":1`)+seen("u", 1, `"a":1`)+seen("u", 2, `"a":1`), `"u"`, "null"), nil},
+		{"empty text is a group", count3, seen("", 0, `"a":1`) + seen("", 1, `"a":1`) + seen("", 2, `"a":1`), []string{"corr "}},
+		{"gt", correlated("type: event_count, rules: [a], condition: {gt: 1}"), seen("u", 0, `"a":1`) + seen("u", 1, `"a":1`), []string{"corr u"}},
+		{"gt at its number", correlated("type: event_count, rules: [a], condition: {gt: 2}"), seen("u", 0, `"a":1`) + seen("u", 1, `"a":1`), nil},
+		{"an event of two rules counts once", correlated("type: event_count, rules: [a, b], condition: {gte: 2}"), seen("u", 0, `"a":1,"b":1`), nil},
+		{"events of two rules add up", correlated("type: event_count, rules: [a, b], condition: {gte: 2}"), seen("u", 0, `"a":1`) + seen("u", 1, `"b":1`), []string{"corr u"}},
+		{"an event of two rules satisfies both", temporal, seen("u", 0, `"a":1,"b":1`), []string{"corr u"}},
+		{"temporal in any order", temporal, seen("u", 1, `"a":1`) + seen("u", 0, `"b":1`), []string{"corr u"}},
+		{"temporal of one user", temporal, seen("u", 0, `"a":1`) + seen("v", 1, `"b":1`), nil},
+		{"temporal within the time span", temporal, seen("u", 0, `"a":1`) + seen("u", 60_001, `"b":1`), nil},
+		{"two of three", correlated("type: temporal, rules: [a, b, c], condition: {gte: 2}"), seen("u", 0, `"a":1`) + seen("u", 1, `"c":1`), []string{"corr u"}},
+		{"one of three", correlated("type: temporal, rules: [a, b, c], condition: {gte: 2}"), seen("u", 0, `"a":1`) + seen("u", 1, `"a":1`), nil},
+		{"in order", ordered, seen("u", 200, `"a":1`) + seen("u", 700, `"b":1`), []string{"corr u"}},
+		{"in order, though read the other way", ordered, seen("u", 700, `"b":1`) + seen("u", 200, `"a":1`), []string{"corr u"}},
+		{"out of order within a second", ordered, seen("u", 200, `"b":1`) + seen("u", 700, `"a":1`), nil},
+		{"in order, another user", ordered, seen("u", 200, `"a":1`) + seen("v", 700, `"b":1`), nil},
+		{"a tie counts as ordered", ordered, seen("u", 0, `"b":1`) + seen("u", 0, `"a":1`), []string{"corr u"}},
+		{"a tie, strictly", ordered + "stormbell: {ties: strict}\n", seen("u", 0, `"b":1`) + seen("u", 0, `"a":1`), nil},
+		{"in order by one event alone", ordered, seen("u", 0, `"a":1,"b":1`), nil},
+		{"distinct values", distinct, seen("u", 0, `"a":1,"ip":"x"`) + seen("u", 1, `"a":1,"ip":"y"`), []string{"corr u"}},
+		{"the same value", distinct, seen("u", 0, `"a":1,"ip":"x"`) + seen("u", 1, `"a":1,"ip":"x"`), nil},
+		{"values are exact text", distinct, seen("u", 0, `"a":1,"ip":"x"`) + seen("u", 1, `"a":1,"ip":"X"`), []string{"corr u"}},
+		{"no value", distinct, seen("u", 0, `"a":1,"ip":"x"`) + seen("u", 1, `"a":1`) + seen("u", 2, `"a":1,"ip":null`), nil},
+		{"distinct tuples", pairs, seen("u", 0, `"a":1,"ip":"x","port":1`) + seen("u", 1, `"a":1,"ip":"x","port":2`), []string{"corr u"}},
+		{"tuples are not joined texts", pairs, seen("u", 0, `"a":1,"ip":"x","port":1`) + seen("u", 1, `"a":1,"ip":"x","port":"1"`), nil},
+		{"incomplete tuples", pairs, seen("u", 0, `"a":1,"ip":"x","port":1`) + seen("u", 1, `"a":1,"ip":"y"`), nil},
+		{"aliases", correlated("type: temporal, rules: [a, b], aliases: {user: {a: user, b: actor}}"), seen("u", 0, `"a":1`) + strings.Replace(seen("u", 1, `"b":1`), "user", "actor", 1), []string{"corr u"}},
+		{"silent by default", count3, seen("u", 0, `"a":1`), nil},
+		{"generate", correlated("type: event_count, rules: [a], condition: {gte: 3}, generate: true"), seen("u", 0, `"a":1`), []string{"rule-a"}},
+		{"what no correlation names alerts by itself", count3, seen("u", 0, `"c":1`), []string{"rule-c"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := stormbell(t, tc.events, nil, "eval", "-r", writeFile(t, t.TempDir(), "rules.yml", tc.rules))
+			require.Zero(t, r.code, r.err)
+			var got []string
+			for _, a := range alertsOf(t, r.out) {
+				found := a.Rule.ID
+				for _, v := range a.Group {
+					found += " " + v
+				}
+				got = append(got, found)
+			}
+			require.Equal(t, tc.want, got, r.err)
+		})
+	}
+}
