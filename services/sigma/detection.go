@@ -12,6 +12,7 @@ type detection struct {
 	node         *node // the `detection` mapping, for revision and expand
 	expr         *expr
 	placeholders []string // names that expand uses
+	silent       *node    // `generate: false`
 }
 
 // builder turns a `detection` mapping into an expression.

@@ -301,5 +301,8 @@ func (p *docParser) detectionRule() {
 	}
 	p.faults = append(p.faults, b.warnings...)
 	d.expr, d.placeholders = e, b.used
+	if g := p.root.get("generate"); g != nil && g.tag == "!!bool" && strings.EqualFold(g.value, "false") {
+		d.silent = g
+	}
 	p.doc.detection = d
 }

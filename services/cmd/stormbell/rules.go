@@ -41,14 +41,19 @@ func ruleSettings(env *environment, cmd *cobra.Command) func() (*process.Setting
 }
 
 func newRulesCheck(env *environment) *cobra.Command {
+	var covered bool
 	cmd := &cobra.Command{
 		Use:   "check PATH…",
 		Short: "Parse and compile rules, and say what is wrong with them",
 		Long: "Parse and compile rules, files or whole directories, as one set: correlations find the rules that they refer to in any of them.\n" +
-			"Each rejected rule is one line with file and line; the last line counts.",
-		Example: "  stormbell rules check ./rules",
+			"Each rejected rule is one line with file and line; the last line counts.\n" +
+			"Warnings name what is legal and surely not meant, such as a rule that no event can match; they go to standard error.\n" +
+			"With --coverage a table says how many rules there are for each log source, and which of the configured and built-in\n" +
+			"sources can give it; JSON events that name their log source themselves reach every rule.",
+		Example: "  stormbell rules check ./rules\n  stormbell rules check --coverage ./rules",
 		Args:    arguments(1, -1),
 	}
+	cmd.Flags().BoolVar(&covered, "coverage", false, "print how many rules there are by log source, and the sources that can give it")
 	finds(cmd, "a rule was rejected")
 	load := ruleSettings(env, cmd)
 	output := outputFlag(cmd)
@@ -62,7 +67,13 @@ func newRulesCheck(env *environment) *cobra.Command {
 			return err
 		}
 		plan := ruleset.Replace(nil, nil, files, settings.Sigma())
-		return reportRules(env, output, &ruleReport{OK: plan.OK, Rejected: plan.Rejected, Problems: problemsOf(plan.Problems)})
+		docs := documents(files)
+		report := &ruleReport{OK: plan.OK, Rejected: plan.Rejected, Problems: problemsOf(append(plan.Problems, sigma.Lint(docs, settings.Sigma())...))}
+		if covered {
+			set, _ := sigma.Compile(docs, settings.Sigma())
+			report.Coverage = coverageOf(set.Coverage(sourcesOf(settings.Gateway)))
+		}
+		return reportRules(env, output, report)
 	}
 	return cmd
 }
@@ -99,6 +110,7 @@ type ruleReport struct {
 	Rejected int           `json:"rejected"`
 	Kept     int           `json:"kept,omitempty"`
 	Problems []ruleProblem `json:"problems"`
+	Coverage []coverage    `json:"coverage,omitempty"`
 }
 
 // reportRules prints one line per rejected rule, and the count. Warnings go
@@ -110,6 +122,9 @@ func reportRules(env *environment, output *format, report *ruleReport) error {
 		}
 		if report.Kept > 0 {
 			fmt.Fprintf(env.err, "kept in force: the versions before of %s\n", countOf(report.Kept, "rejected rule"))
+		}
+		if len(report.Coverage) > 0 {
+			printCoverage(out, report.Coverage)
 		}
 		for _, line := range rejections(env, report.Problems) {
 			fmt.Fprintln(out, line)

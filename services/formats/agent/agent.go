@@ -150,6 +150,9 @@ func missing(field, who string) error {
 // filled is true for a string that is not empty.
 func filled(v []byte) bool { return len(v) > 2 && v[0] == '"' }
 
+// Products are those that a host event can be of.
+func Products() []string { return []string{"linux", "windows", "macos"} }
+
 func product(v []byte) string {
 	text, _ := jsonscan.Text(v)
 	switch string(text) { // without an allocation for the usual spelling
@@ -160,7 +163,7 @@ func product(v []byte) string {
 	case "macos":
 		return "macos"
 	}
-	for _, p := range []string{"linux", "windows", "macos"} {
+	for _, p := range Products() {
 		if len(text) == len(p) && strings.EqualFold(string(text), p) {
 			return p
 		}

@@ -24,7 +24,7 @@ type Document struct {
 }
 
 // MaxRuleBytes is the largest document that PushRules takes.
-const MaxRuleBytes = 256 << 10
+const MaxRuleBytes = 512 << 10
 
 // RuleHash returns the SHA-256 of a rule document.
 func RuleHash(source []byte) []byte {
