@@ -1,6 +1,7 @@
 package rules_test
 
 import (
+	"path"
 	"regexp"
 	"strings"
 	"testing"
@@ -59,7 +60,8 @@ func TestPackIsComplete(t *testing.T) {
 			require.NoError(t, yaml.Unmarshal(f.Content, &r))
 			require.NotEmpty(t, r.Title)
 			require.Regexp(t, uuid, r.ID)
-			require.True(t, strings.HasSuffix(f.Name, "/"+r.Name+".yml"), "the name is that of the file")
+			base := strings.TrimSuffix(path.Base(f.Name), ".yml")
+			require.Equal(t, "stormbell_"+base, r.Name, "the name is that of the file, and nobody else's")
 			require.Contains(t, []string{"stable", "test"}, r.Status)
 			require.Greater(t, len(r.Description), 150, "say what to do next")
 			require.Equal(t, "Stormbell", r.Author)

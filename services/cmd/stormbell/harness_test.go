@@ -70,12 +70,18 @@ type instance struct {
 // startUp starts `stormbell up` in this process and waits until it serves.
 func startUp(t *testing.T, data string, args ...string) *instance {
 	t.Helper()
+	return startUpWith(t, data, upArgs(data, args))
+}
+
+// startUpWith is startUp with a whole command line.
+func startUpWith(t *testing.T, data string, argv []string) *instance {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	r, w := io.Pipe()
 	i := &instance{t: t, data: data, errs: new(output)}
 	ended := make(chan int, 1)
 	go func() {
-		code := execute(ctx, testEnv(strings.NewReader(""), w, i.errs, nil), upArgs(data, args))
+		code := execute(ctx, testEnv(strings.NewReader(""), w, i.errs, nil), argv)
 		_ = w.Close()
 		ended <- code
 	}()
@@ -113,8 +119,10 @@ func startChild(t *testing.T, data string, args ...string) *instance {
 	return i
 }
 
+// upArgs leaves out the rules that come with Stormbell: what a test counts is
+// its own.
 func upArgs(data string, args []string) []string {
-	return append([]string{"up", "--data", data, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"}, args...)
+	return append([]string{"up", "--data", data, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--no-default-rules"}, args...)
 }
 
 // await reads lines until the instance is ready, and goes on reading so that

@@ -15,6 +15,7 @@ import (
 	"github.com/stormbell/stormbell/services/cmd/internal/process"
 	"github.com/stormbell/stormbell/services/cmd/internal/rulefiles"
 	"github.com/stormbell/stormbell/services/internal/ruleset"
+	pack "github.com/stormbell/stormbell/services/rules"
 	"github.com/stormbell/stormbell/services/sigma"
 )
 
@@ -168,12 +169,13 @@ func rejections(env *environment, problems []ruleProblem) []string {
 func newRulesPush(env *environment) *cobra.Command {
 	var empty bool
 	cmd := &cobra.Command{
-		Use:   "push DIR",
-		Short: "Make the rules of a directory those of the tenant",
-		Long: "Make the rules of a directory those of the tenant, in place of all that it had.\n" +
-			"A rejected rule never replaces a good one: its version before stays in force. Rules of all tenants are not touched.",
-		Example: "  stormbell rules push ./rules",
-		Args:    arguments(1, 1),
+		Use:   "push DIR…",
+		Short: "Make the rules of directories those of the tenant",
+		Long: "Make the rules of directories those of the tenant, in place of all that it had.\n" +
+			"A rejected rule never replaces a good one: its version before stays in force. Rules of all tenants are not touched.\n" +
+			"\"stormbell:\" is the rules that come with Stormbell; on a cluster no tenant has them before they are pushed.",
+		Example: "  stormbell rules push ./rules\n  stormbell rules push stormbell: ./rules",
+		Args:    arguments(1, -1),
 
 		SuggestFor:        []string{"apply", "upload", "add"},
 		ValidArgsFunction: directories,
@@ -183,15 +185,15 @@ func newRulesPush(env *environment) *cobra.Command {
 	output := outputFlag(cmd)
 	cmd.Flags().BoolVar(&empty, "allow-empty", false, "switch all rules of the tenant off if DIR holds none")
 	cmd.RunE = conn.with(func(ctx context.Context, gateway *client, args []string) error {
-		files, err := rulefiles.Read(args[0])
+		files, err := rulefiles.Read(args...)
 		if err != nil {
 			return err
 		}
 		if len(files) == 0 && !empty {
-			return fmt.Errorf("%s holds no rules (*.yml, *.yaml): --allow-empty would switch all rules of the tenant off", args[0])
+			return fmt.Errorf("%s holds no rules (*.yml, *.yaml): --allow-empty would switch all rules of the tenant off", strings.Join(args, ", "))
 		}
 		report := &ruleReport{Problems: []ruleProblem{}}
-		if err := gateway.call(ctx, http.MethodPut, "/v1/rules", pushOf(args[0], files), report); err != nil {
+		if err := gateway.call(ctx, http.MethodPut, "/v1/rules", pushOf(args, files), report); err != nil {
 			return err
 		}
 		return reportRules(env, output, report)
@@ -204,13 +206,18 @@ type pushedFile struct {
 	Content string `json:"content"`
 }
 
-// pushOf is a request with all files, called by their names beneath dir.
-func pushOf(dir string, files []ruleset.File) any {
+// pushOf is a request with all files, called by their names beneath the
+// directory that they are of; if there are several, by their paths.
+func pushOf(paths []string, files []ruleset.File) any {
+	dirs := slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return path == pack.Prefix })
 	out := make([]pushedFile, len(files))
 	for i, f := range files {
-		name, err := filepath.Rel(dir, f.Name)
-		if err != nil || name == "." {
-			name = filepath.Base(f.Name)
+		name := f.Name
+		if len(dirs) == 1 && !strings.HasPrefix(name, pack.Prefix) {
+			var err error
+			if name, err = filepath.Rel(dirs[0], f.Name); err != nil || name == "." {
+				name = filepath.Base(f.Name)
+			}
 		}
 		out[i] = pushedFile{filepath.ToSlash(name), string(f.Content)}
 	}

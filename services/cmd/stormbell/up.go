@@ -28,6 +28,7 @@ func newUp(env *environment) *cobra.Command {
 
 		Long: "Run everything in one process: gateway, correlator and notifier on a log of their own.\n" +
 			"Nothing else needs to be installed. The first start prints an API key and writes it to DIR/api-key.\n" +
+			"The rules that come with Stormbell are in force, and those of --rules: of two with one id or name, yours counts.\n" +
 			"Once requests are served, a line {\"msg\":\"ready\",…} on standard output says where. SIGHUP reads the rules again.",
 		Example: "  stormbell up --rules ./rules",
 		Args:    arguments(0, 0),
@@ -37,7 +38,7 @@ func newUp(env *environment) *cobra.Command {
 	f.StringVar(&listen, "listen", "", "host and port of the API (gateway.listen)")
 	f.StringVar(&admin, "admin", "", "host and port of /metrics, /healthz and /readyz (telemetry.admin)")
 	f.StringArrayVar(&opts.Rules, "rules", nil, "directory with Sigma rules for all tenants, watched for changes; may be repeated")
-	f.BoolVar(&opts.NoDefaultRules, "no-default-rules", false, "leave out the rules that come with Stormbell, of which there are none yet")
+	f.BoolVar(&opts.NoDefaultRules, "no-default-rules", false, "leave out the rules that come with Stormbell")
 	f.StringVar(&file, "config", "", "YAML file with settings (or STORMBELL_CONFIG)")
 	f.Int64Var(&logMaxBytes, "log-max-bytes", 0, "cap of the log on disk, in bytes (embedded.log_max_bytes)")
 	completeFlag(cmd, "data", directories)

@@ -2,7 +2,6 @@ package ruleset
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -52,15 +51,23 @@ func Replace(shared, before []sigma.Document, files []File, opts sigma.Options) 
 		all, _ = compiling(shared, append(slices.Clip(good), kept...), opts)
 		p.Kept = max(0, len(all)-len(good))
 	}
-	for i := range all {
-		p.Documents = append(p.Documents, control.Document{File: all[i].File, Line: all[i].Line, Source: all[i].Raw})
+	p.Documents = documents(all, pipelines)
+	return p
+}
+
+// documents is what is stored of rules and of the pipelines that change them;
+// without rules there is nothing to change.
+func documents(rules []sigma.Document, pipelines []*sigma.Pipeline) []control.Document {
+	var out []control.Document
+	for i := range rules {
+		out = append(out, control.Document{File: rules[i].File, Line: rules[i].Line, Source: rules[i].Raw})
 	}
-	if len(all) > 0 {
+	if len(rules) > 0 {
 		for _, q := range pipelines {
-			p.Documents = append(p.Documents, control.Document{File: q.File, Line: q.Line, Source: q.Raw})
+			out = append(out, control.Document{File: q.File, Line: q.Line, Source: q.Raw})
 		}
 	}
-	return p
+	return out
 }
 
 // piped returns the documents with these pipelines in place of any before.
@@ -133,7 +140,7 @@ func rejectedBy(files []File, problems []sigma.Problem) rejected {
 	for _, f := range files {
 		content[f.Name] = string(f.Content)
 	}
-	id := regexp.MustCompile(`(?m)^(?:id|name):[ \t]*["']?([^\s"'#]+)`)
+	id := nameLine()
 	r := rejected{make(map[string]bool), make(map[string]bool)}
 	for _, problem := range problems {
 		if problem.Severity != sigma.Error {

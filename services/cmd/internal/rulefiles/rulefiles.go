@@ -1,4 +1,5 @@
-// Package rulefiles finds rule files on disk. It reads them and judges nothing.
+// Package rulefiles finds rule files on disk, and those that come with
+// Stormbell. It reads them and judges nothing.
 package rulefiles
 
 import (
@@ -12,24 +13,34 @@ import (
 	"strings"
 
 	"github.com/stormbell/stormbell/services/internal/ruleset"
+	"github.com/stormbell/stormbell/services/rules"
 	"github.com/stormbell/stormbell/services/sigma"
 )
 
 // Read returns the files that paths name: each file itself, and of each
 // directory all .yml and .yaml files beneath it but hidden ones and tests of
 // rules. Names are the paths as given. The order is that of the names, without
-// repetitions.
+// repetitions. The path "stormbell:" stands for the rules that come with
+// Stormbell, but for those whose id or name a file on disk has.
 func Read(paths ...string) ([]ruleset.File, error) {
 	names, err := List(paths...)
 	if err != nil {
 		return nil, err
 	}
-	return readAll(names)
+	files, err := readAll(names)
+	if err != nil || !slices.Contains(paths, rules.Prefix) {
+		return files, err
+	}
+	defaults, err := rules.Files()
+	if err != nil {
+		return nil, err //nolint:wrapcheck // it says what failed
+	}
+	return append(files, ruleset.Unless(defaults, files)...), nil
 }
 
 // ReadTested returns the files that Read reads, and those with their tests. A
 // path may also name a file of tests, which stands for the rules beside it.
-func ReadTested(paths ...string) (rules, tests []ruleset.File, err error) {
+func ReadTested(paths ...string) (tested, tests []ruleset.File, err error) {
 	var names []string
 	for _, path := range paths {
 		if ruleset.IsTest(path) {
@@ -37,7 +48,7 @@ func ReadTested(paths ...string) (rules, tests []ruleset.File, err error) {
 		}
 		names = append(names, path)
 	}
-	if rules, err = Read(names...); err != nil {
+	if tested, err = Read(names...); err != nil {
 		return nil, nil, err
 	}
 	var beside []string
@@ -56,7 +67,19 @@ func ReadTested(paths ...string) (rules, tests []ruleset.File, err error) {
 	}
 	slices.Sort(beside)
 	tests, err = readAll(slices.Compact(beside))
-	return rules, tests, err
+	if err != nil || !slices.Contains(paths, rules.Prefix) {
+		return tested, tests, err
+	}
+	defaults, err := rules.Tests()
+	if err != nil {
+		return nil, nil, err //nolint:wrapcheck // it says what failed
+	}
+	for _, f := range defaults {
+		if slices.ContainsFunc(tested, func(r ruleset.File) bool { return ruleset.TestsOf(f.Name, r.Name) }) {
+			tests = append(tests, f)
+		}
+	}
+	return tested, tests, nil
 }
 
 func isFile(name string) bool {
@@ -111,6 +134,9 @@ func Directories(paths ...string) ([]string, error) {
 // walk calls visit for paths and for what of interest lies beneath them.
 func walk(paths []string, visit func(path string, entry fs.FileInfo)) error {
 	for _, path := range paths {
+		if path == rules.Prefix {
+			continue // they are in the binary
+		}
 		info, err := os.Stat(path)
 		if err != nil {
 			return fmt.Errorf("read rules: %w", err)

@@ -12,6 +12,7 @@ import (
 	"github.com/stormbell/stormbell/services/cmd/internal/process"
 	"github.com/stormbell/stormbell/services/cmd/internal/rulefiles"
 	"github.com/stormbell/stormbell/services/internal/ruleset"
+	pack "github.com/stormbell/stormbell/services/rules"
 	"github.com/stormbell/stormbell/services/sigma"
 )
 
@@ -22,7 +23,8 @@ const everyone = ""
 // several steps.
 const settle = 250 * time.Millisecond
 
-// rules keeps the rules of all tenants as the directories have them.
+// rules keeps the rules of all tenants: those that come with Stormbell, and
+// those of the directories.
 type rules struct {
 	*up
 	paths []string
@@ -45,7 +47,16 @@ func (r *rules) load(ctx context.Context) (*process.RuleCount, error) {
 	if opts.Pipelines, err = rulefiles.Pipelines(r.Settings.Rules.Pipelines...); err != nil {
 		return nil, fmt.Errorf("rules.pipelines: %w", err)
 	}
-	plan := ruleset.Replace(nil, before, files, opts)
+	var defaults []ruleset.File
+	if !r.opts.NoDefaultRules {
+		if defaults, err = pack.Files(); err != nil {
+			return nil, err //nolint:wrapcheck // it says what failed
+		}
+	}
+	plan, replaced := ruleset.ReplaceBeside(defaults, before, files, opts)
+	for _, title := range replaced {
+		r.log.InfoContext(ctx, "rule takes the place of one that comes with stormbell", "rule_title", title)
+	}
 	for _, problem := range plan.Problems {
 		log := r.log.With("at", fmt.Sprintf("%s:%d", problem.File, problem.Line), "field", problem.Field, "reason", problem.Message)
 		if problem.Severity == sigma.Error {
@@ -59,7 +70,7 @@ func (r *rules) load(ctx context.Context) (*process.RuleCount, error) {
 			return nil, fmt.Errorf("put rules in force: %w", err)
 		}
 	}
-	r.log.Info("rules in force", "ok", plan.OK, "rejected", plan.Rejected, "kept", plan.Kept, "files", len(files))
+	r.log.Info("rules in force", "ok", plan.OK, "rejected", plan.Rejected, "kept", plan.Kept, "files", len(files), "default_rules", !r.opts.NoDefaultRules)
 	return &process.RuleCount{OK: plan.OK, Rejected: plan.Rejected}, nil
 }
 

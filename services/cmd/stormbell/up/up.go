@@ -28,8 +28,7 @@ type Options struct {
 	Data string
 	// Rules are the directories, or files, whose rules hold for all tenants.
 	Rules []string
-	// NoDefaultRules leaves out the rules that the binary brings. It brings none
-	// so far: rules.load is where they join those of Rules.
+	// NoDefaultRules leaves out the rules that come with the binary.
 	NoDefaultRules bool
 	// Reload asks for the rules to be read again.
 	Reload <-chan os.Signal
