@@ -72,16 +72,23 @@ type Matched struct {
 	// Of the i-th event are the alerts, detections and dead letters from
 	// ends[i−1] to ends[i].
 	ends []extent
+	// Hits counts the events that each detection rule matched, by the rule's
+	// id, those too that only a correlation counts.
+	Hits map[string]int
 }
 
 type extent struct{ alerts, detections, dead int }
 
 // Match matches events by themselves.
 func (v *Evaluator) Match(ctx context.Context, events []event.Event) (*Matched, error) {
-	out := &Matched{w: &work{ingest: unseen}, ends: make([]extent, len(events))}
+	out := &Matched{w: &work{ingest: unseen}, ends: make([]extent, len(events)), Hits: make(map[string]int)}
 	for i := range events {
+		v.matching.hits = v.matching.hits[:0]
 		if err := v.matching.event(ctx, &bus.Record{Topic: TopicEvents}, &events[i], out.w); err != nil {
 			return nil, err
+		}
+		for _, rule := range v.matching.hits {
+			out.Hits[rule.ID]++
 		}
 		out.ends[i] = extent{len(out.w.alerts), len(out.w.detections), len(out.w.dead)}
 	}

@@ -124,9 +124,10 @@ func (b *batch) addAgent(e *event.Event, r *body.Record) {
 
 func (b *batch) addJSON(e *event.Event, r *body.Record) {
 	e.Format = FormatJSON
-	e.Product = asserted(b.source.product, r.Members, "product")
-	e.Service = asserted(b.source.service, r.Members, "service")
-	e.Category = asserted(b.source.category, r.Members, "category")
+	d := &b.source.dimensions
+	e.Product = asserted(b.source.product, r.Members, d.product)
+	e.Service = asserted(b.source.service, r.Members, d.service)
+	e.Category = asserted(b.source.category, r.Members, d.category)
 	e.TimeMS, e.OwnTime = eventtime.Find(r.Members, b.source.timeFields)
 	e.ID = b.mint(e, r.Index)
 	b.add(e)
@@ -174,11 +175,11 @@ func (b *batch) rejections() int { return len(b.rejected) + b.rejectedMore }
 const maxAsserted = 128
 
 // asserted returns what the source says about a dimension, or else the event.
-func asserted(configured string, members []jsonscan.Member, name string) string {
+func asserted(configured string, members []jsonscan.Member, name eventtime.Field) string {
 	if configured != "" {
 		return configured
 	}
-	v := jsonscan.Find(members, name)
+	v := eventtime.Lookup(members, name)
 	if v == nil {
 		return ""
 	}

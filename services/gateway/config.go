@@ -212,6 +212,14 @@ type source struct {
 	product, service, category string
 	latenessMS                 int64
 	timeFields                 []eventtime.Field
+	dimensions                 dimensions
+}
+
+// dimensions are the members in which JSON events assert their log source.
+type dimensions struct{ product, service, category eventtime.Field }
+
+func usualDimensions() dimensions {
+	return dimensions{eventtime.Field{"product"}, eventtime.Field{"service"}, eventtime.Field{"category"}}
 }
 
 // sources are the configured sources and the built-in one by name. The one without a name is that
@@ -219,7 +227,7 @@ type source struct {
 type sources map[string]*source
 
 func newSources(c Config) (sources, error) {
-	all := sources{"": {latenessMS: c.Lateness.Milliseconds(), timeFields: eventtime.DefaultFields()}}
+	all := sources{"": {latenessMS: c.Lateness.Milliseconds(), timeFields: eventtime.DefaultFields(), dimensions: usualDimensions()}}
 	for _, s := range c.Sources {
 		switch {
 		case !plainName(s.Name):
@@ -235,7 +243,7 @@ func newSources(c Config) (sources, error) {
 			name: s.Name, format: s.Format,
 			product: strings.ToLower(s.Product), service: strings.ToLower(s.Service), category: strings.ToLower(s.Category),
 			latenessMS: cmp.Or(s.Lateness, c.Lateness).Milliseconds(),
-			timeFields: all[""].timeFields,
+			timeFields: all[""].timeFields, dimensions: all[""].dimensions,
 		}
 		if len(s.TimeFields) > 0 {
 			one.timeFields = nil

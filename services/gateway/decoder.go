@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 
 	"github.com/stormbell/stormbell/services/formats/body"
+	"github.com/stormbell/stormbell/services/formats/eventtime"
 	"github.com/stormbell/stormbell/services/internal/event"
 )
 
@@ -38,6 +40,24 @@ func NewDecoder(cfg Config, tenant, source string) (*Decoder, error) {
 	d := &Decoder{limits: body.Limits{Records: math.MaxInt, Depth: cfg.MaxDepth, Members: maxMembers}}
 	d.b.origin = origin{tenant: tenant, source: from, maxRecordBytes: cfg.MaxRecordBytes}
 	return d, nil
+}
+
+// LogsourceFields are the fields in which JSON events assert their log source,
+// with dots between nested names. Those that are empty stay as they are.
+type LogsourceFields struct{ Product, Service, Category string }
+
+// ReadLogsource looks the log source of JSON events up in other fields.
+func (d *Decoder) ReadLogsource(fields LogsourceFields) {
+	from := *d.b.source
+	for _, f := range []struct {
+		name string
+		into *eventtime.Field
+	}{{fields.Product, &from.dimensions.product}, {fields.Service, &from.dimensions.service}, {fields.Category, &from.dimensions.category}} {
+		if f.name != "" {
+			*f.into = strings.Split(f.name, ".")
+		}
+	}
+	d.b.source = &from
 }
 
 // Lines returns the events of further lines, and those that are none with

@@ -36,6 +36,9 @@ type evaluation struct {
 	quiet   bool
 	workers int
 	decoder *gateway.Decoder
+	routing routing
+	set     *sigma.Set
+	summary *summary // nil: alerts are printed
 	run     *correlator.Evaluation
 
 	warned                   sync.Mutex
@@ -45,24 +48,29 @@ type evaluation struct {
 
 func newEval(env *environment) *cobra.Command {
 	var (
-		rules  []string
-		source string
-		e      = &evaluation{env: env}
+		rules     []string
+		source    string
+		summarize bool
+		e         = &evaluation{env: env}
 	)
 	cmd := &cobra.Command{
 		Use:   "eval -r PATH… [FILE…|-]",
 		Short: "Run rules over files, without any service, and print the alerts",
 		Long: "Run rules over files or standard input, without any service, and print each alert as one line of JSON,\n" +
-			"as a webhook carries it in `data`. Files are as for `stormbell send`; the same input gives the same output.\n" +
+			"as a webhook carries it in `data`. Files are as for `stormbell send`, directories stand for the files in them;\n" +
+			"the same input gives the same output. With --summary it prints how often each rule matched instead.\n" +
 			"All events count as received at one time, so none is late; an event without a time has that of the one before it.",
-		Example: "  stormbell eval -r ./rules logs/*.json.gz\n  zcat app.ndjson.gz | stormbell eval -r ./rules --quiet -",
-		Args:    arguments(0, -1),
+		Example: "  stormbell eval -r ./rules logs/*.json.gz\n  zcat app.ndjson.gz | stormbell eval -r ./rules --quiet -\n" +
+			"  stormbell eval -r ./rules --logsource product=windows,service=sysmon --summary logs/",
+		Args: arguments(0, -1),
 	}
 	finds(cmd, "an event was rejected")
 	e.output = outputOf(cmd, asNDJSON, asJSON, asText)
 	f := cmd.Flags()
 	f.StringArrayVarP(&rules, "rules", "r", nil, "file or directory with Sigma rules; may be repeated")
 	f.StringVar(&source, "source", "", "name of the configured source that the events come from (default: detect)")
+	e.routing.flags(f)
+	f.BoolVar(&summarize, "summary", false, "print how often each rule matched, as a table or with -o json, in place of the alerts")
 	f.BoolVarP(&e.quiet, "quiet", "q", false, "print alerts alone: no warnings, no figures")
 	f.IntVar(&e.workers, "workers", runtime.GOMAXPROCS(0), "events are matched on so many threads; the output is the same")
 	f.Lookup("workers").DefValue = "number of processors"
@@ -74,6 +82,15 @@ func newEval(env *environment) *cobra.Command {
 		case e.workers < 1 || e.workers > 1024:
 			return usagef("--workers %d: use 1 to 1024", e.workers)
 		}
+		if err := e.routing.check(); err != nil {
+			return err
+		}
+		if summarize {
+			e.summary = newSummary()
+			if !cmd.Flags().Changed("output") {
+				e.output.name = asText
+			}
+		}
 		settings, err := load()
 		if err != nil {
 			return err
@@ -81,11 +98,11 @@ func newEval(env *environment) *cobra.Command {
 		if e.decoder, err = gateway.NewDecoder(settings.Gateway, process.DefaultTenant, source); err != nil {
 			return usageError{err}
 		}
-		set, err := e.compile(settings, rules)
-		if err != nil {
+		e.decoder.ReadLogsource(e.routing.names())
+		if e.set, err = e.compile(settings, rules); err != nil {
 			return err
 		}
-		if e.run, err = correlator.NewEvaluation(cmd.Context(), settings.Correlator, set); err != nil {
+		if e.run, err = correlator.NewEvaluation(cmd.Context(), settings.Correlator, e.set); err != nil {
 			return err
 		}
 		in, err := openInputs(env.in, args)
@@ -130,6 +147,9 @@ func (e *evaluation) all(ctx context.Context, in *inputs) error {
 	began := time.Now()
 	e.out = bufio.NewWriterSize(e.env.out, 1<<16)
 	err := e.pipeline(ctx, in)
+	if err == nil && e.summary != nil {
+		err = e.summary.tell(e.env, e.output, e.set)
+	}
 	if flushed := e.out.Flush(); err == nil && flushed != nil {
 		err = fmt.Errorf("print alerts: %w", flushed)
 	}
@@ -190,6 +210,7 @@ func (e *evaluation) pipeline(ctx context.Context, in *inputs) error {
 		for j := range ordered {
 			select {
 			case matched := <-j.matched:
+				e.count(matched)
 				if err := e.run.Fold(ctx, matched, e.print, e.warn); err != nil {
 					return err
 				}
@@ -221,6 +242,7 @@ func (e *evaluation) read(ctx context.Context, in *inputs, next func([]event.Eve
 		}
 		e.events += len(places)
 		e.date(events)
+		e.routing.route(events)
 		text, places = make([]byte, 0, len(text)), places[:0]
 		if len(events) == 0 {
 			return nil
@@ -253,7 +275,22 @@ func (e *evaluation) date(events []event.Event) {
 	}
 }
 
+// count adds to the summary what rules matched.
+func (e *evaluation) count(m *correlator.Matched) {
+	if e.summary == nil {
+		return
+	}
+	for id, n := range m.Hits {
+		e.summary.matches[id] += n
+	}
+}
+
 func (e *evaluation) print(a *alertv1.Alert) error {
+	if e.summary != nil {
+		e.alerts++
+		e.summary.alerts[a.GetRule().GetId()]++
+		return nil
+	}
 	data, err := alert.Data(a)
 	if err != nil {
 		return err

@@ -9,8 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/stormbell/stormbell/services/formats/body"
 )
@@ -27,29 +30,82 @@ type inputs struct {
 	in       io.Reader
 }
 
-// openInputs checks that all files are there. No path, and "-", are standard input.
+// openInputs checks that all files are there. No path, and "-", are standard
+// input; a directory stands for the event files in it, in order of their names.
 func openInputs(in io.Reader, paths []string) (*inputs, error) {
 	if len(paths) == 0 {
 		paths = []string{"-"}
 	}
-	i := &inputs{paths: paths, in: in, progress: func(int) {}}
+	i := &inputs{in: in, progress: func(int) {}}
 	for _, path := range paths {
 		if path == "-" {
-			i.size = -1
+			i.paths, i.size = append(i.paths, path), -1
 			continue
 		}
 		info, err := os.Stat(path)
 		if err != nil {
 			return nil, fmt.Errorf("open events: %w", err)
 		}
+		files, size := []string{path}, info.Size()
 		if info.IsDir() {
-			return nil, usagef("%s is a directory: name the files in it, such as %s/*.json.gz", path, path)
+			if files, size, err = filesIn(path); err != nil {
+				return nil, err
+			}
 		}
+		i.paths = append(i.paths, files...)
 		if i.size >= 0 {
-			i.size += info.Size()
+			i.size += size
 		}
 	}
 	return i, nil
+}
+
+// maxFiles bounds what a directory stands for.
+const maxFiles = 1_000_000
+
+// filesIn returns the event files beneath a directory, hidden ones left out.
+func filesIn(dir string) (files []string, size int64, err error) {
+	err = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case path != dir && strings.HasPrefix(entry.Name(), "."):
+			if entry.IsDir() {
+				return filepath.SkipDir
+			}
+			return nil
+		case entry.IsDir() || !holdsEvents(path):
+			return nil
+		}
+		info, err := os.Stat(path) // through links
+		if err != nil {
+			return err //nolint:wrapcheck // it names the file
+		}
+		if info.IsDir() {
+			return nil
+		}
+		if len(files) == maxFiles {
+			return fmt.Errorf("%s holds more than %d files of events", dir, maxFiles)
+		}
+		files, size = append(files, path), size+info.Size()
+		return nil
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("open events: %w", err)
+	}
+	if len(files) == 0 {
+		return nil, 0, fmt.Errorf("%s holds no files of events (*.json, *.jsonl, *.ndjson, also with .gz)", dir)
+	}
+	return files, size, nil
+}
+
+// holdsEvents goes by the name.
+func holdsEvents(path string) bool {
+	switch filepath.Ext(strings.TrimSuffix(strings.ToLower(path), ".gz")) {
+	case ".json", ".jsonl", ".ndjson":
+		return true
+	}
+	return false
 }
 
 func (i *inputs) close() {

@@ -28,7 +28,7 @@ func DefaultFields() []Field {
 // name is the names joined by dots.
 func Find(members []jsonscan.Member, fields []Field) (ms int64, ok bool) {
 	for _, f := range fields {
-		if v := lookup(members, f); v != nil {
+		if v := Lookup(members, f); v != nil {
 			if ms, ok = Value(v); ok {
 				return ms, true
 			}
@@ -37,7 +37,9 @@ func Find(members []jsonscan.Member, fields []Field) (ms int64, ok bool) {
 	return 0, false
 }
 
-func lookup(members []jsonscan.Member, f Field) []byte {
+// Lookup returns the value of a member, or nil: by its names one in another, or
+// by all of them in one with dots between.
+func Lookup(members []jsonscan.Member, f Field) []byte {
 	if len(f) == 1 {
 		return jsonscan.Find(members, f[0])
 	}
