@@ -11,6 +11,9 @@ MODULES := proto services tools services/e2e
 # compiled into .bin by the first target that needs them.
 BIN := $(CURDIR)/.bin
 
+# Where Python keeps the engine that Sigma matching is compared with.
+ORACLE := $(BIN)/oracle
+
 # The race detector needs a C compiler; make setup says so where there is none.
 RACE = $$(command -v gcc >/dev/null 2>&1 && echo -race)
 
@@ -55,6 +58,8 @@ setup: ## install what the tests need, or say what is missing
 	@tools/setup/setup.sh
 	@if command -v java >/dev/null 2>&1 && command -v mvn >/dev/null 2>&1; then \
 		go run ./tools/cmd/kafka -fetch || [ "$$STORMBELL_REQUIRE_REAL" != 1 ]; fi
+	@if python3 -c 'import ensurepip' >/dev/null 2>&1; then \
+		$(MAKE) --no-print-directory $(ORACLE)/ready || [ "$$STORMBELL_REQUIRE_REAL" != 1 ]; fi
 
 # Services are tested as they ship, without the workspace, and once more as they
 # are developed. The workspace may pick other versions of libraries, which is
@@ -96,7 +101,6 @@ test-short: ## run the tests that take milliseconds
 	go test -short $(MODULES:%=./%/...)
 
 # pySigma runs the same rules in SQLite: an engine that shares nothing with ours.
-ORACLE := $(BIN)/oracle
 $(ORACLE)/ready: services/sigma/oracle/requirements.txt
 	python3 -m venv $(ORACLE)
 	$(ORACLE)/bin/pip install -q --disable-pip-version-check -r $<
@@ -113,10 +117,17 @@ fuzz-short: ## fuzz every decoder for FUZZTIME (30s) each
 			[ $$module = services ] && case $$file in services/e2e/*) continue ;; esac; \
 			for name in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]*)\(.*/\1/p' $$file); do \
 				echo "fuzz $$(dirname $$file) $$name"; \
-				go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s ./$$(dirname $$file) || exit 1; \
+				tools/fuzz/fuzz.sh ./$$(dirname $$file) $$name $(FUZZTIME) || exit 1; \
 			done; \
 		done || exit 1; \
 	done
+
+# Two at a time, on a processor each; the first line compiles for both.
+.PHONY: fuzz-sigma
+fuzz-sigma: ## fuzz parser, conditions, matcher and JSON view of Sigma for FUZZTIME each
+	@GOWORK=off go -C services test -c -fuzz . -o /dev/null ./sigma
+	@printf '%s\n' FuzzParse FuzzCondition FuzzMatch FuzzView | xargs -P 2 -I NAME \
+		sh -c 'cd services && GOWORK=off exec ../tools/fuzz/fuzz.sh ./sigma NAME $(FUZZTIME) -parallel 1'
 
 .PHONY: bench
 bench: ## run benchmarks: BENCH is a pattern, COUNT a number of runs
