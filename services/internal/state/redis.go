@@ -7,6 +7,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"os"
@@ -69,11 +70,26 @@ var (
 	trimLua string
 )
 
+// client is what is needed of Redis. The library's own type for it is reached by
+// a generic one: a thousand functions would be compiled anew into every package
+// that sees a Redis.
+type client interface {
+	io.Closer
+	redis.Scripter
+	commands
+}
+
+// commands are those that are no scripts.
+type commands interface {
+	Pipeline() redis.Pipeliner
+	XRangeN(ctx context.Context, stream, start, stop string, count int64) *redis.XMessageSliceCmd
+}
+
 // Redis keeps state in Redis 7 or newer. Its methods are safe for concurrent
 // use. All keys of a partition share one hash tag, so that they live, and fail
 // over, together.
 type Redis struct {
-	client  redis.UniversalClient
+	client  client
 	prefix  string
 	commit  *redis.Script
 	acquire *redis.Script

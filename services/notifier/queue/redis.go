@@ -7,10 +7,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"strconv"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/stormbell/stormbell/services/internal/state"
 )
 
 var (
@@ -24,17 +28,49 @@ var (
 	trimLua string
 )
 
+// client is what is needed of Redis. The library's own type for it is reached by
+// a generic one: a thousand functions would be compiled anew into every package
+// that sees a Redis.
+type client interface {
+	io.Closer
+	redis.Scripter
+	commands
+}
+
+// commands are those that are no scripts.
+type commands interface {
+	TxPipelined(ctx context.Context, fn func(redis.Pipeliner) error) ([]redis.Cmder, error)
+	XRangeN(ctx context.Context, stream, start, stop string, count int64) *redis.XMessageSliceCmd
+}
+
 // Redis keeps queues in Redis 7 or newer. Its methods are safe for concurrent
 // use. All keys of a shard share one hash tag, so that they live, and fail
 // over, together; each call is one script, so that a tail that is lost leaves
 // a state that once was.
 type Redis struct {
-	client                      redis.UniversalClient
+	client                      client
 	prefix                      string
 	create, claim, settle, trim *redis.Script
 }
 
-// NewRedis returns a store on a client, which the caller closes. Prefix begins
+// OpenRedis connects as state.Connect does. Close closes the connection.
+func OpenRedis(ctx context.Context, cfg state.Config, log *slog.Logger) (*Redis, error) {
+	client, err := state.Connect(ctx, cfg, log)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // it names the setting
+	}
+	return NewRedis(client, cfg.Prefix), nil
+}
+
+// Close closes the client.
+func (r *Redis) Close() error {
+	if err := r.client.Close(); err != nil {
+		return fmt.Errorf("close redis: %w", err)
+	}
+	return nil
+}
+
+// NewRedis returns a store on a client, which Close closes. Prefix begins
 // every key and holds no braces.
 func NewRedis(client redis.UniversalClient, prefix string) *Redis {
 	return &Redis{

@@ -134,15 +134,15 @@ func Notifier(ctx context.Context, p *Process) error {
 	if err != nil {
 		return err
 	}
-	client, err := state.Connect(ctx, cfg, p.Log)
+	deliveries, err := queue.OpenRedis(ctx, cfg, p.Log)
 	if err != nil {
 		return err //nolint:wrapcheck // it names the setting
 	}
-	p.App.Defer("redis", client.Close)
+	p.App.Defer("redis", deliveries.Close)
 	if err := p.Connect(ctx); err != nil {
 		return err
 	}
-	service, err := p.AddNotifier(p.Sealer(root), queue.NewRedis(client, cfg.Prefix))
+	service, err := p.AddNotifier(p.Sealer(root), deliveries)
 	if err != nil {
 		return err
 	}
