@@ -21,7 +21,7 @@ func TestSeededDefect(t *testing.T) {
 		{name: "none"},
 		{
 			name: "a newcomer looks at its own window only", file: "correlator/window/qualify.go",
-			old: "g.recs[j].time <= t+g.spec.Timespan;", by: "g.recs[j].time <= t;", want: "lost: alert",
+			old: "g.recs.at(j).time <= t+g.spec.Timespan;", by: "g.recs.at(j).time <= t;", want: "lost: alert",
 		},
 	}
 	for _, tt := range tests {

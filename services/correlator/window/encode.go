@@ -35,7 +35,7 @@ type pages struct {
 	next    uint64 // sequence number of the next record
 	stored  uint64 // that of the first record that Changes has not told yet
 	tail    []byte // the page that is being filled
-	live    map[uint64]int32
+	live    pageCounts
 	full    []Change // pages filled since the last call of Changes
 	gone    []uint64 // pages emptied since
 	keeps   map[uint64][]byte
@@ -45,7 +45,6 @@ type pages struct {
 }
 
 func (p *pages) init() {
-	p.live = map[uint64]int32{}
 	p.keeps = map[uint64][]byte{}
 	p.changed = map[uint64]struct{}{}
 }
@@ -54,11 +53,12 @@ func (p *pages) append(r *record, value string) uint64 {
 	seq := p.next
 	p.tail = appendRecord(p.tail, r, value)
 	p.next++
-	p.live[seq/pageRecords]++
+	p.live.add(seq/pageRecords, 1)
 	p.dirty, p.meta = true, true
 	if p.next%pageRecords == 0 {
 		p.full = append(p.full, Change{Field: pageField(seq / pageRecords), Value: p.tail})
-		p.tail, p.dirty = nil, false
+		// The next page will take about as much.
+		p.tail, p.dirty = make([]byte, 0, len(p.tail)+len(p.tail)/8), false
 	}
 	return seq
 }
@@ -66,11 +66,48 @@ func (p *pages) append(r *record, value string) uint64 {
 func (p *pages) drop(seq uint64) {
 	p.unkeep(seq)
 	n := seq / pageRecords
-	if p.live[n]--; p.live[n] > 0 || n == p.next/pageRecords {
+	if p.live.add(n, -1) > 0 || n == p.next/pageRecords {
 		return
 	}
-	delete(p.live, n)
 	p.gone = append(p.gone, n)
+}
+
+// pageCounts is how many records of each page are left. Pages come and, by and
+// large, go in order.
+type pageCounts struct {
+	first  uint64 // page that counts[0] is of
+	counts []int32
+}
+
+// add changes the count of a page and returns what it is then.
+func (c *pageCounts) add(n uint64, change int32) int32 {
+	switch {
+	case len(c.counts) == 0:
+		c.first, c.counts = n, append(c.counts, 0)
+	case n < c.first:
+		c.counts = slices.Insert(c.counts, 0, make([]int32, c.first-n)...)
+		c.first = n
+	}
+	for n >= c.first+uint64(len(c.counts)) {
+		c.counts = append(c.counts, 0)
+	}
+	at := &c.counts[n-c.first]
+	*at += change
+	left := *at
+	for len(c.counts) > 1 && c.counts[0] == 0 {
+		c.first, c.counts = c.first+1, c.counts[1:]
+	}
+	return left
+}
+
+// maxApart is how far apart pages may lie: a thousand million records that
+// came and went while one stayed.
+const maxApart = 1 << 24
+
+// near reports whether a page that a store names can belong to the others.
+func (c *pageCounts) near(n uint64) bool {
+	last := c.first + uint64(len(c.counts))
+	return len(c.counts) == 0 || (n <= c.first+maxApart && n+maxApart >= last)
 }
 
 func (p *pages) keep(seq uint64, blob []byte) {
@@ -173,6 +210,7 @@ func Decode(spec *Spec, fields []Change) (*Group, error) {
 	if err := g.decodeMeta(fields[i].Value); err != nil {
 		return nil, err
 	}
+	var recs []record
 	for _, c := range fields {
 		if c.Field == "m" || c.Field == "" {
 			continue
@@ -183,7 +221,7 @@ func Decode(spec *Spec, fields []Change) (*Group, error) {
 		}
 		switch c.Field[0] {
 		case 'p':
-			err = g.decodePage(n, c.Value)
+			recs, err = g.decodePage(recs, n, c.Value)
 		case 'k':
 			g.pages.keeps[n] = c.Value
 		default:
@@ -193,8 +231,8 @@ func Decode(spec *Spec, fields []Change) (*Group, error) {
 			return nil, err
 		}
 	}
-	slices.SortFunc(g.recs, func(a, b record) int { return compare(&a, &b) })
-	g.remember()
+	slices.SortFunc(recs, func(a, b record) int { return compare(&a, &b) })
+	g.recs.fill(recs)
 	g.reindex()
 	g.schedule()
 	return g, nil
@@ -219,11 +257,15 @@ func (g *Group) decodeMeta(b []byte) error {
 	return d.end("field m")
 }
 
-func (g *Group) decodePage(n uint64, b []byte) error {
+func (g *Group) decodePage(recs []record, n uint64, b []byte) ([]record, error) {
+	if n > g.pages.next/pageRecords || !g.pages.live.near(n) {
+		return nil, fmt.Errorf("%w: page %d of %d records", errCorrupt, n, g.pages.next)
+	}
 	d := decoder{b: b}
 	seq := n * pageRecords
 	for ; len(d.b) > 0 && !d.bad; seq++ {
 		r := record{id: string(d.bytes()), value: -1, seq: seq}
+		r.hash = hashOf(r.id)
 		r.time = d.varint()
 		r.ingest = r.time + d.varint()
 		r.rules = d.uvarint()
@@ -231,18 +273,19 @@ func (g *Group) decodePage(n uint64, b []byte) error {
 			r.value = g.values.intern(string(d.bytes()))
 		}
 		if g.spec.Kind == ValueCount && r.value < 0 {
-			return fmt.Errorf("%w: page %d: a record without a value", errCorrupt, n)
+			return nil, fmt.Errorf("%w: page %d: a record without a value", errCorrupt, n)
 		}
-		g.recs = append(g.recs, r)
-		g.pages.live[n]++
+		recs = append(recs, r)
+		g.ids.add(r.hash)
+		g.pages.live.add(n, 1)
 	}
 	if seq > g.pages.next || seq-n*pageRecords > pageRecords {
-		return fmt.Errorf("%w: page %d has too many records", errCorrupt, n)
+		return nil, fmt.Errorf("%w: page %d has too many records", errCorrupt, n)
 	}
 	if n == g.pages.next/pageRecords {
 		g.pages.tail = slices.Clone(b)
 	}
-	return d.end("page")
+	return recs, d.end("page")
 }
 
 // decoder reads varints and strings; after the first fault it yields zeros.

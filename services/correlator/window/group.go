@@ -3,10 +3,6 @@ package window
 import (
 	"cmp"
 	"math"
-	"slices"
-	"sort"
-
-	"github.com/cespare/xxhash/v2"
 )
 
 // Record is one detection as a group sees it.
@@ -29,15 +25,14 @@ type Record struct {
 // it again.
 type Group struct {
 	spec *Spec
-	// recs is sorted by (time, id, ingest); ids are distinct but for copies.
-	recs []record
-	// ids counts records by hash of the event id: a collision costs time, never
-	// a wrong answer.
-	ids map[uint64]int32
-	// repeated is how many records share their id (or its hash) with another.
-	repeated int
-	values   values
-	rules    ruleTimes
+	// recs is in order of (time, id, ingest); ids are distinct but for copies.
+	recs timeline
+	ids  idset
+	// front is the index of the first record in the window that ends at the
+	// latest one.
+	front  int
+	values values
+	rules  ruleTimes
 	// fired holds the buckets that have fired, each with the latest ingest time
 	// that touched it.
 	fired    map[int64]int64
@@ -54,13 +49,14 @@ type record struct {
 	rules  uint64
 	seq    uint64
 	value  int32
+	hash   uint32 // of id
 }
 
 // New returns an empty group.
 func New(spec *Spec) *Group {
 	g := &Group{
 		spec:    spec,
-		ids:     map[uint64]int32{},
+		recs:    newTimeline(nil),
 		fired:   map[int64]int64{},
 		minDrop: math.MaxInt64,
 	}
@@ -76,7 +72,7 @@ func (g *Group) Add(r Record) []Firing {
 	if r.Rules == 0 || (g.spec.Kind == ValueCount && !r.HasValue) {
 		return nil
 	}
-	rec := record{id: r.EventID, time: r.Time, ingest: r.Ingest, rules: r.Rules, value: -1}
+	rec := record{id: r.EventID, time: r.Time, ingest: r.Ingest, rules: r.Rules, value: -1, hash: hashOf(r.EventID)}
 	if g.spec.Kind == ValueCount {
 		rec.value = g.values.intern(r.Value)
 	}
@@ -91,10 +87,10 @@ func (g *Group) Add(r Record) []Firing {
 func (g *Group) Next() int64 { return g.minDrop }
 
 // Empty reports whether nothing is left to remember.
-func (g *Group) Empty() bool { return len(g.recs) == 0 && len(g.fired) == 0 }
+func (g *Group) Empty() bool { return g.recs.len() == 0 && len(g.fired) == 0 }
 
 // Len is how many records the group holds.
-func (g *Group) Len() int { return len(g.recs) }
+func (g *Group) Len() int { return g.recs.len() }
 
 // Overflowed reports whether records were dropped because the group was full.
 func (g *Group) Overflowed() bool { return g.overflow }
@@ -119,42 +115,38 @@ func (g *Group) Advance(w int64) {
 
 // drop lets go of all records with an ingest time below least.
 func (g *Group) drop(least int64) {
-	first, old := 0, 0
-	for i := range g.recs {
-		if g.recs[i].ingest >= least {
-			continue
-		}
-		if old == first && i == first {
-			first++
-		}
-		old++
-	}
-	if old == first { // in order of time as of ingest: what is left stays as it is
-		for range first {
-			g.shed()
-		}
+	if g.recs.oldest() >= least {
 		return
 	}
-	kept := g.recs[:0]
-	for _, r := range g.recs {
-		if r.ingest < least {
-			g.pages.drop(r.seq)
-			g.forget(&r)
-			continue
+	counts := g.spec.Kind == ValueCount
+	latest, front := g.recs.latest().seq, g.front
+	g.recs.drop(least, func(i int, r *record) {
+		g.sheds++
+		g.pages.drop(r.seq)
+		g.ids.remove(r.hash)
+		if counts {
+			g.values.total.leave(r.value)
 		}
-		kept = append(kept, r)
+		if i < front {
+			g.front--
+		} else if counts {
+			g.values.front.leave(r.value)
+		}
+	})
+	switch {
+	case g.recs.len() == 0, g.recs.latest().seq != latest, g.sheds >= MaxRecords/8:
+		g.reindex()
+	case g.spec.temporal():
+		g.rules.trim(g.recs.first().time)
 	}
-	clear(g.recs[len(kept):])
-	g.recs = kept
-	g.reindex()
 }
 
 // schedule sets when the next drop is due. It is late by a part of the reach,
 // so that records go in bulk: each is looked at a bounded number of times.
 func (g *Group) schedule() {
 	g.minDrop = math.MaxInt64
-	for _, r := range g.recs {
-		g.minDrop = min(g.minDrop, g.dropAt(r.ingest))
+	if g.recs.len() > 0 {
+		g.minDrop = g.dropAt(g.recs.oldest())
 	}
 	for _, ingest := range g.fired {
 		g.minDrop = min(g.minDrop, g.markDropAt(ingest))
@@ -173,21 +165,20 @@ func (g *Group) markDropAt(ingest int64) int64 {
 // insert puts the record into its place. It reports false where the group has
 // an equal one, or copies that make it redundant.
 func (g *Group) insert(r record, value string, keep []byte) bool {
-	at := len(g.recs)
-	if at > 0 && compare(&g.recs[at-1], &r) >= 0 {
-		at = sort.Search(at, func(i int) bool { return compare(&g.recs[i], &r) >= 0 })
-		if g.redundant(at, &r) {
-			return false
-		}
-	} else if at > 0 && g.redundant(at, &r) {
+	at := g.recs.len()
+	if at > 0 && compare(g.recs.latest(), &r) >= 0 {
+		at = g.recs.place(&r)
+	}
+	if g.redundant(at, &r) {
 		return false
 	}
 	r.seq = g.pages.append(&r, value)
-	g.recs = slices.Insert(g.recs, at, r)
+	g.recs.insert(at, r)
+	g.ids.add(r.hash)
 	g.index(&r, at)
 	g.minDrop = min(g.minDrop, g.dropAt(r.ingest))
 	g.keepAround(at, keep)
-	if len(g.recs) > MaxRecords {
+	if g.recs.len() > MaxRecords {
 		g.overflow = true
 		g.pages.meta = true
 		g.shed()
@@ -197,17 +188,21 @@ func (g *Group) insert(r record, value string, keep []byte) bool {
 
 // shed drops the first record, at a cost that does not grow with the group.
 func (g *Group) shed() {
-	r := &g.recs[0]
+	r := g.recs.first()
 	g.pages.drop(r.seq)
-	g.forget(r)
-	if g.spec.Kind == ValueCount {
-		g.values.shed(r.value)
-	}
+	g.ids.remove(r.hash)
 	if g.spec.temporal() {
 		g.rules.shed(r.rules)
 	}
-	*r = record{}
-	g.recs = g.recs[1:]
+	if g.spec.Kind == ValueCount {
+		g.values.total.leave(r.value)
+	}
+	if g.front > 0 {
+		g.front--
+	} else if g.spec.Kind == ValueCount {
+		g.values.front.leave(r.value)
+	}
+	g.recs.shift()
 	if g.sheds++; g.sheds >= MaxRecords/8 {
 		g.reindex() // lets the values go that no record has any more
 	}
@@ -217,17 +212,17 @@ func (g *Group) shed() {
 // superfluous. A copy between two others that lie at most R apart is: a stretch
 // of ingest times of length R that contains it contains one of the two.
 func (g *Group) redundant(at int, r *record) bool {
-	lo, hi := at, at
-	for lo > 0 && sameButIngest(&g.recs[lo-1], r) {
+	lo, hi, n := at, at, g.recs.len()
+	for lo > 0 && sameButIngest(g.recs.at(lo-1), r) {
 		lo--
 	}
-	for hi < len(g.recs) && sameButIngest(&g.recs[hi], r) {
+	for hi < n && sameButIngest(g.recs.at(hi), r) {
 		hi++
 	}
 	var before, after bool
 	var b, a int64
-	for i := lo; i < hi; i++ {
-		switch x := g.recs[i].ingest; {
+	for _, c := range g.recs.each(lo, hi) {
+		switch x := c.ingest; {
 		case x == r.ingest:
 			return true
 		case x < r.ingest:
@@ -239,49 +234,51 @@ func (g *Group) redundant(at int, r *record) bool {
 	return before && after && a-b <= g.spec.Reach()
 }
 
+// index counts the record that has just been put at an index.
 func (g *Group) index(r *record, at int) {
-	h := xxhash.Sum64String(r.id)
-	if g.ids[h]++; g.ids[h] > 1 {
-		g.repeated++
-	}
-	if g.spec.Kind == ValueCount {
-		g.values.insert(g.recs, at, g.spec.Timespan)
-	}
 	if g.spec.temporal() {
-		g.rules.insert(r, at == len(g.recs)-1)
+		g.rules.insert(r, at == g.recs.len()-1)
 	}
-}
-
-// remember puts the ids of all records into an empty index.
-func (g *Group) remember() {
-	for i := range g.recs {
-		h := xxhash.Sum64String(g.recs[i].id)
-		if g.ids[h]++; g.ids[h] > 1 {
-			g.repeated++
+	counts := g.spec.Kind == ValueCount
+	if counts {
+		g.values.total.enter(r.value)
+	}
+	start := g.recs.latest().time - g.spec.Timespan
+	if at < g.front || r.time < start {
+		g.front++
+		return
+	}
+	if counts {
+		g.values.front.enter(r.value)
+	}
+	// The latest record ends this at the latest.
+	for x := g.recs.at(g.front); x.time < start; x = g.recs.at(g.front) {
+		if counts {
+			g.values.front.leave(x.value)
 		}
-	}
-}
-
-// forget takes the id of a record that is dropped out of the index.
-func (g *Group) forget(r *record) {
-	h := xxhash.Sum64String(r.id)
-	switch n := g.ids[h]; {
-	case n > 1:
-		g.ids[h] = n - 1
-		g.repeated--
-	default:
-		delete(g.ids, h)
+		g.front++
 	}
 }
 
 // reindex rebuilds what else is derived from recs, after records were dropped.
 func (g *Group) reindex() {
 	g.sheds = 0
-	if g.spec.Kind == ValueCount {
-		g.values.rebuild(g.recs, g.spec.Timespan)
+	counts := g.spec.Kind == ValueCount
+	if counts {
+		g.values.rebuild(&g.recs)
 	}
 	if g.spec.temporal() {
-		g.rules.rebuild(g.spec, g.recs)
+		g.rules.rebuild(g.spec, &g.recs)
+	}
+	g.front = g.recs.len()
+	if g.front == 0 {
+		return
+	}
+	g.front = g.recs.lower(g.recs.latest().time - g.spec.Timespan)
+	if counts {
+		for _, r := range g.recs.each(g.front, g.recs.len()) {
+			g.values.front.enter(r.value)
+		}
 	}
 }
 
@@ -291,17 +288,17 @@ const shown = 5
 // keepAround keeps the newcomer's event where it is among the first or the last
 // five, and lets the one go that it pushes out.
 func (g *Group) keepAround(at int, keep []byte) {
-	n := len(g.recs)
+	n := g.recs.len()
 	if at < shown || at >= n-shown {
-		g.pages.keep(g.recs[at].seq, keep)
+		g.pages.keep(g.recs.at(at).seq, keep)
 	}
 	if n <= 2*shown {
 		return
 	}
 	if at < shown {
-		g.pages.unkeep(g.recs[shown].seq)
+		g.pages.unkeep(g.recs.at(shown).seq)
 	} else if at >= n-shown {
-		g.pages.unkeep(g.recs[n-shown-1].seq)
+		g.pages.unkeep(g.recs.at(n - shown - 1).seq)
 	}
 }
 

@@ -3,7 +3,6 @@ package window
 import (
 	"math/bits"
 	"slices"
-	"sort"
 )
 
 // Firing says that a bucket of a group has fired: an event in it qualifies.
@@ -42,11 +41,11 @@ type Ref struct {
 func (g *Group) evaluate(t, ingest int64) []Firing {
 	var out []Firing
 	var sw sweep
-	for j := g.lowerBound(t); j < len(g.recs) && g.recs[j].time <= t+g.spec.Timespan; {
-		b := g.spec.Bucket(g.recs[j].time)
+	for j := g.recs.lower(t); j < g.recs.len() && g.recs.at(j).time <= t+g.spec.Timespan; {
+		b := g.spec.Bucket(g.recs.at(j).time)
 		if last, ok := g.fired[b]; ok {
 			g.touch(b, last, ingest)
-			j = g.lowerBound((b + 1) * g.spec.Width())
+			j = g.recs.lower((b + 1) * g.spec.Width())
 			continue
 		}
 		f, next := g.qualifies(j, &sw)
@@ -57,7 +56,7 @@ func (g *Group) evaluate(t, ingest int64) []Firing {
 		f.Bucket = b
 		out = append(out, f)
 		g.touch(b, ingest, f.Ingest)
-		j = g.lowerBound((b + 1) * g.spec.Width())
+		j = g.recs.lower((b + 1) * g.spec.Width())
 	}
 	sw.close(g)
 	return out
@@ -77,12 +76,15 @@ func (g *Group) touch(bucket, last, ingest int64) {
 }
 
 // qualifies is the two-dimensional test: whether some set of records that
-// contains recs[j] satisfies the condition, with all event times in [t−T, t]
+// contains the one at j satisfies the condition, with all event times in [t−T, t]
 // and all ingest times within R of each other. Where it does not, next is the
 // first later record that could qualify instead, above zero; else it is zero.
 func (g *Group) qualifies(j int, sw *sweep) (f Firing, next int) {
-	e := &g.recs[j]
-	lo, hi := g.lowerBound(e.time-g.spec.Timespan), g.upperBound(e.time)
+	e := g.recs.at(j)
+	lo, hi := g.front, g.recs.len()
+	if e.time < g.recs.latest().time {
+		lo, hi = g.recs.lower(e.time-g.spec.Timespan), g.recs.upper(e.time)
+	}
 	if next := g.impossible(lo, hi, sw); next > 0 {
 		return Firing{}, next
 	}
@@ -93,28 +95,28 @@ func (g *Group) qualifies(j int, sw *sweep) (f Firing, next int) {
 	return g.firing(e, best, count), 0
 }
 
-// impossible refuses cheaply the window recs[lo:hi] for which the condition
+// impossible refuses cheaply the window of records lo to hi for which the condition
 // can't hold, ingest times left aside. It returns the first record at which it
 // could, above zero, or zero where the window must be looked at.
 func (g *Group) impossible(lo, hi int, sw *sweep) int {
 	switch g.spec.Kind {
 	case EventCount:
 		n := hi - lo
-		if n >= g.spec.Min && g.repeated > 0 && n-g.repeated < g.spec.Min {
+		if n >= g.spec.Min && g.ids.repeated > 0 && n-g.ids.repeated < g.spec.Min {
 			n = g.distinctIDs(lo, hi)
 		}
 		return g.further(hi, n)
 	case ValueCount:
-		if g.values.distinct < g.spec.Min {
-			return len(g.recs)
+		if g.values.total.distinct < g.spec.Min {
+			return g.recs.len()
 		}
-		if hi == len(g.recs) {
-			return g.further(hi, g.values.frontDistinct)
+		if hi == g.recs.len() {
+			return g.further(hi, g.values.front.distinct)
 		}
 		return g.further(hi, sw.values(g, lo, hi))
 	default:
-		if t, ok := g.rules.enoughAt(g.spec, g.recs[lo].time, g.recs[hi-1].time); !ok {
-			return g.lowerBound(t)
+		if t, ok := g.rules.enoughAt(g.spec, g.recs.at(lo).time, g.recs.at(hi-1).time); !ok {
+			return g.recs.lower(t)
 		}
 		if g.spec.Kind == TemporalOrdered && g.spec.Min == g.spec.Rules && !sw.ordered(g, lo, hi) {
 			return hi
@@ -132,15 +134,14 @@ func (g *Group) further(hi, n int) int {
 	return hi - 1 + g.spec.Min - n
 }
 
-// stretch finds, among the records of recs[lo:hi] whose ingest times lie in
+// stretch finds, among the records lo to hi, whose ingest times lie in
 // some stretch of length R that contains e's, those that count most. The count
 // is zero where no stretch satisfies the condition.
 func (g *Group) stretch(lo, hi int, e *record) (best []*record, count int) {
 	reach := g.spec.Reach()
 	byIngest := make([]*record, 0, hi-lo)
 	first, last := e.ingest, e.ingest
-	for i := lo; i < hi; i++ {
-		r := &g.recs[i]
+	for _, r := range g.recs.each(lo, hi) {
 		if r.ingest < e.ingest-reach || r.ingest > e.ingest+reach {
 			continue
 		}
@@ -238,28 +239,10 @@ func (g *Group) firing(e *record, recs []*record, count int) Firing {
 	return f
 }
 
-// lowerBound is the index of the first record with a time of at least t. Most
-// windows end near the latest record, so that end is tried first.
-func (g *Group) lowerBound(t int64) int {
-	n := len(g.recs)
-	if n == 0 || g.recs[n-1].time < t {
-		return n
-	}
-	return sort.Search(n, func(i int) bool { return g.recs[i].time >= t })
-}
-
-func (g *Group) upperBound(t int64) int {
-	n := len(g.recs)
-	if n == 0 || g.recs[n-1].time <= t {
-		return n
-	}
-	return sort.Search(n, func(i int) bool { return g.recs[i].time > t })
-}
-
 func (g *Group) distinctIDs(lo, hi int) int {
 	seen := make(map[string]struct{}, hi-lo)
-	for i := lo; i < hi; i++ {
-		seen[g.recs[i].id] = struct{}{}
+	for _, r := range g.recs.each(lo, hi) {
+		seen[r.id] = struct{}{}
 	}
 	return len(seen)
 }

@@ -42,10 +42,19 @@ func (x *ruleTimes) shed(rules uint64) {
 	}
 }
 
-func (x *ruleTimes) rebuild(s *Spec, recs []record) {
+// trim forgets the times before t, where records that are dropped leave theirs.
+// Those of others that were dropped stay: enoughAt may promise too much.
+func (x *ruleTimes) trim(t int64) {
+	for i, times := range x.times {
+		// Moving the rest down costs less than memory that is only ever left behind.
+		x.times[i] = slices.Delete(times, 0, sort.Search(len(times), func(k int) bool { return times[k] >= t }))
+	}
+}
+
+func (x *ruleTimes) rebuild(s *Spec, recs *timeline) {
 	*x = ruleTimes{times: make([][]int64, s.Rules), front: newLadder(s.Rules)}
-	for i := range recs {
-		x.insert(&recs[i], true)
+	for _, r := range recs.all() {
+		x.insert(r, true)
 	}
 }
 
@@ -56,7 +65,10 @@ func (x *ruleTimes) enoughAt(s *Spec, start, end int64) (t int64, ok bool) {
 	var coming [MaxRules]int64 // next times of the rules that the window lacks
 	n := 0
 	for _, times := range x.times {
-		k := sort.Search(len(times), func(k int) bool { return times[k] > end })
+		k := len(times)
+		if k > 0 && times[k-1] > end { // most windows end at the latest record
+			k = sort.Search(k, func(k int) bool { return times[k] > end })
+		}
 		if k > 0 && times[k-1] >= start {
 			seen++
 			continue
@@ -129,39 +141,41 @@ func (w *sweep) values(g *Group, lo, hi int) int {
 		g.values.scratch = slices.Grow(g.values.scratch[:0], len(g.values.names))[:len(g.values.names)]
 		clear(g.values.scratch)
 	}
-	for ; w.hi < hi; w.hi++ {
-		v := g.recs[w.hi].value
+	for _, r := range g.recs.each(w.hi, hi) {
+		v := r.value
 		if g.values.scratch[v]++; g.values.scratch[v] == 1 {
 			w.distinct++
 		}
 	}
-	for ; w.lo < lo; w.lo++ {
-		v := g.recs[w.lo].value
+	for _, r := range g.recs.each(w.lo, lo) {
+		v := r.value
 		if g.values.scratch[v]--; g.values.scratch[v] == 0 {
 			w.distinct--
 		}
 	}
+	w.lo, w.hi = lo, hi
 	return w.distinct
 }
 
 // ordered reports whether recs[lo:hi] may meet all rules in order.
 func (w *sweep) ordered(g *Group, lo, hi int) bool {
-	start := g.recs[hi-1].time - g.spec.Timespan
-	if hi == len(g.recs) && !g.rules.stale {
+	start := g.recs.at(hi-1).time - g.spec.Timespan
+	if hi == g.recs.len() && !g.rules.stale {
 		return g.rules.front.top() >= start
 	}
 	if !w.begun {
 		w.begun, w.hi, w.ladder = true, lo, newLadder(g.spec.Rules)
 	}
-	for ; w.hi < hi; w.hi++ {
-		w.ladder.push(&g.recs[w.hi])
+	for _, r := range g.recs.each(w.hi, hi) {
+		w.ladder.push(r)
 	}
+	w.hi = hi
 	return w.ladder.top() >= start
 }
 
 // close hands a ladder that has come to the end to the group.
 func (w *sweep) close(g *Group) {
-	if w.begun && g.spec.Kind == TemporalOrdered && w.hi == len(g.recs) && g.rules.stale {
+	if w.begun && g.spec.Kind == TemporalOrdered && w.hi == g.recs.len() && g.rules.stale {
 		g.rules.front, g.rules.stale = w.ladder, false
 	}
 }

@@ -4,15 +4,33 @@ package window
 // window that ends at the latest one, so that the common case (a record in
 // order) costs O(1) whatever the window holds.
 type values struct {
-	ids   map[string]int32
-	names []string
-	// total and front count records by value.
-	total, front []int32
+	ids          map[string]int32
+	names        []string
+	total, front tally
 	scratch      []int32 // of a sweep
-	// distinct is how many values the group holds, frontDistinct how many the
-	// latest window holds, which begins at recs[lo].
-	distinct, frontDistinct int
-	lo                      int
+}
+
+// A tally counts records by value.
+type tally struct {
+	counts   []int32
+	distinct int
+}
+
+func (t *tally) enter(value int32) {
+	if t.counts[value]++; t.counts[value] == 1 {
+		t.distinct++
+	}
+}
+
+func (t *tally) leave(value int32) {
+	if t.counts[value]--; t.counts[value] == 0 {
+		t.distinct--
+	}
+}
+
+func (t *tally) clear() {
+	clear(t.counts)
+	t.distinct = 0
 }
 
 func (v *values) intern(s string) int32 {
@@ -25,59 +43,22 @@ func (v *values) intern(s string) int32 {
 	i := int32(len(v.names))
 	v.ids[s] = i
 	v.names = append(v.names, s)
-	v.total = append(v.total, 0)
-	v.front = append(v.front, 0)
+	v.total.counts = append(v.total.counts, 0)
+	v.front.counts = append(v.front.counts, 0)
 	return i
 }
 
-// insert counts recs[at], which has just been put there.
-func (v *values) insert(recs []record, at int, timespan int64) {
-	r := &recs[at]
-	if v.total[r.value]++; v.total[r.value] == 1 {
-		v.distinct++
-	}
-	start := recs[len(recs)-1].time - timespan
-	if at < v.lo || r.time < start {
-		v.lo++
-		return
-	}
-	if v.front[r.value]++; v.front[r.value] == 1 {
-		v.frontDistinct++
-	}
-	for recs[v.lo].time < start {
-		out := recs[v.lo].value
-		if v.front[out]--; v.front[out] == 0 {
-			v.frontDistinct--
-		}
-		v.lo++
-	}
-}
-
-// shed forgets the first record.
-func (v *values) shed(value int32) {
-	if v.total[value]--; v.total[value] == 0 {
-		v.distinct--
-	}
-	if v.lo > 0 {
-		v.lo--
-		return
-	}
-	if v.front[value]--; v.front[value] == 0 {
-		v.frontDistinct--
-	}
-}
-
-// rebuild counts anew, and forgets the values that no record has any more where
-// they have become many.
-func (v *values) rebuild(recs []record, timespan int64) {
-	if len(v.names) > 2*v.distinct+spareValues {
+// rebuild counts all records anew, and forgets the values that none has any
+// more where they have become many. What the latest window holds is left to the
+// caller.
+func (v *values) rebuild(recs *timeline) {
+	if len(v.names) > 2*v.total.distinct+spareValues {
 		v.compact(recs)
 	}
-	clear(v.total)
-	clear(v.front)
-	v.distinct, v.frontDistinct, v.lo = 0, 0, 0
-	for i := range recs {
-		v.insert(recs[:i+1], i, timespan)
+	v.total.clear()
+	v.front.clear()
+	for _, r := range recs.all() {
+		v.total.enter(r.value)
 	}
 }
 
@@ -85,12 +66,11 @@ func (v *values) rebuild(recs []record, timespan int64) {
 const spareValues = 64
 
 // compact gives the values that are left new numbers.
-func (v *values) compact(recs []record) {
+func (v *values) compact(recs *timeline) {
 	names := v.names
 	*v = values{}
 	known := make([]int32, len(names)) // new numbers, plus one
-	for i := range recs {
-		r := &recs[i]
+	for _, r := range recs.all() {
 		if known[r.value] == 0 {
 			known[r.value] = v.intern(names[r.value]) + 1
 		}

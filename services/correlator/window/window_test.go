@@ -2,7 +2,6 @@ package window
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"testing"
 
@@ -182,27 +181,40 @@ func TestShedIsReindex(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		spec := drawSpec(rt)
 		g := New(spec)
+		g.recs.most = rapid.SampledFrom([]int{2, 3, chunkRecords}).Draw(rt, "most")
 		for _, r := range withRepeats(rt, drawRecords(rt, spec)) {
 			g.Add(r)
 		}
-		for len(g.recs) > 0 && rapid.IntRange(0, 5).Draw(rt, "more") > 0 {
+		for g.recs.len() > 0 && rapid.IntRange(0, 5).Draw(rt, "more") > 0 {
 			g.shed()
 		}
-		ids, repeated, distinct, front, lo := maps.Clone(g.ids), g.repeated, g.values.distinct, g.values.frontDistinct, g.values.lo
+		ids, repeated, distinct, inFront, front := counts(&g.ids), g.ids.repeated, g.values.total.distinct, g.values.front.distinct, g.front
 		times := make([][]int64, len(g.rules.times))
 		for i := range times {
 			times[i] = slices.Clone(g.rules.times[i])
 		}
-		clear(g.ids)
-		g.repeated = 0
-		g.remember()
+		g.ids = idset{}
+		for _, r := range g.recs.all() {
+			g.ids.add(r.hash)
+		}
 		g.reindex()
-		require.Equal(rt, g.ids, ids)
-		require.Equal(rt, []int{g.repeated, g.values.distinct, g.values.frontDistinct, g.values.lo}, []int{repeated, distinct, front, lo})
+		require.Equal(rt, counts(&g.ids), ids)
+		require.Equal(rt, []int{g.ids.repeated, g.values.total.distinct, g.values.front.distinct, g.front}, []int{repeated, distinct, inFront, front})
 		for i := range times {
 			require.True(rt, slices.Equal(times[i], g.rules.times[i]))
 		}
 	})
+}
+
+// counts is what an idset holds.
+func counts(s *idset) map[uint32]int {
+	out := map[uint32]int{}
+	for _, h := range s.slots {
+		if h != 0 {
+			out[h]++
+		}
+	}
+	return out
 }
 
 func TestValidate(t *testing.T) {
@@ -315,8 +327,10 @@ func fold(rt *rapid.T, s *Spec, order []Record) []int64 {
 	require.NoError(rt, s.Validate())
 	stored := map[string][]byte{}
 	g := New(s)
+	most := rapid.SampledFrom([]int{2, 3, chunkRecords}).Draw(rt, "most")
 	fired := map[int64]int{}
 	for i, r := range order {
+		g.recs.most = most // so that few records fill chunks
 		if rapid.IntRange(0, 3).Draw(rt, "advance") == 0 {
 			w := order[i].Ingest
 			for _, later := range order[i:] {
