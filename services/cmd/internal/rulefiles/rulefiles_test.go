@@ -8,12 +8,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/stormbell/stormbell/services/cmd/internal/rulefiles"
+	"github.com/stormbell/stormbell/services/internal/ruleset"
+	"github.com/stormbell/stormbell/services/rules"
 	"github.com/stormbell/stormbell/services/sigma"
 )
 
 func TestRead(t *testing.T) {
 	dir := t.TempDir()
-	for _, name := range []string{"b.yml", "a.yaml", "UPPER.YML", "deep/er/c.yml", "notes.md", ".hidden.yml", ".git/d.yml", "..data/e.yml"} {
+	for _, name := range []string{"b.yml", "a.yaml", "UPPER.YML", "deep/er/c.yml", "notes.md", "b.test.yml", ".hidden.yml", ".git/d.yml", "..data/e.yml"} {
 		path := filepath.Join(dir, name)
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
 		require.NoError(t, os.WriteFile(path, []byte(name), 0o600))
@@ -58,4 +60,62 @@ func TestMissing(t *testing.T) {
 	files, err := rulefiles.Read()
 	require.NoError(t, err)
 	require.Empty(t, files)
+}
+
+func TestReadTested(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a.yml", "a.test.yml", "b.yml", "deep/c.yaml", "deep/c.test.yaml", "alone.test.yml"} {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
+		require.NoError(t, os.WriteFile(path, []byte("id: "+name), 0o600))
+	}
+	at := func(names ...string) (out []string) {
+		for _, name := range names {
+			out = append(out, filepath.Join(dir, name))
+		}
+		return out
+	}
+	for _, tc := range []struct{ paths, rules, tests []string }{
+		{at(""), at("a.yml", "b.yml", "deep/c.yaml"), at("a.test.yml", "alone.test.yml", "deep/c.test.yaml")},
+		{at("a.yml"), at("a.yml"), at("a.test.yml")},
+		{at("a.test.yml", "a.yml"), at("a.yml"), at("a.test.yml")},
+		{at("b.yml"), at("b.yml"), nil},
+	} {
+		rules, tests, err := rulefiles.ReadTested(tc.paths...)
+		require.NoError(t, err)
+		require.Equal(t, tc.rules, namesOf(rules), tc.paths)
+		require.Equal(t, tc.tests, namesOf(tests), tc.paths)
+	}
+	_, _, err := rulefiles.ReadTested(at("alone.test.yml")...)
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func namesOf(files []ruleset.File) (out []string) {
+	for _, f := range files {
+		out = append(out, f.Name)
+	}
+	return out
+}
+
+// TestDefaults holds that rules on disk take the place of those that come with
+// Stormbell.
+func TestDefaults(t *testing.T) {
+	defaults, tests, err := rulefiles.ReadTested(rules.Prefix)
+	require.NoError(t, err)
+	require.NotEmpty(t, defaults)
+	require.Len(t, tests, len(defaults))
+	require.Equal(t, "stormbell:aws/access_key_created.yml", defaults[0].Name)
+
+	path := filepath.Join(t.TempDir(), "own.yml")
+	require.NoError(t, os.WriteFile(path, []byte("title: Own\nname: stormbell_access_key_created\n"), 0o600))
+	files, tests, err := rulefiles.ReadTested(rules.Prefix, path)
+	require.NoError(t, err)
+	require.Len(t, files, len(defaults))
+	require.Equal(t, path, files[0].Name)
+	require.NotContains(t, namesOf(files), "stormbell:aws/access_key_created.yml")
+	require.Len(t, tests, len(defaults)-1)
+
+	dirs, err := rulefiles.Directories(rules.Prefix, path)
+	require.NoError(t, err)
+	require.Equal(t, []string{filepath.Dir(path)}, dirs)
 }
