@@ -32,15 +32,15 @@ TEST_TIMEOUT ?= 20m
 ##@ Run
 
 # DATA is a folder of CloudTrail files to play instead of the story.
-DEMO = began=$$(date +%s); tools/demo/build.sh $(CURDIR)/bin && exec ./bin/demo -began $$began $(if $(DATA),-data '$(DATA)') $(ARGS)
+DEMO = began=$$(date +%s); tools/demo/build.sh $(CURDIR)/bin $(1) && exec ./bin/demo -began $$began $(if $(DATA),-data '$(DATA)') $(ARGS)
 
 .PHONY: demo
 demo: ## build, play a story that ends in verified alerts, show how they came; DATA=DIR plays your CloudTrail files
-	@$(DEMO)
+	@$(call DEMO,./cmd/stormbell)
 
 .PHONY: demo-cluster
 demo-cluster: setup ## the same on a real Kafka and a real Redis, with a process for each service
-	@$(DEMO) -cluster
+	@$(call DEMO,./cmd/...) -cluster
 
 .PHONY: build
 build: ## compile all programs into ./bin

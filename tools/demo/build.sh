@@ -1,15 +1,15 @@
 #!/bin/sh
-# Compiles Stormbell and the demo into the directory $1, and says how far it is:
-# the first time takes minutes, and somebody is waiting.
+# Compiles programs of Stormbell, $2, and the demo into the directory $1, and
+# says how far it is: the first time takes minutes, and somebody is waiting.
 set -eu
 cd "$(dirname "$0")/../.."
-bin=$1
+bin=$1 programs=$2
 mkdir -p "$bin"
 began=$(date +%s)
 
 # One package per line is compiled, and downloads tell of themselves.
 compile() {
-	GOWORK=off go -C services build -v -o "$bin/" ./cmd/... &&
+	GOWORK=off go -C services build -v -o "$bin/" "$programs" &&
 		GOWORK=off go -C services/e2e build -v -o "$bin/demo" ./cmd/demo
 }
 
@@ -17,7 +17,7 @@ compile() {
 # that happens here.
 count() {
 	{
-		GOWORK=off go -C services list -deps -f '{{if .Stale}}{{.ImportPath}}{{end}}' ./cmd/... &&
+		GOWORK=off go -C services list -deps -f '{{if .Stale}}{{.ImportPath}}{{end}}' "$programs" &&
 			GOWORK=off go -C services/e2e list -deps -f '{{if .Stale}}{{.ImportPath}}{{end}}' ./cmd/demo
 	} | sort -u | wc -l | tr -d ' '
 }

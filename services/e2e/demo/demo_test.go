@@ -148,3 +148,24 @@ func TestInterrupted(t *testing.T) {
 	require.ErrorContains(t, err, "interrupted")
 	require.Contains(t, out.String(), "\x1b[1m", "colour where it is asked for")
 }
+
+func TestColourOnlyWhereItIsWelcome(t *testing.T) {
+	device, err := os.Open(os.DevNull) // a character device, as a terminal is one
+	require.NoError(t, err)
+	defer func() { require.NoError(t, device.Close()) }()
+	file, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, file.Close()) }()
+	env := func(name, value string) func(string) string {
+		return func(asked string) string {
+			if asked == name {
+				return value
+			}
+			return ""
+		}
+	}
+	require.True(t, Colourful(device, env("TERM", "xterm-256color")))
+	require.False(t, Colourful(device, env("NO_COLOR", "1")))
+	require.False(t, Colourful(device, env("TERM", "dumb")))
+	require.False(t, Colourful(file, env("TERM", "xterm-256color")))
+}

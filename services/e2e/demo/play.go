@@ -194,7 +194,7 @@ func (s *show) times(t *told, got []alert) {
 	}
 	slices.Sort(all)
 	s.say("    median %s, slowest %s", brief(all[len(all)/2]), brief(all[len(all)-1]))
-	s.say("  everything, building included: %s", brief(time.Since(s.opts.Began).Round(100*time.Millisecond)))
+	s.say("  everything, building included: %.0f s", time.Since(s.opts.Began).Seconds())
 }
 
 // next names the commands to go on with.

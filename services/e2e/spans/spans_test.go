@@ -28,7 +28,7 @@ const (
 
 func span(id, parent byte, name string, start int) *tracepb.Span {
 	traceID := []byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
-	at := uint64(start) * uint64(time.Millisecond) //nolint:gosec // not negative
+	at := uint64(start) * uint64(time.Millisecond)
 	return &tracepb.Span{
 		TraceId: traceID, SpanId: []byte{0, 0, 0, 0, 0, 0, 0, id}, ParentSpanId: []byte{0, 0, 0, 0, 0, 0, 0, parent}, Name: name,
 		StartTimeUnixNano: at, EndTimeUnixNano: at + uint64(time.Millisecond),
