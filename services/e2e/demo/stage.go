@@ -103,9 +103,9 @@ func (s *stage) embedded(ctx context.Context, listen string, env []string) error
 		return err
 	}
 	data := filepath.Join(s.dir, "data")
-	argv := []string{
-		s.program("stormbell"), "up", "--data", data, "--listen", listen, "--admin", "127.0.0.1:0", "--config", config,
-		"--no-default-rules", "--rules", s.opts.Rules,
+	argv := []string{s.program("stormbell"), "up", "--data", data, "--listen", listen, "--admin", "127.0.0.1:0", "--config", config}
+	if !s.opts.Shipped {
+		argv = append(argv, "--no-default-rules", "--rules", s.opts.Rules)
 	}
 	up := s.add("up", argv, env)
 	if err := up.Start(ctx); err != nil {
