@@ -42,6 +42,8 @@ type correlator struct {
 func (c *correlator) own(ctx context.Context, claim *claim) error {
 	c.owned.Enter(claim.Partition, errOpening)
 	defer c.owned.Leave(claim.Partition)
+	defer c.counts.gone(stageCorrelate, claim.Partition)
+	defer c.counts.board.Left(int32(claim.Partition))
 	s, err := c.open(ctx, claim)
 	for err != nil {
 		if _, ok := errors.AsType[*beyondError](err); !ok {

@@ -9,6 +9,9 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
+
+	statusv1 "github.com/stormbell/stormbell/proto/stormbell/status/v1"
+	"github.com/stormbell/stormbell/services/internal/status"
 )
 
 // Names of the stages in metrics, logs and dead letters.
@@ -33,6 +36,10 @@ type counts struct {
 	gaps     metric.Int64Counter
 	over     metric.Int64Counter
 
+	// board counts by tenant and rule, which no label does.
+	board *status.Board
+	clock func() time.Time
+
 	mu     sync.Mutex
 	gauges map[gauge]int64
 }
@@ -52,7 +59,7 @@ const (
 )
 
 func newCounts(m metric.Meter, clock func() time.Time) (*counts, error) {
-	c := &counts{ctx: context.Background(), gauges: make(map[gauge]int64)}
+	c := &counts{ctx: context.Background(), gauges: make(map[gauge]int64), board: status.NewBoard(), clock: clock}
 	var errs []error
 	for _, def := range []struct {
 		to         *metric.Int64Counter
@@ -115,6 +122,35 @@ func (c *counts) set(name, stage string, partition int, v int64) {
 	defer c.mu.Unlock()
 	c.gauges[gauge{name, stage, partition}] = v
 }
+
+// gone forgets the figures of a partition that has another owner.
+func (c *counts) gone(stage string, partition int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, name := range []string{gaugeLag, gaugeGroups, gaugeMark, gaugeRebuild} {
+		delete(c.gauges, gauge{name, stage, partition})
+	}
+}
+
+// stage adds up a stage's gauges over its partitions.
+func (c *counts) stage(name string) *statusv1.Stage {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := &statusv1.Stage{Name: name}
+	for g, v := range c.gauges {
+		switch {
+		case g.stage != name:
+		case g.name == gaugeLag:
+			out.Partitions++
+			out.Lag += v
+		case g.name == gaugeMark && (out.WatermarkMs == 0 || v < out.WatermarkMs):
+			out.WatermarkMs = v
+		}
+	}
+	return out
+}
+
+func (c *counts) now() int64 { return c.clock().UnixMilli() }
 
 func (c *counts) read(n int64)      { c.events.Add(c.ctx, n) }
 func (c *counts) matched(n int64)   { c.hits.Add(c.ctx, n) }

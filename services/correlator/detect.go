@@ -29,7 +29,8 @@ type detector struct {
 	log        *slog.Logger
 	clock      func() time.Time
 	gate       *gate
-	detections int // partitions of `detections`
+	detections int  // partitions of `detections`
+	look       bool // into rules that never match, see looking
 }
 
 // work is what one fetch became, on its way through the pipeline.
@@ -50,6 +51,7 @@ const pipelined = 4
 // own runs the claim until ctx ends or the partition belongs to another.
 func (d *detector) own(ctx context.Context, c *claim) (err error) {
 	m := newMatching(d, c)
+	defer d.counts.gone(stageDetect, c.Partition)
 	defer func() { m.probation.leave(ctx, err) }()
 	if err := d.begin(ctx, m); err != nil {
 		return err

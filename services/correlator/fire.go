@@ -62,6 +62,9 @@ func (s *step) detection(ctx context.Context, it *item) error {
 	fired := g.win.Add(r)
 	if !g.counted && !g.win.Empty() {
 		g.counted = true
+		if len(s.f.named) < maxTallies {
+			s.f.named[g.tally] = tenantRule{d.GetTenant(), it.cor.ID}
+		}
 		s.count(s.f.tallies[g.tally], 1)
 	}
 	for _, firing := range fired {
@@ -90,6 +93,7 @@ func (c *correlation) mask(rules []string) (bits uint64) {
 // fire says that a bucket has fired, as a child of the record that made it so.
 // The other events that are kept whole are links.
 func (s *step) fire(ctx context.Context, it *item, firing *window.Firing) error {
+	s.f.counts.board.Tenant(it.det.GetTenant()).Rule(it.cor.ID).Hits.Add(1, s.f.counts.now())
 	kept := keptEvents(firing)
 	ctx, span := s.f.tracer.Start(telemetry.Extract(ctx, it.rec.Headers), "correlate fire",
 		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithLinks(links(ctx, kept, it.det.GetEventId())...), trace.WithAttributes(
@@ -107,6 +111,7 @@ func (s *step) raise(ctx context.Context, it *item, a *alertv1.Alert) error {
 	headers := telemetry.Inject(ctx, newHeaders(schemaAlert, a.GetTenant()))
 	s.say(it.rec.Offset, &message{kind: toAlerts, key: []byte(a.GetId()), value: value, headers: headers})
 	s.f.counts.fired(1)
+	s.f.counts.board.Tenant(a.GetTenant()).Alerts.Add(1, s.f.counts.now())
 	return nil
 }
 

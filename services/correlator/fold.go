@@ -44,6 +44,9 @@ type folder struct {
 	first   int64 // in the outbox, when this owner began
 	due     int64 // lower bound of the due index
 	cache   *cache
+	// named are the correlations of tallies, for displays: those of which this
+	// owner has seen a new group.
+	named   map[string]tenantRule
 	tallies map[string]*tally // by their keys in the store
 	// attempts counts how often the fold of a record has failed.
 	attempts map[int64]int
@@ -75,10 +78,14 @@ func (f *folder) open(ctx context.Context) error {
 		return err //nolint:wrapcheck // the store says what failed
 	}
 	f.applied, f.seq, f.first, f.due = part.Applied, part.Seq, part.First, part.Due
+	f.named = make(map[string]tenantRule)
 	f.cache, f.attempts, f.tallies = newCache(f.cfg.CacheBytes), make(map[int64]int), make(map[string]*tally)
 	f.meta, err = decodeMeta(part.Meta)
 	return err
 }
+
+// tenantRule is a tenant's rule.
+type tenantRule struct{ tenant, rule string }
 
 // item is a record of `detections`, decoded.
 type item struct {
@@ -399,6 +406,7 @@ func (s *step) rollback() {
 // bury puts a record that can't be folded into the outbox, for `dlq`.
 func (s *step) bury(it *item) error {
 	s.f.counts.poison(stageCorrelate)
+	s.f.counts.board.Tenant(header(it.rec.Headers, event.HeaderTenant)).Dead.Add(1, s.f.counts.now())
 	attempts := max(s.f.attempts[it.rec.Offset], 1)
 	if s.f.passes(it.rec.Offset) {
 		// It may have been folded before: what is passed over is said all the same,
@@ -453,6 +461,9 @@ func (s *step) write(ctx context.Context, next state.Position) error {
 	}
 	for _, t := range s.tallies {
 		t.dirty, t.stored = false, t.groups > 0
+		if of, ok := f.named[t.key]; ok {
+			f.counts.board.Open(f.partition, t.key, of.tenant, of.rule, t.groups)
+		}
 	}
 	if len(f.tallies) > maxTallies {
 		clear(f.tallies)

@@ -43,7 +43,8 @@ type matching struct {
 		all, tenant []byte
 		plan        *plan
 	}
-	leave func()
+	looking looking
+	leave   func()
 }
 
 type ruling struct{ tenant, manifest string }
@@ -206,6 +207,7 @@ func (m *matching) ruling(e *event.Event, w *work) {
 // bury sends a record to `dlq` in place of what it would have said.
 func (m *matching) bury(r *bus.Record, w *work, reason string, attempts int) error {
 	m.d.counts.poison(stageDetect)
+	m.d.counts.board.Tenant(header(r.Headers, event.HeaderTenant)).Dead.Add(1, m.d.counts.now())
 	dead, err := bus.DeadLetter(r, stageDetect, reason, attempts)
 	if err != nil {
 		return err //nolint:wrapcheck // it names the record
@@ -235,6 +237,9 @@ func (m *matching) try(ctx context.Context, r *bus.Record, e *event.Event, p *pl
 	if err := matcher.Err(); err != nil {
 		return fmt.Errorf("event cannot be read: %w", err)
 	}
+	if m.d.look && m.looking.due(m.d.counts.board, e) {
+		m.looking.into(e, p, matcher)
+	}
 	if len(m.hits) == 0 {
 		return nil
 	}
@@ -248,6 +253,8 @@ func (m *matching) found(ctx context.Context, r *bus.Record, e *event.Event, p *
 		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(attribute.Int("stormbell.rules", len(m.hits))))
 	defer span.End()
 	m.d.counts.matched(int64(len(m.hits)))
+	tenant, now := m.d.counts.board.Tenant(e.Tenant), m.d.counts.now()
+	tenant.Matched.Add(1, now)
 	entities := alert.Entities(e.Raw)
 	source := sourceOf(e)
 	traceID := ""
@@ -256,6 +263,7 @@ func (m *matching) found(ctx context.Context, r *bus.Record, e *event.Event, p *
 	}
 	var headers []Header
 	for _, rule := range m.hits {
+		tenant.Rule(rule.ID).Hits.Add(1, now)
 		if !rule.Alerts {
 			continue
 		}
@@ -274,6 +282,7 @@ func (m *matching) found(ctx context.Context, r *bus.Record, e *event.Event, p *
 		}
 		w.alerts = append(w.alerts, bus.Message{Key: []byte(a.GetId()), Value: value, Headers: headers})
 		m.d.counts.fired(1)
+		tenant.Alerts.Add(1, now)
 	}
 	found := m.detections(e, p, matcher)
 	if len(found) == 0 {
@@ -304,6 +313,7 @@ func (m *matching) found(ctx context.Context, r *bus.Record, e *event.Event, p *
 		w.detections = append(w.detections, bus.Message{Key: []byte(key), Value: value, Headers: headers})
 	}
 	m.d.counts.detected(int64(len(found)))
+	tenant.Detections.Add(int64(len(found)), now)
 	return nil
 }
 
@@ -327,6 +337,7 @@ func (m *matching) detections(e *event.Event, p *plan, matcher *sigma.Matcher) [
 			v, ok := matcher.Extract(e.Raw, sc, rule.ID)
 			if !ok || v.Incomplete && len(sc.Field) > 0 {
 				m.d.counts.ungrouped(1)
+				m.d.counts.board.Tenant(e.Tenant).Rule(sc.ID).Ungrouped.Add(1, m.d.counts.now())
 				continue
 			}
 			valid(v.Group)

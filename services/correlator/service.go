@@ -12,9 +12,11 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
+	statusv1 "github.com/stormbell/stormbell/proto/stormbell/status/v1"
 	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/internal/ownership"
 	"github.com/stormbell/stormbell/services/internal/ruleset"
+	"github.com/stormbell/stormbell/services/internal/status"
 	"github.com/stormbell/stormbell/services/sigma"
 )
 
@@ -39,6 +41,8 @@ type Deps struct {
 	Clock   func() time.Time
 	// Placeholders are the values of `%name%` in rules.
 	Placeholders map[string][]string
+	// Status counts for displays; nil counts for nobody.
+	Status *status.Board
 	// Fault injects crashes; nil outside tests.
 	Fault Fault
 }
@@ -69,6 +73,14 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	counts, err := newCounts(deps.Meters.Meter("stormbell/correlator"), deps.Clock)
 	if err != nil {
 		return nil, err
+	}
+	if deps.Status != nil {
+		counts.board = deps.Status
+	}
+	for stage, runs := range map[string]bool{stageDetect: cfg.detects(), stageCorrelate: cfg.correlates()} {
+		if runs {
+			counts.board.Watch(func() *statusv1.Stage { return counts.stage(stage) })
+		}
 	}
 	opts := ruleset.Options{Limit: cfg.RuleSets, Options: sigma.Options{Placeholders: deps.Placeholders, Accept: cfg.Accept}}
 	return &Service{
@@ -145,7 +157,7 @@ func (s *Service) detector(detections int) *detector {
 	return &detector{
 		cfg: s.cfg, reader: s.deps.Reader, producer: s.deps.Producer, plans: s.plans,
 		tracer: s.deps.Tracers.Tracer("stormbell/correlator"), counts: s.counts, fault: s.deps.Fault,
-		log: s.deps.Log.With("stage", stageDetect), clock: s.deps.Clock, gate: s.gate, detections: detections,
+		log: s.deps.Log.With("stage", stageDetect), clock: s.deps.Clock, gate: s.gate, detections: detections, look: true,
 	}
 }
 

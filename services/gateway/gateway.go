@@ -21,9 +21,11 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/net/netutil"
 
+	statusv1 "github.com/stormbell/stormbell/proto/stormbell/status/v1"
 	"github.com/stormbell/stormbell/services/internal/control"
 	"github.com/stormbell/stormbell/services/internal/history"
 	"github.com/stormbell/stormbell/services/internal/seal"
+	"github.com/stormbell/stormbell/services/internal/status"
 	"github.com/stormbell/stormbell/services/internal/tenant"
 	"github.com/stormbell/stormbell/services/sigma"
 )
@@ -50,6 +52,10 @@ type Deps struct {
 	Replays Replays
 	// Rules are the options that the correlator compiles rules with.
 	Rules sigma.Options
+	// Status counts for displays; nil counts for nobody. Reports add up what all
+	// processes have counted; without them nothing is shown.
+	Status  *status.Board
+	Reports Reports
 
 	Log            *slog.Logger
 	TracerProvider trace.TracerProvider
@@ -100,6 +106,10 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	if deps.Status == nil {
+		deps.Status = status.NewBoard()
+	}
+	deps.Status.Watch(func() *statusv1.Stage { return &statusv1.Stage{Name: "gateway"} })
 	s := &Service{
 		cfg: cfg, deps: deps, metrics: m, sources: all,
 		tracer:     deps.TracerProvider.Tracer("github.com/stormbell/stormbell/services/gateway"),

@@ -85,6 +85,7 @@ func (s *Service) ingest(c *gin.Context, b *batch, text []byte, lines bool) (p *
 	}
 	ctx := c.Request.Context()
 	s.metrics.reject(ctx, b)
+	s.countRejected(b)
 	if len(b.events) == 0 && b.rejections() > 0 {
 		p := newProblem(http.StatusBadRequest, codeNoEvents, "none of the records can be taken: see rejected")
 		p.Rejected, p.RejectedTruncated = b.rejected, b.rejectedMore
@@ -106,6 +107,7 @@ func (s *Service) ingest(c *gin.Context, b *batch, text []byte, lines bool) (p *
 		}
 	}
 	s.metrics.accept(ctx, b, out.Late)
+	s.countAccepted(b, out.Late)
 	answer(c, http.StatusAccepted, out)
 	return nil, false
 }

@@ -11,6 +11,8 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	deliveryv1 "github.com/stormbell/stormbell/proto/stormbell/delivery/v1"
+	statusv1 "github.com/stormbell/stormbell/proto/stormbell/status/v1"
+	"github.com/stormbell/stormbell/services/internal/status"
 )
 
 // counts are the notifier's metrics. No label grows with tenants or endpoints.
@@ -27,6 +29,10 @@ type counts struct {
 	gaps     metric.Int64Counter
 	latency  metric.Float64Histogram
 	journey  metric.Float64Histogram
+
+	// board counts by tenant and webhook, which no label does.
+	board *status.Board
+	clock func() time.Time
 
 	mu     sync.Mutex
 	gauges map[gauge]int64
@@ -46,7 +52,7 @@ const (
 )
 
 func newCounts(m metric.Meter, clock func() time.Time, slots func() int) (*counts, error) {
-	c := &counts{ctx: context.Background(), gauges: make(map[gauge]int64)}
+	c := &counts{ctx: context.Background(), gauges: make(map[gauge]int64), board: status.NewBoard(), clock: clock}
 	var errs []error
 	for _, def := range []struct {
 		to         *metric.Int64Counter
@@ -130,6 +136,30 @@ func (c *counts) gone(partition int) {
 	}
 }
 
+// stage adds up the gauges of all partitions.
+func (c *counts) stage() *statusv1.Stage {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := &statusv1.Stage{Name: stageNotify}
+	for g, v := range c.gauges {
+		if g.name == gaugeLag {
+			out.Partitions++
+			out.Lag += v
+		}
+	}
+	return out
+}
+
+// unsubscribed counts an alert of a tenant that nobody has asked for.
+func (c *counts) unsubscribed(tenant string) {
+	c.board.Tenant(tenant).Unheard.Add(1, c.clock().UnixMilli())
+}
+
+// dead counts a record of a tenant that goes to dlq.
+func (c *counts) dead(tenant string) {
+	c.board.Tenant(tenant).Dead.Add(1, c.clock().UnixMilli())
+}
+
 func (c *counts) decided(n, unheard int) {
 	c.routed.Add(c.ctx, int64(n))
 	c.unheard.Add(c.ctx, int64(unheard))
@@ -157,9 +187,42 @@ func (c *counts) attempt(ctx context.Context, a *deliveryv1.Attempt, t *task, no
 }
 
 // settled counts what a task came to, once that is written.
-func (c *counts) settled(o deliveryv1.Outcome) {
+func (c *counts) settled(v *verdict) {
+	o := v.attempt.GetOutcome()
+	c.tell(v.attempt, v.result != unknown)
 	c.attempts.Add(c.ctx, 1, metric.WithAttributes(attribute.String("outcome", outcomeName(o))))
 	if o == outcomeParked {
 		c.parked.Add(c.ctx, 1)
+	}
+}
+
+// tell counts an attempt, or the end of a task without one, for displays.
+func (c *counts) tell(a *deliveryv1.Attempt, requested bool) {
+	now := c.clock().UnixMilli()
+	t := c.board.Tenant(a.GetTenant())
+	w := t.Webhook(a.GetEndpointId())
+	before := a.GetNumber() // attempts that had failed
+	if requested && before > 0 {
+		before--
+	}
+	switch a.GetOutcome() {
+	case outcomeSucceeded:
+		t.Delivered.Add(1, now)
+		w.Delivered.Add(1, now)
+	case outcomeFailed:
+		t.Failed.Add(1, now)
+		w.Failed.Add(1, now)
+	case outcomeParked:
+		t.Parked.Add(1, now)
+		w.Parked.Add(1, now)
+	}
+	switch failed := a.GetOutcome() == outcomeFailed; {
+	case failed && before == 0:
+		t.RetriesBegun.Add(1, now)
+	case !failed && before > 0:
+		t.RetriesEnded.Add(1, now)
+	}
+	if a.GetOutcome() != outcomeCancelled {
+		w.Said(a.GetError())
 	}
 }

@@ -202,7 +202,7 @@ func (d *dispatcher) settle(ctx context.Context, l *queue.Leased, v verdict) err
 
 func (d *dispatcher) settled(v verdict) error {
 	if v.attempt != nil {
-		d.counts.settled(v.attempt.GetOutcome())
+		d.counts.settled(&v)
 		if err := d.courier.fault.at(PointSettled); err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 
 	deliveryv1 "github.com/stormbell/stormbell/proto/stormbell/delivery/v1"
 	"github.com/stormbell/stormbell/services/internal/bus"
+	"github.com/stormbell/stormbell/services/internal/event"
 	"github.com/stormbell/stormbell/services/notifier/queue"
 )
 
@@ -80,6 +81,7 @@ func (s *shard) sort(records []bus.Record) (notices map[int64]*notice, dead []bu
 			continue // it was buried when it was first read
 		}
 		s.counts.poison()
+		s.counts.dead(string(r.Header(event.HeaderTenant)))
 		s.log.Error("alert cannot be delivered, it goes to dlq", "offset", r.Offset, "error", err)
 		if m, err := bus.DeadLetter(r, stageNotify, err.Error(), 1); err == nil {
 			dead = append(dead, m)
@@ -147,6 +149,9 @@ func (s *shard) announce(ctx context.Context, fresh []*notice) error {
 		r := s.targets(ctx, n, now)
 		if len(r.GetTargets()) == 0 {
 			unheard++
+			if n.alert.GetOnlyEndpoint() == "" {
+				s.counts.unsubscribed(n.alert.GetTenant())
+			}
 		}
 		m, err := routedMessage(r, n)
 		if err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/stormbell/stormbell/services/internal/egress"
 	"github.com/stormbell/stormbell/services/internal/ownership"
 	"github.com/stormbell/stormbell/services/internal/seal"
+	"github.com/stormbell/stormbell/services/internal/status"
 	"github.com/stormbell/stormbell/services/notifier/queue"
 )
 
@@ -70,6 +71,8 @@ type Deps struct {
 	Tracers  trace.TracerProvider
 	Meters   metric.MeterProvider
 	Clock    func() time.Time
+	// Status counts for displays; nil counts for nobody.
+	Status *status.Board
 	// Fault injects crashes; nil outside tests.
 	Fault Fault
 }
@@ -101,6 +104,10 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	if deps.Status != nil {
+		counts.board = deps.Status
+	}
+	counts.board.Watch(counts.stage)
 	return &Service{
 		cfg: cfg, deps: deps, counts: counts, owned: ownership.New[progress](), floors: make(map[floorKey]floor),
 		courier: &courier{

@@ -21,6 +21,7 @@ const (
 	TopicControl    = "control"
 	TopicState      = "state"
 	TopicDLQ        = "dlq"
+	TopicStatus     = "status"
 )
 
 // Header of a record.

@@ -53,6 +53,10 @@ func (c *TopicsConfig) Validate() error {
 	return nil
 }
 
+// StatusRetention is how long reports are kept of which nothing but a display
+// depends.
+const StatusRetention = 24 * time.Hour
+
 // Specs are all topics of Stormbell.
 func (c *TopicsConfig) Specs() []TopicSpec {
 	return []TopicSpec{
@@ -61,6 +65,7 @@ func (c *TopicsConfig) Specs() []TopicSpec {
 		{Name: TopicAlerts, Partitions: c.Partitions, Retention: c.Retention},
 		{Name: TopicDeliveries, Partitions: c.Partitions, Retention: c.Retention},
 		{Name: TopicDLQ, Partitions: 1, Retention: c.Retention},
+		{Name: TopicStatus, Partitions: 1, Retention: StatusRetention},
 		{Name: TopicControl, Partitions: 1, Compacted: true},
 		{Name: TopicState, Partitions: c.Partitions, Compacted: true},
 	}
