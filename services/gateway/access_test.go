@@ -24,11 +24,15 @@ func TestEveryRoute(t *testing.T) {
 	hook := e.do(http.MethodPost, "/v1/webhooks", fmt.Sprintf(`{"url":%q}`, hookURL)).text("id")
 	key := e.do(http.MethodPost, "/v1/keys", `{}`).text("id")
 	require.Equal(t, http.StatusOK, push(e, "a.yml", goodRule).status)
+	rule := e.do(http.MethodGet, "/v1/rules", "").list("rules")[0]["id"].(string)
 
 	for _, o := range w.contract.all {
 		id := hook
-		if strings.HasPrefix(o.path, "/v1/keys/") {
+		switch {
+		case strings.HasPrefix(o.path, "/v1/keys/"):
 			id = key
+		case strings.HasPrefix(o.path, "/v1/rules/"):
+			id = rule
 		}
 		path := strings.Replace(o.path, "{id}", id, 1)
 		ask := func(authorization string) reply {

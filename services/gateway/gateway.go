@@ -85,8 +85,9 @@ type Service struct {
 	draining atomic.Bool
 
 	changes changeLock // held by read-modify-write changes of control
-	listsMu sync.Mutex // guards lists; taken after changes
+	listsMu sync.Mutex // guards lists and ruled; taken after changes
 	lists   map[string][]ruleBody
+	ruled   map[string][]status.InForce
 }
 
 // New returns a gateway that has its port but does not serve yet. Run ends
@@ -119,7 +120,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		history:    history.New(deps.History, deps.Partitions, history.DefaultLimits(), deps.Clock),
 		readers:    make(chan struct{}, cfg.MaxReaders),
 		changes:    changeLock{tenants: make(map[string]*sync.Mutex)},
-		lists:      make(map[string][]ruleBody), served: make(chan struct{}),
+		lists:      make(map[string][]ruleBody), ruled: make(map[string][]status.InForce), served: make(chan struct{}),
 	}
 	if cfg.TLS.CertFile != "" {
 		if s.cert, err = loadCertificate(cfg.TLS, deps.Log); err != nil {

@@ -54,6 +54,10 @@ type ruleBody struct {
 	File  string `json:"file"`
 	Line  int    `json:"line"`
 	Hash  string `json:"hash"`
+	// Hits are the tenant's: matches, or firings of a correlation.
+	Hits countBody `json:"hits"`
+	// OpenGroups is there for correlations.
+	OpenGroups *int64 `json:"open_groups,omitempty"`
 }
 
 type rulesList struct {
@@ -72,6 +76,10 @@ const (
 	maxProblems   = 1000
 	// maxRuleLists bounds the manifests whose lists are remembered.
 	maxRuleLists = 32
+
+	kindDetection   = "detection"
+	kindCorrelation = "correlation"
+	kindFilter      = "filter"
 
 	scopeAll    = "all"
 	scopeTenant = "tenant"
@@ -96,6 +104,7 @@ func (s *Service) listRules(c *gin.Context, id control.Identity) {
 		}
 		out.Rules = append(out.Rules, rules...)
 	}
+	s.countRules(id.Tenant, out.Rules)
 	answer(c, http.StatusOK, out)
 }
 
@@ -116,12 +125,12 @@ func (s *Service) rulesOf(ctx context.Context, scope string, hash []byte) ([]rul
 	for i := range docs {
 		d := &docs[i]
 		sum := d.Hash()
-		kind := "detection"
+		kind := kindDetection
 		switch d.Kind {
 		case sigma.KindCorrelation:
-			kind = "correlation"
+			kind = kindCorrelation
 		case sigma.KindFilter:
-			kind = "filter"
+			kind = kindFilter
 		}
 		rules = append(rules, ruleBody{ID: d.ID, Title: d.Title, Kind: kind, Scope: scope, File: d.File, Line: d.Line, Hash: hexOf(sum[:])})
 	}

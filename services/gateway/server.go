@@ -64,6 +64,7 @@ func (s *Service) routes() *gin.Engine {
 	v1.DELETE("/keys/:id", s.with(control.ScopeManage, s.revokeKey))
 
 	v1.GET("/rules", s.with(control.ScopeRead, s.listRules))
+	v1.GET("/rules/:id", s.with(control.ScopeRead, s.getRule))
 	v1.PUT("/rules", s.with(control.ScopeManage, s.pushRules))
 	return r
 }

@@ -49,6 +49,14 @@ type Config struct {
 	// where the cap is reached, because a rebuild reads it again. A floor set
 	// with SetFloor takes its place partition by partition.
 	Rebuild map[string]time.Duration
+	// Limits are, per topic, bounds narrower than Retention and the cap.
+	Limits map[string]Limit
+}
+
+// Limit bounds a topic of its own: what is older or beyond goes in any case.
+type Limit struct {
+	Age   time.Duration
+	Bytes int64
 }
 
 // day is the length of a day without leap seconds.
@@ -75,6 +83,7 @@ func DefaultConfig(dir string) Config {
 			"stormbell.alerts":     retries + memory,
 			"stormbell.deliveries": retries + memory,
 		},
+		Limits: map[string]Limit{"stormbell.status": {Age: day, Bytes: 32 << 20}},
 	}
 }
 

@@ -71,20 +71,40 @@ func (b *Broker) trim(ctx context.Context, l ledger, produced int64) error {
 	want := b.excess(used)
 	candidates, held := b.candidates(parts, l, now)
 	var errs []error
-	for _, c := range candidates {
-		if now.Sub(c.seg.written) < b.cfg.Retention && want <= 0 {
-			break // oldest first
+	left := b.limited(parts)
+	for _, c := range candidates { // oldest first
+		if now.Sub(c.seg.written) < b.cfg.Retention && want <= 0 && !b.beyond(c, left[c.part], now) {
+			continue
 		}
 		if err := b.admin.trim(ctx, c.part, c.next); err != nil {
 			errs = append(errs, err)
 			break
 		}
+		left[c.part] -= c.seg.size
 		used -= c.seg.size
 		want -= c.seg.size
 		b.trimmed.Add(c.seg.size)
 		b.log.Info("trimmed the log", "partition", c.part.String(), "before_offset", c.next, "bytes", c.seg.size, "written", c.seg.written)
 	}
 	return errors.Join(append(errs, b.judge(used, produced, held))...)
+}
+
+// limited returns the bytes of the partitions whose topics have a limit.
+func (b *Broker) limited(parts map[partition][]segment) map[partition]int64 {
+	sizes := make(map[partition]int64)
+	for p, segments := range parts {
+		if _, ok := b.cfg.Limits[p.topic]; ok {
+			sizes[p] = totalSize(segments)
+		}
+	}
+	return sizes
+}
+
+// beyond reports whether a segment is more than its topic's limit allows, of
+// whose partition so many bytes are left.
+func (b *Broker) beyond(c candidate, left int64, now time.Time) bool {
+	limit, ok := b.cfg.Limits[c.part.topic]
+	return ok && (now.Sub(c.seg.written) >= limit.Age || left > limit.Bytes)
 }
 
 // excess returns how many bytes to free. Trimming begins an eighth below the

@@ -252,6 +252,35 @@ func TestRunTrimsWhenMuchWasWritten(t *testing.T) {
 	require.NoError(t, <-done)
 }
 
+func TestLimitsAreNarrower(t *testing.T) {
+	for name, tc := range map[string]struct {
+		limit   Limit
+		age     time.Duration
+		trimmed bool
+	}{
+		"young and small":   {Limit{day, 1 << 30}, time.Hour, false},
+		"older than may be": {Limit{day, 1 << 30}, 25 * time.Hour, true},
+		"more than may be":  {Limit{day, 150_000}, time.Hour, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const topic = "stormbell.status"
+			cfg := testConfig(t.TempDir())
+			cfg.Limits = map[string]Limit{topic: tc.limit}
+			b, _ := aged(t, cfg, tc.age)
+			c := client(t, b)
+			for _, topic := range []string{topic, "stormbell.dlq"} {
+				createTopic(t, c, topic, 1)
+				fill(t, c, topic, 0, 300, 1000)
+			}
+			require.NoError(t, b.Enforce(t.Context()))
+			first, _ := offsets(t, c, topic, 0)
+			require.Equal(t, tc.trimmed, first > 0)
+			first, _ = offsets(t, c, "stormbell.dlq", 0)
+			require.Zero(t, first, "others keep theirs")
+		})
+	}
+}
+
 // What only memory knew must not decide what is trimmed.
 func TestTrimmingGoesByRecordedOffsets(t *testing.T) {
 	b, _ := aged(t, testConfig(t.TempDir()), 8*day)

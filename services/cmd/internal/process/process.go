@@ -12,6 +12,7 @@ import (
 	"github.com/stormbell/stormbell/services/internal/control"
 	"github.com/stormbell/stormbell/services/internal/run"
 	"github.com/stormbell/stormbell/services/internal/seal"
+	"github.com/stormbell/stormbell/services/internal/status"
 	"github.com/stormbell/stormbell/services/internal/telemetry"
 )
 
@@ -42,7 +43,10 @@ type Process struct {
 	Bus        *bus.Client
 	Control    *control.View
 	Partitions int
+	// Status counts what displays show.
+	Status *status.Board
 
+	kind  string
 	admin string
 	ready readyLine
 }
@@ -58,7 +62,7 @@ func New(ctx context.Context, kind string, settings Settings, world World) (*Pro
 	}
 	p := &Process{
 		Settings: settings, World: world, Telemetry: t, Log: t.Logger(), Clock: time.Now,
-		App: run.New(t.Logger(), stopTimeout),
+		App: run.New(t.Logger(), stopTimeout), Status: status.NewBoard(), kind: kind,
 	}
 	p.App.Defer("telemetry", func() error {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
@@ -141,6 +145,9 @@ func (p *Process) Connect(ctx context.Context) error {
 	if err := p.Control.AwaitReady(ctx); err != nil {
 		return fmt.Errorf("read control: %w", err)
 	}
+	// It is stopped after the services, and so tells all that they have counted.
+	reports := status.NewPublisher(status.DefaultConfig(), p.kind, p.Status, client, p.Log, p.Clock)
+	p.App.Add("status", reports.Run, nil)
 	return nil
 }
 
