@@ -122,7 +122,7 @@ func TestRulesPush(t *testing.T) {
 	r := i.cli("", "rules", "push", dir)
 	require.Equal(t, "rules: 2 ok, 0 rejected\n", r.out, r.err)
 	require.Zero(t, r.code)
-	require.Regexp(t, `(?m)^`+failedID+` +detection +tenant +failed.yml:1 +Login failed$`, i.must("", "rules", "list"))
+	require.Regexp(t, `(?m)^`+failedID+` +detection +tenant +0 +- +- +failed.yml:1 +Login failed$`, i.must("", "rules", "list"))
 
 	// The good version of the bad rule stays.
 	writeFile(t, dir, "failed.yml", strings.Replace(failedLogins, "action: login_failed", "action|nonsense: x", 1))

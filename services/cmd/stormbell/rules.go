@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -235,12 +237,15 @@ type rule struct {
 	File  string `json:"file"`
 	Line  int    `json:"line"`
 	Hash  string `json:"hash"`
+	// Hits are matches, or firings of a correlation, which has open groups too.
+	Hits       count  `json:"hits"`
+	OpenGroups *int64 `json:"open_groups,omitempty"`
 }
 
 func newRulesList(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "list",
-		Short:   "List the rules in force, those of all tenants and the tenant's own",
+		Short:   "List the rules in force, those of all tenants and the tenant's own, with their hits",
 		Example: "  stormbell rules list -o json",
 		Args:    arguments(0, 0),
 	}
@@ -254,8 +259,16 @@ func newRulesList(env *environment) *cobra.Command {
 		slices.SortFunc(answer.Rules, func(a, b rule) int {
 			return cmp.Or(cmp.Compare(a.Scope, b.Scope), cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
 		})
-		return list(env, output, answer.Rules, "ID\tKIND\tSCOPE\tAT\tTITLE", func(r rule) string {
-			return strings.Join([]string{r.ID, r.Kind, r.Scope, fmt.Sprintf("%s:%d", r.File, r.Line), r.Title}, "\t")
+		now := time.Now()
+		return list(env, output, answer.Rules, "ID\tKIND\tSCOPE\tHITS\tLAST\tGROUPS\tAT\tTITLE", func(r rule) string {
+			groups := "-"
+			if r.OpenGroups != nil {
+				groups = strconv.FormatInt(*r.OpenGroups, 10)
+			}
+			return strings.Join([]string{
+				r.ID, r.Kind, r.Scope, strconv.FormatInt(r.Hits.Count, 10), cmp.Or(ago(r.Hits.Last, now), "-"), groups,
+				fmt.Sprintf("%s:%d", r.File, r.Line), r.Title,
+			}, "\t")
 		})
 	})
 	return cmd

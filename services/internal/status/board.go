@@ -119,6 +119,7 @@ func (b *Board) Watch(stage func() *statusv1.Stage) {
 // Open says how many groups of a correlation a partition holds; tally names its
 // revision.
 func (b *Board) Open(partition int32, tally, tenant, rule string, n int64) {
+	b.Tenant(tenant).Rule(rule) // so that the report has it
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	key := openKey{partition, tally}
