@@ -48,8 +48,9 @@ func newRulesCheck(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check PATH…",
 		Short: "Parse and compile rules, and say what is wrong with them",
-		Long: "Parse and compile rules, files or whole directories, as one set: correlations find the rules that they refer to in any of them.\n" +
-			"Each rejected rule is one line with file and line; the last line counts.\n" +
+		Long: "Parse and compile rules, files, whole directories or archives (.tar.gz), as one set: correlations find the rules that they refer to in any of them.\n" +
+			"Each rejected rule is one line with file and line; the last line counts. The version of each directory or archive, on standard\n" +
+			"error, is the hash of what its rules say; of a git checkout the commit is told, too.\n" +
 			"Warnings name what is legal and surely not meant, such as a rule that no event can match; they go to standard error.\n" +
 			"With --coverage a table says how many rules there are for each log source, and which of the configured and built-in\n" +
 			"sources can give it; JSON events that name their log source themselves reach every rule.",
@@ -71,7 +72,11 @@ func newRulesCheck(env *environment) *cobra.Command {
 		}
 		plan := ruleset.Replace(nil, nil, files, settings.Sigma())
 		docs := documents(files)
-		report := &ruleReport{OK: plan.OK, Rejected: plan.Rejected, Problems: problemsOf(append(plan.Problems, sigma.Lint(docs, settings.Sigma())...))}
+		packs, err := rulefiles.Packs(args...)
+		if err != nil {
+			return err
+		}
+		report := &ruleReport{Packs: packs, OK: plan.OK, Rejected: plan.Rejected, Problems: problemsOf(append(plan.Problems, sigma.Lint(docs, settings.Sigma())...))}
 		if covered {
 			set, _ := sigma.Compile(docs, settings.Sigma())
 			report.Coverage = coverageOf(set.Coverage(sourcesOf(settings.Gateway)))
@@ -108,12 +113,13 @@ func problemsOf(problems []sigma.Problem) []ruleProblem {
 
 // ruleReport is what became of rules, here or as a gateway says it.
 type ruleReport struct {
-	Manifest string        `json:"manifest,omitempty"`
-	OK       int           `json:"ok"`
-	Rejected int           `json:"rejected"`
-	Kept     int           `json:"kept,omitempty"`
-	Problems []ruleProblem `json:"problems"`
-	Coverage []coverage    `json:"coverage,omitempty"`
+	Manifest string           `json:"manifest,omitempty"`
+	Packs    []rulefiles.Pack `json:"packs,omitempty"`
+	OK       int              `json:"ok"`
+	Rejected int              `json:"rejected"`
+	Kept     int              `json:"kept,omitempty"`
+	Problems []ruleProblem    `json:"problems"`
+	Coverage []coverage       `json:"coverage,omitempty"`
 }
 
 // reportRules prints one line per rejected rule, and the count. Warnings go
@@ -122,6 +128,11 @@ func reportRules(env *environment, output *format, report *ruleReport) error {
 	if err := output.show(env, report, func(out io.Writer) {
 		if report.Manifest != "" {
 			fmt.Fprintf(env.err, "manifest: %s\n", printable(report.Manifest))
+		}
+		for _, p := range report.Packs {
+			if !p.Single {
+				fmt.Fprintln(env.err, printable(p.String()))
+			}
 		}
 		if report.Kept > 0 {
 			fmt.Fprintf(env.err, "kept in force: the versions before of %s\n", countOf(report.Kept, "rejected rule"))
@@ -252,13 +263,19 @@ func newRulesList(env *environment) *cobra.Command {
 	conn := connect(env, cmd)
 	output := outputFlag(cmd)
 	cmd.RunE = conn.with(func(ctx context.Context, gateway *client, _ []string) error {
-		var answer struct{ Rules []rule }
+		var answer struct {
+			Manifests struct{ All, Tenant string }
+			Rules     []rule
+		}
 		if err := gateway.get(ctx, "/v1/rules", &answer); err != nil {
 			return err
 		}
 		slices.SortFunc(answer.Rules, func(a, b rule) int {
 			return cmp.Or(cmp.Compare(a.Scope, b.Scope), cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
 		})
+		if output.name == asText {
+			fmt.Fprintf(env.err, "version: all tenants %s, own %s\n", manifestName(answer.Manifests.All), manifestName(answer.Manifests.Tenant))
+		}
 		now := time.Now()
 		return list(env, output, answer.Rules, "ID\tKIND\tSCOPE\tHITS\tLAST\tGROUPS\tAT\tTITLE", func(r rule) string {
 			groups := "-"

@@ -18,8 +18,8 @@ import (
 )
 
 // Read returns the files that paths name: each file itself, and of each
-// directory all .yml and .yaml files beneath it but hidden ones and tests of
-// rules. Names are the paths as given. The order is that of the names, without
+// directory and each archive (.tar.gz, .tgz) all .yml and .yaml files beneath
+// it but hidden ones and tests of rules. Names are the paths as given. The order is that of the names, without
 // repetitions. The path "stormbell:" stands for the rules that come with
 // Stormbell, but for those whose id or name a file on disk has.
 func Read(paths ...string) ([]ruleset.File, error) {
@@ -28,8 +28,19 @@ func Read(paths ...string) ([]ruleset.File, error) {
 		return nil, err
 	}
 	files, err := readAll(names)
-	if err != nil || !slices.Contains(paths, rules.Prefix) {
-		return files, err
+	if err != nil {
+		return nil, err
+	}
+	unpacked, _, err := archives(paths)
+	if err != nil {
+		return nil, err
+	}
+	if len(unpacked) > 0 {
+		files = append(files, unpacked...)
+		slices.SortStableFunc(files, func(a, b ruleset.File) int { return strings.Compare(a.Name, b.Name) })
+	}
+	if !slices.Contains(paths, rules.Prefix) {
+		return files, nil
 	}
 	defaults, err := rules.Files()
 	if err != nil {
@@ -66,9 +77,16 @@ func ReadTested(paths ...string) (tested, tests []ruleset.File, err error) {
 		return nil, nil, err
 	}
 	slices.Sort(beside)
-	tests, err = readAll(slices.Compact(beside))
-	if err != nil || !slices.Contains(paths, rules.Prefix) {
-		return tested, tests, err
+	if tests, err = readAll(slices.Compact(beside)); err != nil {
+		return nil, nil, err
+	}
+	_, unpacked, err := archives(paths)
+	if err != nil {
+		return nil, nil, err
+	}
+	tests = append(tests, unpacked...)
+	if !slices.Contains(paths, rules.Prefix) {
+		return tested, tests, nil
 	}
 	defaults, err := rules.Tests()
 	if err != nil {
@@ -99,11 +117,12 @@ func readAll(names []string) ([]ruleset.File, error) {
 	return files, nil
 }
 
-// List returns the names of the files that Read reads.
+// List returns the names of the files that Read reads, but for what is in
+// archives.
 func List(paths ...string) ([]string, error) {
 	var names []string
 	err := walk(paths, func(path string, entry fs.FileInfo) {
-		if !entry.IsDir() && !ruleset.IsTest(path) {
+		if !entry.IsDir() && !ruleset.IsTest(path) && !isArchive(path) {
 			names = append(names, path)
 		}
 	})
