@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	alertv1 "github.com/stormbell/stormbell/proto/stormbell/alert/v1"
 	"github.com/stormbell/stormbell/services/cmd/internal/process"
@@ -165,104 +164,6 @@ func (e *evaluation) all(ctx context.Context, in *inputs) error {
 		return errFindings
 	}
 	return nil
-}
-
-// job is a chunk on its way through the workers. Folding takes them in order.
-type job struct {
-	events  []event.Event
-	matched chan *correlator.Matched // gets one, or is closed without
-}
-
-// pipeline reads on one goroutine, matches on several and folds on one.
-func (e *evaluation) pipeline(ctx context.Context, in *inputs) error {
-	g, ctx := errgroup.WithContext(ctx)
-	open := make(chan *job, e.workers)
-	ordered := make(chan *job, 2*e.workers)
-	g.Go(func() error {
-		defer close(ordered)
-		defer close(open)
-		return e.read(ctx, in, func(events []event.Event) error {
-			j := &job{events, make(chan *correlator.Matched, 1)}
-			for _, to := range []chan<- *job{ordered, open} {
-				select {
-				case to <- j:
-				case <-ctx.Done():
-					return ctx.Err()
-				}
-			}
-			return nil
-		})
-	})
-	for range e.workers {
-		g.Go(func() error {
-			evaluator := e.run.Evaluator()
-			for j := range open {
-				matched, err := evaluator.Match(ctx, j.events)
-				if err != nil {
-					return err
-				}
-				j.matched <- matched
-			}
-			return nil
-		})
-	}
-	g.Go(func() error {
-		for j := range ordered {
-			select {
-			case matched := <-j.matched:
-				e.count(matched)
-				if err := e.run.Fold(ctx, matched, e.print, e.warn); err != nil {
-					return err
-				}
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-		return nil
-	})
-	return g.Wait()
-}
-
-// read cuts the input into chunks and makes events of them.
-func (e *evaluation) read(ctx context.Context, in *inputs, next func([]event.Event) error) error {
-	var (
-		text   []byte
-		places []place
-	)
-	flush := func() error {
-		events, rejected, err := e.decoder.Lines(text)
-		if err != nil {
-			return err
-		}
-		for _, r := range rejected {
-			at := places[min(r.Index, len(places)-1)]
-			if e.rejected++; e.rejected <= shownErrors {
-				e.warn(fmt.Sprintf("%s: event %d: %s", at.file, at.number, r.Detail))
-			}
-		}
-		e.events += len(places)
-		e.date(events)
-		e.routing.route(events)
-		text, places = make([]byte, 0, len(text)), places[:0]
-		if len(events) == 0 {
-			return nil
-		}
-		return next(events)
-	}
-	err := in.each(ctx, func(line []byte, at place) error {
-		if len(places) == chunkEvents || len(text) > 0 && len(text)+len(line) > chunkBytes {
-			if err := flush(); err != nil {
-				return err
-			}
-		}
-		text = append(append(text, line...), '\n')
-		places = append(places, at)
-		return nil
-	})
-	if err != nil || len(places) == 0 {
-		return err
-	}
-	return flush()
 }
 
 // date gives events without a time that of the one before them.
