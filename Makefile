@@ -134,8 +134,9 @@ bench: ## run benchmarks: BENCH is a pattern, COUNT a number of runs
 	go -C services test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) ./...
 
 .PHONY: bench-sigma
-bench-sigma: ## measure Sigma matching on one core by lanes, beside rsigma where it is installed
-	STORMBELL_BENCH_SIGMA=1 GOWORK=off go -C services test -count=1 -v -timeout $(TEST_TIMEOUT) ./sigma/bench/
+bench-sigma: ## measure Sigma matching on one core by lanes, beside rsigma (on PATH or named by RSIGMA)
+	STORMBELL_BENCH_SIGMA=1 GOWORK=off go -C services test -count=1 -v -timeout 60m ./sigma/bench/
+	GOWORK=off go -C services test -run '^$$' -bench '^BenchmarkEval$$' -benchtime 3x ./cmd/stormbell/
 
 .PHONY: bench-compare
 bench-compare: $(BIN)/benchstat ## compare two files of benchmark results, OLD and NEW

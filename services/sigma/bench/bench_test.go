@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -52,11 +53,7 @@ func TestBenchSigma(t *testing.T) {
 		require.NoError(t, err)
 	}
 	runtime.GOMAXPROCS(1)
-	rsigma, err := exec.LookPath("rsigma")
-	if err != nil {
-		t.Log("rsigma is not on the PATH: ours alone. cargo install rsigma --version 0.23.0 --locked")
-		rsigma = ""
-	}
+	rsigma := other(t)
 	all, aws := load(t, rules), load(t, filepath.Join(rules, "cloud", "aws"))
 	fmt.Println("| Lane | B/event | Routed | Matches | Ours, events/s | RSigma | Ratio |\n| --- | --- | --- | --- | --- | --- | --- |")
 	only := os.Getenv("STORMBELL_BENCH_LANE")
@@ -73,6 +70,54 @@ func TestBenchSigma(t *testing.T) {
 	many := slices.Repeat(trail, max(1, min(tiled, n/len(trail))))
 	row(t, rsigma, "CloudTrail, AWS rules", aws, filepath.Join(rules, "cloud", "aws"), many)
 	row(t, rsigma, "CloudTrail, all rules", all, rules, many)
+	twice(aws, many)
+}
+
+// other is the RSigma that RSIGMA or the PATH names, if any.
+func other(t *testing.T) string {
+	t.Helper()
+	name := os.Getenv("RSIGMA")
+	if name == "" {
+		name = "rsigma"
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		t.Log("no rsigma on the PATH or named by RSIGMA: ours alone. cargo install rsigma --version 0.23.0 --locked")
+		return ""
+	}
+	out, err := exec.CommandContext(t.Context(), path, "--version").Output()
+	require.NoError(t, err)
+	fmt.Printf("beside %s, both on one core; %s\n\n", strings.TrimSpace(string(out)), runtime.Version())
+	return path
+}
+
+// twice measures by the clock what a second worker adds, which only a machine
+// with two idle cores shows.
+func twice(set *sigma.Set, events [][]byte) {
+	runtime.GOMAXPROCS(2)
+	defer runtime.GOMAXPROCS(1)
+	took := func(workers int) time.Duration {
+		var all []time.Duration
+		for range runs + 1 {
+			start := time.Now()
+			var wg sync.WaitGroup
+			for w := range workers {
+				wg.Go(func() {
+					m := set.Matcher()
+					var dst []*sigma.Rule
+					for i := w; i < len(events); i += workers {
+						dst = m.Match(sigma.Event{Raw: events[i]}, dst[:0])
+					}
+				})
+			}
+			wg.Wait()
+			all = append(all, time.Since(start))
+		}
+		return median(all[1:])
+	}
+	one, two := took(1), took(2)
+	fmt.Printf("\nmatching alone, CloudTrail, AWS rules, by the clock: one worker %.0f events/s, two %.0f, ratio %.2f\n",
+		perSecond(len(events), one), perSecond(len(events), two), one.Seconds()/two.Seconds())
 }
 
 // row measures a lane without and with routing and prints both.
@@ -93,8 +138,10 @@ func row(t *testing.T, rsigma, name string, set *sigma.Set, rules string, events
 			others, their := rsigmaRun(t, rsigma, rules, events, routed)
 			theirs, ratio = strconv.Itoa(int(their)), fmt.Sprintf("%.1f", rate/their)
 			if difference := compare(counts, others); difference != "" {
-				ratio += " (matches differ: " + difference + ")"
+				ratio += " (matches differ)"
+				t.Errorf("%s, routed %t: matches of rules, ours/theirs: %s", name, routed, difference)
 			}
+			sameSets(t, rsigma, name, set, rules, events, routed)
 		}
 		fmt.Printf("| %s | %d | %t | %d | %.0f | %s | %s |\n", name, size/len(events), routed, matches, rate, theirs, ratio)
 	}
@@ -219,21 +266,72 @@ func rsigmaRun(t *testing.T, rsigma, rules string, events [][]byte, routed bool)
 	for line := range bytes.Lines(out) {
 		var match struct {
 			RuleID string `json:"rule_id"`
-			ID     string `json:"id"`
-			Rule   struct {
-				ID string `json:"id"`
-			} `json:"rule"`
 		}
-		if json.Unmarshal(line, &match) == nil {
-			for _, id := range []string{match.RuleID, match.Rule.ID, match.ID} {
-				if id != "" {
-					counts[id]++
-					break
-				}
-			}
-		}
+		require.NoError(t, json.Unmarshal(line, &match), "%s", line)
+		require.NotEmpty(t, match.RuleID, "%s", line)
+		counts[match.RuleID]++
 	}
 	return counts, perSecond(len(events), median(busy)-median(idle))
+}
+
+// checked is how many events of a lane are compared one by one.
+const checked = 5000
+
+// sameSets demands that both find the same rules in each of a lane's first
+// events, which are numbered for it.
+func sameSets(t *testing.T, rsigma, name string, set *sigma.Set, rules string, events [][]byte, routed bool) {
+	t.Helper()
+	const number = `{"stormbell_event_number":`
+	var input bytes.Buffer
+	ours, theirs := map[string]bool{}, map[string]bool{}
+	m, source := set.Matcher(), newSource()
+	for i, e := range events[:min(len(events), checked)] {
+		numbered := append(strconv.AppendInt([]byte(number), int64(i), 10), ',')
+		numbered = append(numbered, e[1:]...)
+		input.Write(append(numbered, '\n'))
+		ev := sigma.Event{Raw: numbered}
+		if routed {
+			ev.LogSource = source.of(numbered)
+		}
+		for _, r := range m.Match(ev, nil) {
+			ours[strconv.Itoa(i)+" "+r.ID] = true
+		}
+	}
+	args := []string{"engine", "eval", "-r", rules, "--quiet", "--output-format", "ndjson", "--include-event"}
+	if routed {
+		args = append(args, "--logsource-routing")
+	}
+	cmd := exec.CommandContext(t.Context(), rsigma, args...)
+	cmd.Stdin = &input
+	out, err := cmd.Output()
+	if err != nil && cmd.ProcessState == nil {
+		require.NoError(t, err)
+	}
+	for line := range bytes.Lines(out) {
+		var match struct {
+			RuleID string `json:"rule_id"`
+			Event  struct {
+				Number *int `json:"stormbell_event_number"`
+			} `json:"event"`
+		}
+		require.NoError(t, json.Unmarshal(line, &match), "%s", line)
+		require.NotNil(t, match.Event.Number, "%s", line)
+		theirs[strconv.Itoa(*match.Event.Number)+" "+match.RuleID] = true
+	}
+	var differ []string
+	for pair := range ours {
+		if !theirs[pair] {
+			differ = append(differ, "only ours "+pair)
+		}
+	}
+	for pair := range theirs {
+		if !ours[pair] {
+			differ = append(differ, "only theirs "+pair)
+		}
+	}
+	if slices.Sort(differ); len(differ) > 0 {
+		t.Errorf("%s, routed %t: %d pairs of event and rule differ: %s", name, routed, len(differ), strings.Join(differ[:min(len(differ), 5)], ", "))
+	}
 }
 
 // compare says which rules were found more or less often, at most three.
