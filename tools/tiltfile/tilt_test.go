@@ -103,7 +103,7 @@ func TestTiltCI(t *testing.T) {
 			out, err := cmd.CombinedOutput()
 			require.NoError(t, err, string(out))
 			t.Logf("tilt ci took %s", time.Since(began).Round(time.Second))
-			require.Regexp(t, `journey │ msg_\w+ +high +dev-\S+ did login_failed from 198\.51\.100\.7, 5 times`, string(out))
+			require.Regexp(t, `journey │ high +dev-\S+ did login_failed from 198\.51\.100\.7, 5 times[^\n]*\n(.*\n)*.*journey │ +message +msg_\w+, attempt 1, verified`, string(out))
 			require.NotContains(t, string(out), "ERROR")
 			require.Empty(t, left(t, data))
 		})
@@ -113,14 +113,17 @@ func TestTiltCI(t *testing.T) {
 // TestTiltCIFails: what is wrong makes it fail, and nothing is left running
 // either.
 func TestTiltCIFails(t *testing.T) {
-	rules := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(rules, "bad.yml"), []byte("title: No detection\nlogsource: {category: x}\n"), 0o600))
+	bad, other := t.TempDir(), t.TempDir()
+	const head = "title: A rule\nid: 5c1a3f52-0f3e-4c63-8a3d-6a0c0d1e2f03\nlogsource: {category: authentication}\nlevel: low\n"
+	require.NoError(t, os.WriteFile(filepath.Join(bad, "bad.yml"), []byte(head), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(other, "other.yml"), []byte(head+"detection: {s: {action: nothing}, condition: s}\n"), 0o600))
 	tests := []struct {
 		name string
 		args []string
 		want string
 	}{
-		{"a rule that is rejected", []string{"--rules", rules}, "bad.yml:1"},
+		{"a rule that is rejected", []string{"--rules", bad}, "bad.yml:1"},
+		{"rules by which no alert comes", []string{"--rules", other}, "journey: no alert came"},
 		{"an unknown flag", []string{"--nonsense"}, "nonsense"},
 		{"an argument", []string{"gateway"}, "gateway"},
 	}

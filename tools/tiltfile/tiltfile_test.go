@@ -46,11 +46,11 @@ func TestResources(t *testing.T) {
 		{"cluster", "up", nil, []string{
 			"infrastructure redis auto probe=127.0.0.1:8084",
 			"infrastructure kafka auto probe=127.0.0.1:8085",
-			"build stormbell auto",
 			"infrastructure keys auto after=kafka,stormbell",
 			"services gateway auto probe=127.0.0.1:8081/readyz after=kafka,keys",
 			"services correlator auto probe=127.0.0.1:8082/readyz after=kafka,redis,keys",
 			"services notifier auto probe=127.0.0.1:8083/readyz after=kafka,redis,keys",
+			"build stormbell auto",
 			"actions push-rules auto after=gateway,correlator,notifier",
 			"actions send-events button after=gateway,correlator,notifier",
 			"actions listen button after=gateway,correlator,notifier",
@@ -241,6 +241,7 @@ func TestServicesAreProbedAndLinked(t *testing.T) {
 				if r.labels[0] != "services" {
 					return
 				}
+				require.False(t, r.allowsConcurrence, "builds of services take turns")
 				admin := fmt.Sprintf("http://127.0.0.1:%d", r.probe.port)
 				require.Equal(t, map[string]string{
 					"ready?": admin + "/readyz", "metrics": admin + "/metrics", "pprof": admin + "/debug/pprof/",
