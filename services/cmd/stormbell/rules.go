@@ -24,7 +24,7 @@ import (
 func newRules(env *environment) *cobra.Command {
 	cmd := group("rules", "Check rules, and manage those of a tenant")
 	cmd.Example = "  stormbell rules check ./rules"
-	cmd.AddCommand(newRulesCheck(env), newRulesTest(env), newRulesPush(env), newRulesList(env))
+	cmd.AddCommand(newRulesCheck(env), newRulesTest(env), newRulesPush(env), newRulesList(env), newRulesExplain(env))
 	return cmd
 }
 

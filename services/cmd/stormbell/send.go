@@ -109,6 +109,7 @@ func newSend(env *environment) *cobra.Command {
 		if err = errors.Join(err, output.show(env, s.tally, s.write)); err != nil {
 			return err
 		}
+		s.hint()
 		if s.Rejected > 0 {
 			return errFindings
 		}
@@ -253,5 +254,16 @@ func (s *sender) count(b *batch, accepted, late int, rejected []rejection, trunc
 			at = b.places[r.Index]
 		}
 		fmt.Fprintf(s.env.err, "%s: event %d: %s\n", at.file, at.number, printable(r.Detail))
+	}
+}
+
+// hint says what to do where nothing of what was sent will do what it should.
+func (s *sender) hint() {
+	switch {
+	case s.Sent == 0:
+	case s.Rejected == s.Sent:
+		fmt.Fprintln(s.env.err, "hint: all events were rejected, for the reasons above: a file holds JSON objects, or one object per line")
+	case s.Accepted > 0 && s.Late == s.Accepted:
+		fmt.Fprintln(s.env.err, "hint: all events are late, older than their source's lateness: rules that wait for a window's end leave them out: --shift-to-now moves them to now")
 	}
 }
