@@ -16,7 +16,11 @@ type assembled struct {
 // parts keep what they were written as.
 func assemble(d *Document, filters []*Document, opts Options, labels bool) (*assembled, []part, *fault) {
 	det := d.detection
-	active, source, f := chain(slices.Concat(opts.Pipelines, d.Pipelines), d)
+	pipelines := opts.Pipelines
+	if d.Pipelines != nil {
+		pipelines = d.Pipelines
+	}
+	active, source, f := chain(pipelines, d)
 	if f != nil {
 		return nil, nil, f
 	}

@@ -114,8 +114,8 @@ type Document struct {
 	ID    string
 	Name  string
 	Title string
-	// Pipelines change this rule alone, besides those of Options. Whoever
-	// compiles sets them: a rule set may hold rules from several places.
+	// Pipelines change this rule in place of those of Options; nil: those.
+	// Whoever compiles sets them: a set may hold rules from several places.
 	Pipelines []*Pipeline
 
 	meta        meta

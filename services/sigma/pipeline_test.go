@@ -329,6 +329,9 @@ func TestPipelinesOfADocument(t *testing.T) {
 	docs[1].Pipelines = nil
 	set, _ = sigma.Compile(docs, sigma.Options{Pipelines: []*sigma.Pipeline{a, b}})
 	require.Equal(t, revision, set.Rule("other").Revision, "it is the same by Options")
+	docs[1].Pipelines = []*sigma.Pipeline{}
+	none, _ := sigma.Compile(docs, sigma.Options{Pipelines: []*sigma.Pipeline{a, b}})
+	require.NotEqual(t, revision, none.Rule("other").Revision, "none of its own is none")
 	docs[1].Pipelines = []*sigma.Pipeline{a}
 	set, _ = sigma.Compile(docs, sigma.Options{})
 	require.NotEqual(t, revision, set.Rule("other").Revision)

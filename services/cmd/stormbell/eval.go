@@ -66,7 +66,7 @@ func newEval(env *environment) *cobra.Command {
 	finds(cmd, "an event was rejected")
 	e.output = outputOf(cmd, asNDJSON, asJSON, asText)
 	f := cmd.Flags()
-	f.StringArrayVarP(&rules, "rules", "r", nil, "file or directory with Sigma rules; may be repeated")
+	f.StringArrayVarP(&rules, "rules", "r", nil, "file, directory or archive (.tar.gz) with Sigma rules; may be repeated")
 	f.StringVar(&source, "source", "", "name of the configured source that the events come from (default: detect)")
 	e.routing.flags(f)
 	f.BoolVar(&summarize, "summary", false, "print how often each rule matched, as a table or with -o json, in place of the alerts")

@@ -37,7 +37,7 @@ func newUp(env *environment) *cobra.Command {
 	f.StringVar(&opts.Data, "data", env.dataDir(), "directory of the log and the keys (or STORMBELL_DATA)")
 	f.StringVar(&listen, "listen", "", "host and port of the API (gateway.listen)")
 	f.StringVar(&admin, "admin", "", "host and port of /metrics, /healthz and /readyz (telemetry.admin)")
-	f.StringArrayVar(&opts.Rules, "rules", nil, "directory with Sigma rules for all tenants, watched for changes; may be repeated")
+	f.StringArrayVar(&opts.Rules, "rules", nil, "directory or archive (.tar.gz) with Sigma rules for all tenants, watched for changes; may be repeated")
 	f.BoolVar(&opts.NoDefaultRules, "no-default-rules", false, "leave out the rules that come with Stormbell")
 	f.StringVar(&file, "config", "", "YAML file with settings (or STORMBELL_CONFIG)")
 	f.Int64Var(&logMaxBytes, "log-max-bytes", 0, "cap of the log on disk, in bytes (embedded.log_max_bytes)")

@@ -74,7 +74,8 @@ func TestPipelinesOfManifests(t *testing.T) {
 	require.Empty(t, own.Problems)
 	tenant := s.push(own)
 
-	cache := ruleset.NewCache(s, ruleset.Options{}, slog.New(slog.DiscardHandler), func(set *sigma.Set) *sigma.Set { return set })
+	told := ruleset.Options{Options: sigma.Options{Pipelines: []*sigma.Pipeline{prefixed(t, "told", "told.")}}}
+	cache := ruleset.NewCache(s, told, slog.New(slog.DiscardHandler), func(set *sigma.Set) *sigma.Set { return set })
 	set, err := cache.Get(t.Context(), all, tenant)
 	require.NoError(t, err)
 	found := func(event string) (ids []string) {
@@ -94,7 +95,11 @@ func TestPipelinesOfManifests(t *testing.T) {
 	plain, _ := sigma.Compile(parsed, sigma.Options{})
 	require.NotEqual(t, plain.Rule("own").Revision, set.Rule("own").Revision)
 
-	require.NotEqual(t, tenant, s.push(ruleset.Replace(docs, nil, file("own"), sigma.Options{})), "another manifest without the pipeline")
+	bare := s.push(ruleset.Replace(docs, nil, file("own"), sigma.Options{}))
+	require.NotEqual(t, tenant, bare, "another manifest without the pipeline")
+	set, err = cache.Get(t.Context(), all, bare)
+	require.NoError(t, err)
+	require.Equal(t, plain.Rule("own").Revision, set.Rule("own").Revision, "none is none")
 }
 
 // TestKeptUnderPipelines holds that a kept rule lives under the pipelines that

@@ -40,7 +40,6 @@ func Replace(shared, before []sigma.Document, files []File, opts sigma.Options) 
 	}
 	fresh, tooLarge := storable(fresh)
 	pipelines := opts.Pipelines
-	opts.Pipelines = nil
 	fresh, before = piped(fresh, pipelines), piped(before, pipelines)
 	good, problems := compiling(shared, fresh, opts)
 	p.Problems = append(append(p.Problems, tooLarge...), problems...)
@@ -70,8 +69,12 @@ func documents(rules []sigma.Document, pipelines []*sigma.Pipeline) []control.Do
 	return out
 }
 
-// piped returns the documents with these pipelines in place of any before.
+// piped returns the documents with these pipelines, be they none, in place of
+// any before, so that no options have a say.
 func piped(docs []sigma.Document, pipelines []*sigma.Pipeline) []sigma.Document {
+	if pipelines == nil {
+		pipelines = []*sigma.Pipeline{}
+	}
 	out := slices.Clone(docs)
 	for i := range out {
 		out[i].Pipelines = pipelines
