@@ -12,9 +12,10 @@ import (
 )
 
 // startWithAlert runs an instance that has fired one alert.
-func startWithAlert(t *testing.T) (*instance, []string) {
+func startWithAlert(t *testing.T) (*instance, []string) { return startWithAlertOf(t, t.TempDir()) }
+
+func startWithAlertOf(t *testing.T, rules string) (*instance, []string) {
 	t.Helper()
-	rules := t.TempDir()
 	writeFile(t, rules, "failed.yml", failedLogins)
 	data := filepath.Join(t.TempDir(), "data")
 	i := startUp(t, data, "--rules", rules)
@@ -69,7 +70,8 @@ func TestAlertsLookBack(t *testing.T) {
 
 // TestTailOutlivesTheGateway: it goes on where it was, and Ctrl-C is how it ends.
 func TestTailOutlivesTheGateway(t *testing.T) {
-	i, ids := startWithAlert(t)
+	rules := t.TempDir()
+	i, ids := startWithAlertOf(t, rules)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	out, errs := new(output), new(output)
@@ -84,7 +86,7 @@ func TestTailOutlivesTheGateway(t *testing.T) {
 	listen := i.Listen
 	require.Zero(t, i.stop())
 	require.Eventually(t, func() bool { return strings.Contains(errs.String(), "trying again") }, patience, 10*time.Millisecond)
-	i = startUp(t, i.data, "--listen", listen)
+	i = startUp(t, i.data, "--listen", listen, "--rules", rules)
 	i.must(strings.Repeat(strings.ReplaceAll(failedLogin, "bob", "eve"), 3), "send", "-")
 	require.Eventually(t, printed(2), patience, 10*time.Millisecond)
 	require.Contains(t, out.String(), "eve")
