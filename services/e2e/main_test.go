@@ -36,6 +36,7 @@ func scenarios() []scenario {
 		{"Restart", testRestart},
 		{"FlushAll", testFlushAll},
 		{"CutTail", testCutTail},
+		{"DeadLetters", testDeadLetters},
 		{"Crash", testCrash},
 	}
 }

@@ -249,7 +249,7 @@ func TestDeadLettersAreShownAndReplayed(t *testing.T) {
 		require.Equal(t, "e-1", got.ID)
 		require.True(t, got.Late)
 		require.Equal(t, "events/3/41", got.headers["replay-of"])
-		require.Equal(t, `{"who":"bob"}`, string(got.Raw))
+		require.JSONEq(t, `{"who":"bob"}`, string(got.Raw))
 	}
 
 	reader := e.mint("acme", control.ScopeRead)

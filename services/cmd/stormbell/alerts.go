@@ -58,7 +58,7 @@ func readAlert(raw json.RawMessage) (a foundAlert, err error) {
 }
 
 // MarshalJSON shows an alert as it came.
-func (a foundAlert) MarshalJSON() ([]byte, error) { return a.raw, nil }
+func (a foundAlert) MarshalJSON() ([]byte, error) { return a.raw, nil } //nolint:unparam // as encoding/json wants it
 
 func newAlerts(env *environment) *cobra.Command {
 	cmd := group("alerts", "Look back at alerts, and follow new ones")

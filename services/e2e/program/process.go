@@ -50,6 +50,16 @@ type readyLine struct {
 	Rules   struct{ OK, Rejected int }
 }
 
+// Program is the path of the program.
+func (p *Process) Program() string { return p.argv[0] }
+
+// Replace has the next start run another program, with the same arguments.
+func (p *Process) Replace(path string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.argv[0] = path
+}
+
 // Launch starts the process without waiting for it to be ready.
 func (p *Process) Launch() error {
 	p.mu.Lock()
