@@ -23,17 +23,19 @@ const (
 	partYear
 )
 
-var dateParts = map[string]datePart{
-	"minute": partMinute, "hour": partHour, "day": partDay, "week": partWeek, "month": partMonth, "year": partYear,
+// name is the modifier that stands for the part.
+func (p datePart) name() string {
+	return [...]string{partMinute: "minute", partHour: "hour", partDay: "day", partWeek: "week", partMonth: "month", partYear: "year"}[p]
 }
 
-func (p datePart) name() string {
-	for name, part := range dateParts {
-		if part == p {
-			return name
+// datePartNamed is the part that a modifier stands for, or partNone.
+func datePartNamed(modifier string) datePart {
+	for p := partMinute; p <= partYear; p++ {
+		if p.name() == modifier {
+			return p
 		}
 	}
-	return ""
+	return partNone
 }
 
 // has reports whether some date's part is this number.
@@ -161,7 +163,9 @@ func inNets(nets []netip.Prefix, text string) bool {
 }
 
 // dateLayouts are tried in order; a date without a zone is UTC.
-var dateLayouts = []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05.999999999Z07:00", "2006-01-02 15:04:05.999999999", "2006-01-02"}
+func dateLayouts() [5]string {
+	return [...]string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05.999999999Z07:00", "2006-01-02 15:04:05.999999999", "2006-01-02"}
+}
 
 // datePartOf takes the part from a date in the zone written in it. Numbers are
 // seconds, milliseconds, microseconds or nanoseconds since 1970, by magnitude.
@@ -204,7 +208,7 @@ func parseDate(text string) (time.Time, bool) {
 			return time.Unix(0, n).UTC(), true
 		}
 	}
-	for _, layout := range dateLayouts {
+	for _, layout := range dateLayouts() {
 		if t, err := time.Parse(layout, text); err == nil {
 			return t, true
 		}

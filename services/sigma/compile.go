@@ -322,16 +322,16 @@ func (c *compiler) build(d *Document) *Correlation {
 		corr.Rules = append(corr.Rules, id)
 		if r := c.set.byID[id]; r != nil {
 			revisions = append(revisions, r.Revision)
-			level = max(level, slices.Index(levels, r.Level))
+			level = max(level, slices.Index(levels(), r.Level))
 		} else {
 			child := c.set.corrByID[id]
 			revisions = append(revisions, child.Revision)
-			level = max(level, slices.Index(levels, child.Level))
+			level = max(level, slices.Index(levels(), child.Level))
 			corr.Depth = max(corr.Depth, child.Depth+1)
 		}
 	}
 	if corr.Level == "" && level >= 0 {
-		corr.Level = levels[level]
+		corr.Level = levels()[level]
 	}
 	if !c.aliases(d, corr) || !c.renames(d, corr) || !c.ruleExpression(d, corr) {
 		return nil

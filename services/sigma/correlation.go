@@ -27,10 +27,14 @@ type correlationDoc struct {
 }
 
 // supported are the types that `correlation: type` may name.
-var supported = []CorrelationType{EventCount, ValueCount, Temporal, TemporalOrdered, ValueSum, ValueAvg, ValuePercentile, ValueMedian}
+func supported() []CorrelationType {
+	return []CorrelationType{EventCount, ValueCount, Temporal, TemporalOrdered, ValueSum, ValueAvg, ValuePercentile, ValueMedian}
+}
 
 // extensions are the types that `stormbell: type` will add.
-var extensions = []CorrelationType{Absence, NewValue, ImpossibleTravel}
+func extensions() []CorrelationType {
+	return []CorrelationType{Absence, NewValue, ImpossibleTravel}
+}
 
 // Bounds of a correlation.
 const (
@@ -40,8 +44,6 @@ const (
 	MaxGroupBy  = 16
 	maxTimespan = 10 * 366 * 24 * 3600 * 1000
 )
-
-var correlationKeys = []string{"type", "rules", "aliases", "group-by", "timespan", "condition", "generate"}
 
 func (p *docParser) correlationRule() {
 	n := p.root.get("correlation")
@@ -53,12 +55,12 @@ func (p *docParser) correlationRule() {
 		p.fail(n, "correlation", "must be a mapping, not %s", n.what())
 		return
 	}
-	p.onlyKeys(n, "correlation", correlationKeys)
+	p.onlyKeys(n, "correlation", []string{"type", "rules", "aliases", "group-by", "timespan", "condition", "generate"})
 	c := &correlationDoc{node: n, lateness: -1, typ: CorrelationType(p.str(n, "correlation", "type", 64))}
 	switch {
 	case n.get("type") == nil:
 		p.fail(n, "correlation.type", "is missing")
-	case !slices.Contains(supported, c.typ):
+	case !slices.Contains(supported(), c.typ):
 		p.fail(n.get("type"), "correlation.type", "%q is none of event_count, value_count, value_sum, value_avg, value_percentile, value_median, temporal, temporal_ordered", c.typ)
 	}
 	p.references(n, c)
@@ -85,7 +87,7 @@ func (p *docParser) extensionRule() {
 	if n.kind == yaml.MappingNode {
 		typ = CorrelationType(p.str(n, "stormbell", "type", 64))
 	}
-	if !slices.Contains(extensions, typ) {
+	if !slices.Contains(extensions(), typ) {
 		p.fail(n, "stormbell.type", "must be absence, new_value or impossible_travel where there is no detection or correlation")
 		return
 	}

@@ -1,19 +1,40 @@
 package sigma
 
 import (
-	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
 
-var (
-	relations  = []string{"derived", "obsolete", "merged", "renamed", "similar"}
-	dateForm   = regexp.MustCompile(`^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$`)
-	tagForm    = regexp.MustCompile(`^[a-z0-9_-]+\.[a-z0-9._-]+$`)
-	listedOnce = []string{"tags", "references", "fields", "falsepositives"}
-)
+// isDate reports whether a text is a date like 2025-12-31.
+func isDate(s string) bool {
+	_, err := time.Parse(time.DateOnly, s)
+	return err == nil
+}
+
+// isTag reports whether a text is a namespace, a dot and a name.
+func isTag(s string) bool {
+	space, name, ok := strings.Cut(s, ".")
+	allowed := func(c byte, dot bool) bool {
+		return c == '_' || c == '-' || isDigit(c) || ('a' <= c && c <= 'z') || (dot && c == '.')
+	}
+	if !ok || space == "" || name == "" {
+		return false
+	}
+	for i := range len(space) {
+		if !allowed(space[i], false) {
+			return false
+		}
+	}
+	for i := range len(name) {
+		if !allowed(name[i], true) {
+			return false
+		}
+	}
+	return true
+}
 
 // described checks attributes that only describe a rule. Of a wrong type they
 // are errors, as the schemas of the specification have it; of a wrong form they
@@ -24,16 +45,16 @@ func (p *docParser) described() {
 	p.strs(p.root, "", "falsepositives")
 	p.strs(p.root, "", "scope")
 	for _, key := range []string{"date", "modified"} {
-		if s := p.str(p.root, "", key, 256); s != "" && !dateForm.MatchString(s) {
+		if s := p.str(p.root, "", key, 256); s != "" && !isDate(s) {
 			p.warn(p.root.get(key), key, "%q is not a date like 2025-12-31", s)
 		}
 	}
 	for _, tag := range p.doc.meta.tags {
-		if !tagForm.MatchString(tag) {
+		if !isTag(tag) {
 			p.warn(p.root.get("tags"), "tags", "%q is not a namespace and a name in lower case, like attack.t1059", tag)
 		}
 	}
-	for _, key := range listedOnce {
+	for _, key := range []string{"tags", "references", "fields", "falsepositives"} {
 		p.once(key)
 	}
 	p.related()
@@ -73,8 +94,9 @@ func (p *docParser) related() {
 				p.fail(item, "related."+key, "must be given, as text")
 			}
 		}
-		if t := item.get("type"); t != nil && t.isText() && !slices.Contains(relations, t.value) {
-			p.warn(t, "related.type", "%q is none of %s", t.value, strings.Join(relations, ", "))
+		known := []string{"derived", "obsolete", "merged", "renamed", "similar"}
+		if t := item.get("type"); t != nil && t.isText() && !slices.Contains(known, t.value) {
+			p.warn(t, "related.type", "%q is none of %s", t.value, strings.Join(known, ", "))
 		}
 	}
 }

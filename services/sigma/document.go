@@ -1,11 +1,3 @@
-// Package sigma is a Sigma rule engine: it parses detection and correlation
-// rules, compiles them into an immutable Set and matches JSON events against
-// it. It follows the Sigma specification 2.1.0.
-//
-// It does no I/O, reads no clock and keeps no state between events: what
-// correlations count lives with the caller, who gets their definitions as plain
-// data. What it does not support it refuses when rules are compiled, so that no
-// rule is loaded that could never match.
 package sigma
 
 import (

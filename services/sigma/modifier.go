@@ -28,20 +28,48 @@ type modifiers struct {
 	expand bool
 }
 
-var (
-	transformations = []string{"contains", "startswith", "endswith", "windash", "base64", "base64offset", "utf16le", "utf16be", "utf16", "expand"}
-	spellings       = map[string]string{"wide": "utf16le", "ignorecase": "i", "multiline": "m", "dotall": "s"}
-	comparisons     = map[string]Op{"lt": LT, "lte": LTE, "gt": GT, "gte": GTE}
-)
+// transforms reports whether a modifier changes text.
+func transforms(name string) bool {
+	switch name {
+	case "contains", "startswith", "endswith", "windash", "base64", "base64offset", "utf16le", "utf16be", "utf16", "expand":
+		return true
+	default:
+		return false
+	}
+}
+
+// spelling is a modifier's short name, where it has a long one too.
+func spelling(name string) string {
+	switch name {
+	case "wide":
+		return "utf16le"
+	case "ignorecase":
+		return "i"
+	case "multiline":
+		return "m"
+	case "dotall":
+		return "s"
+	default:
+		return name
+	}
+}
+
+// comparison is the operator that a modifier stands for, if any.
+func comparison(name string) (Op, bool) {
+	switch op := Op(name); op {
+	case LT, LTE, GT, GTE:
+		return op, true
+	default:
+		return "", false
+	}
+}
 
 // parseModifiers reads the chain after a field's name.
 func parseModifiers(names []string) (modifiers, error) {
 	var m modifiers
 	seen := map[string]bool{}
 	for i, name := range names {
-		if s, ok := spellings[name]; ok {
-			name = s
-		}
+		name = spelling(name)
 		if seen[name] {
 			return m, fmt.Errorf("modifier %q stands twice", name)
 		}
@@ -54,8 +82,8 @@ func parseModifiers(names []string) (modifiers, error) {
 }
 
 func (m *modifiers) add(name string, at int) error {
-	_, isPart := dateParts[name]
-	op, isCompare := comparisons[name]
+	part := datePartNamed(name)
+	op, isCompare := comparison(name)
 	switch {
 	case name == "all":
 		m.all = true
@@ -75,8 +103,8 @@ func (m *modifiers) add(name string, at int) error {
 		m.flags += name
 	case name == "cidr" || name == "exists" || name == "fieldref":
 		return m.setKind(name)
-	case isPart:
-		m.part = dateParts[name]
+	case part != partNone:
+		m.part = part
 		return m.setKind("compare")
 	case isCompare:
 		if m.kind == "compare" && m.op == "" {
@@ -85,7 +113,7 @@ func (m *modifiers) add(name string, at int) error {
 		}
 		m.op = op
 		return m.setKind("compare")
-	case slices.Contains(transformations, name):
+	case transforms(name):
 		m.names = append(m.names, name)
 		m.expand = m.expand || name == "expand"
 	default:

@@ -181,11 +181,11 @@ func (p *docParser) metadata() {
 		references:  p.strs(p.root, "", "references"),
 		fields:      p.strs(p.root, "", "fields"),
 	}
-	if l := d.meta.level; l != "" && !slices.Contains(levels, l) {
-		p.fail(p.root.get("level"), "level", "%q is none of %s", l, strings.Join(levels, ", "))
+	if l := d.meta.level; l != "" && !slices.Contains(levels(), l) {
+		p.fail(p.root.get("level"), "level", "%q is none of %s", l, strings.Join(levels(), ", "))
 	}
-	if s := d.meta.status; s != "" && !slices.Contains(statuses, s) {
-		p.fail(p.root.get("status"), "status", "%q is none of %s", s, strings.Join(statuses, ", "))
+	if s := d.meta.status; s != "" && !slices.Contains(statuses(), s) {
+		p.fail(p.root.get("status"), "status", "%q is none of %s", s, strings.Join(statuses(), ", "))
 	}
 	p.described()
 	if d.ID == "" {
@@ -197,9 +197,13 @@ func (p *docParser) metadata() {
 }
 
 // levels are in rising order.
-var levels = []string{"informational", "low", "medium", "high", "critical"}
+func levels() []string {
+	return []string{"informational", "low", "medium", "high", "critical"}
+}
 
-var statuses = []string{"stable", "test", "experimental", "deprecated", "unsupported"}
+func statuses() []string {
+	return []string{"stable", "test", "experimental", "deprecated", "unsupported"}
+}
 
 func join(path, key string) string {
 	if path == "" {

@@ -224,10 +224,8 @@ func (p *pipelineParser) parameters(n *node, path string, t *transformation) {
 
 // goReplacement turns \1 into ${1} and what is special here into itself.
 func goReplacement(s string) string {
-	return groupReference.ReplaceAllString(strings.ReplaceAll(s, "$", "$$"), "$${$1}")
+	return regexp.MustCompile(`\\(\d)`).ReplaceAllString(strings.ReplaceAll(s, "$", "$$"), "$${$1}")
 }
-
-var groupReference = regexp.MustCompile(`\\(\d)`)
 
 func (p *pipelineParser) regex(n *node, path string) *regexp.Regexp {
 	if n.kind != yaml.ScalarNode || n.isNull() || len(n.value) > maxRegex {

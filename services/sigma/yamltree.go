@@ -75,8 +75,6 @@ func faultf(n *node, field, format string, args ...any) *fault {
 	return f
 }
 
-var yamlLine = regexp.MustCompile(`^(?:yaml: )?(?:unmarshal errors:\s*)?line (\d+): `)
-
 // readYAML parses one document. first is the line of raw's first byte.
 func readYAML(raw []byte, first int) (*node, *fault) {
 	var root yaml.Node
@@ -86,7 +84,7 @@ func readYAML(raw []byte, first int) (*node, *fault) {
 			return nil, nil
 		}
 		message, line := strings.TrimPrefix(err.Error(), "yaml: "), 1
-		if m := yamlLine.FindStringSubmatch(err.Error()); m != nil {
+		if m := regexp.MustCompile(`^(?:yaml: )?(?:unmarshal errors:\s*)?line (\d+): `).FindStringSubmatch(err.Error()); m != nil {
 			line, _ = strconv.Atoi(m[1])
 			message = strings.TrimPrefix(err.Error(), m[0])
 		}

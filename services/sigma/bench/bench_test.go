@@ -87,7 +87,8 @@ func other(t *testing.T) string {
 	}
 	out, err := exec.CommandContext(t.Context(), path, "--version").Output()
 	require.NoError(t, err)
-	fmt.Printf("beside %s, both on one core; %s\n\n", strings.TrimSpace(string(out)), runtime.Version())
+	version, _, _ := strings.Cut(string(out), "\n")
+	fmt.Printf("beside %s, both on one core; %s\n\n", version, runtime.Version())
 	return path
 }
 
