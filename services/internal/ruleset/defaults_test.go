@@ -42,6 +42,7 @@ func TestReplaceBeside(t *testing.T) {
 		"same id":                        {defaults: defaults[:2], files: file(detection("d1", "o", "Own")), want: []string{"Own", "Default two"}, replaced: []string{"Default one"}, ok: 2},
 		"same name":                      {defaults: defaults, files: file(detection("o", "two", "Own")), want: []string{"Own", "Default one", "Both"}, replaced: []string{"Default two"}, ok: 3},
 		"refers to a default":            {defaults: defaults[:1], files: file("title: C\nid: c\ncorrelation: {type: event_count, rules: [one], group-by: [u], timespan: 1h, condition: {gte: 2}}\n"), want: []string{"C", "Default one"}, ok: 2},
+		"filters a default":              {defaults: defaults[:1], files: file("title: F\nid: f\nlogsource: {product: p}\nfilter:\n    rules: [d1]\n    sel: {u: known}\n    condition: not sel\n"), want: []string{"F", "Default one"}, ok: 2},
 		"broken, the default stays":      {defaults: defaults[:1], files: file(broken), want: []string{"Default one"}, ok: 1, rejected: 1},
 		"unreadable, the default stays":  {defaults: defaults[:1], files: file(unreadable), want: []string{"Default one"}, ok: 1, rejected: 1},
 		"broken after it was good":       {defaults: defaults, before: append(shipped, good...), files: file(broken), want: []string{"Own before", "Default two", "Both"}, replaced: []string{"Default one"}, ok: 2, rejected: 1, kept: 1},
