@@ -16,8 +16,8 @@ import (
 // ruleDetail shows a rule in force with its text.
 type ruleDetail struct {
 	ruleBody
-	// Documents are the rule, the rules that it refers to, and all filters: what
-	// it takes to run it.
+	// Documents are the rule, the rules that it refers to, all filters, and the
+	// pipelines that change these: what it takes to run it.
 	Documents []ruleDocument `json:"documents"`
 }
 
@@ -93,14 +93,17 @@ func (s *Service) ruleOf(ctx context.Context, tenant, id string) (*ruleDetail, e
 	}
 	s.countRules(tenant, lists[i:i+1])
 	out := &ruleDetail{ruleBody: lists[i], Documents: []ruleDocument{}}
+	var pipelines []ruleDocument
 	for _, first := range []bool{true, false} {
 		for i := range docs {
 			d := &docs[i]
 			if (d.ID == id) == first && (wanted[d.ID] || d.Kind == sigma.KindFilter) {
 				out.Documents = append(out.Documents, ruleDocument{d.File, d.Line, string(d.Raw)})
+				pipelines = addPipelines(pipelines, d)
 			}
 		}
 	}
+	out.Documents = append(out.Documents, pipelines...)
 	return out, nil
 }
 
@@ -127,4 +130,14 @@ func (s *Service) refersTo(ctx context.Context, all, own []byte, id string) (map
 		}
 	}
 	return wanted, nil
+}
+
+// addPipelines adds those of a rule that are not there yet.
+func addPipelines(all []ruleDocument, d *sigma.Document) []ruleDocument {
+	for _, p := range d.Pipelines {
+		if doc := (ruleDocument{p.File, p.Line, string(p.Raw)}); !slices.Contains(all, doc) {
+			all = append(all, doc)
+		}
+	}
+	return all
 }

@@ -112,9 +112,20 @@ func (x *explaining) find(ctx context.Context, conn *connection, name string, pa
 		return err
 	}
 	var problems []sigma.Problem
+	inForce := []*sigma.Pipeline{} // which came with the rules
 	for _, file := range files {
+		if len(paths) == 0 && sigma.IsPipeline(file.Content) {
+			found, bad := sigma.ParsePipelines(file.Content, file.Name)
+			inForce, problems = append(inForce, found...), append(problems, bad...)
+			continue
+		}
 		docs, bad := sigma.Parse(file.Content, file.Name)
 		x.docs, problems = append(x.docs, docs...), append(problems, bad...)
+	}
+	if len(paths) == 0 {
+		for i := range x.docs {
+			x.docs[i].Pipelines = inForce
+		}
 	}
 	set, bad := sigma.Compile(x.docs, x.opts)
 	x.set = set

@@ -53,6 +53,13 @@ func TestPipelinesTravelWithRules(t *testing.T) {
 	arrive()
 	require.Len(t, strings.Split(strings.TrimSpace(i.must("", "rules", "list", "-o", "json")), "\n"), 2, "pipelines are no rules")
 
+	// Who asks why, and has no such setting, is told of the rule in force.
+	why := i.cli(`{"product":"app","what":{"done":"login_failed"},"who":"bob"}`, "rules", "explain", failedID)
+	require.Zero(t, why.code, why.out+why.err)
+	require.Empty(t, why.err)
+	why = i.cli(`{"product":"app","action":"login_failed","user":"bob"}`, "rules", "explain", failedID)
+	require.Equal(t, exitFailed, why.code, "the field has another name: %s", why.out)
+
 	// A change of the file changes the rules in force.
 	writeFile(t, dir, "pipe.yml", "name: app\ntransformations:\n  - type: field_name_mapping\n    mapping: {action: nowhere}\n")
 	i.logged("rules in force", `"ok":2`)
