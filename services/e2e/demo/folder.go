@@ -10,10 +10,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // maxFiles bounds what a command line can name.
 const maxFiles = 10_000
+
+// folderPatience is patience where nobody knows how much there is to read.
+const folderPatience = 30 * time.Minute
 
 // folder plays CloudTrail files by the command line, and lists what fired.
 func (s *show) folder(ctx context.Context) error {
@@ -25,13 +29,14 @@ func (s *show) folder(ctx context.Context) error {
 	if err := s.start(ctx); err != nil {
 		return err
 	}
+	s.step("post the files: stormbell send --shift-to-now")
 	out, err := s.stage.stormbell(ctx, append([]string{"send", "--shift-to-now", "--source", trail}, files...)...)
 	if err != nil {
 		return err
 	}
 	lines := strings.Split(strings.TrimSpace(out), "\n")
-	s.step("stormbell send --shift-to-now: %s", lines[len(lines)-1])
-	if err := s.settle(ctx); err != nil {
+	s.step("%s", lines[len(lines)-1])
+	if err := s.settle(ctx, folderPatience); err != nil {
 		return err
 	}
 	got, refused := alerts(s.receiver.Deliveries())

@@ -79,7 +79,7 @@ func (s *show) play(ctx context.Context, t *told) error {
 	if sum.Accepted != len(day.Routine) || sum.Late > 0 {
 		return fmt.Errorf("the day was not accepted as it should be: %d of %d events, %d late: %s", sum.Accepted, len(day.Routine), sum.Late, sum.Rejected)
 	}
-	if err := s.settle(ctx); err != nil {
+	if err := s.settle(ctx, patience); err != nil {
 		return err
 	}
 	got, _ := alerts(s.receiver.Deliveries())
@@ -91,7 +91,7 @@ func (s *show) play(ctx context.Context, t *told) error {
 	if err := s.post(ctx, t, "agent", day.Host); err != nil {
 		return err
 	}
-	return s.settle(ctx)
+	return s.settle(ctx, patience)
 }
 
 func (s *show) stranger(what string) string { return s.bold(story.Stranger) + "  " + what }

@@ -18,8 +18,8 @@ const slack = 60 * time.Second
 // The watermark says so for matching and counting: where it stands, all
 // events up to its ingest time have been matched, and what follows from them
 // been folded. Behind it, alerts are counted hop by hop.
-func (s *show) settle(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func (s *show) settle(ctx context.Context, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	posted, fleet := time.Now(), s.stage.fleet
 	err := program.Every(ctx, "everything posted has been matched and counted", func() bool {
