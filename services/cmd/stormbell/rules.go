@@ -48,7 +48,8 @@ func newRulesCheck(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check PATH…",
 		Short: "Parse and compile rules, and say what is wrong with them",
-		Long: "Parse and compile rules, files, whole directories or archives (.tar.gz), as one set: correlations find the rules that they refer to in any of them.\n" +
+		Long: "Parse and compile rules, files, whole directories or archives (.tar.gz), as one set:\n" +
+			"correlations find the rules that they refer to in any of them.\n" +
 			"Each rejected rule is one line with file and line; the last line counts. The version of each directory or archive, on standard\n" +
 			"error, is the hash of what its rules say; of a git checkout the commit is told, too.\n" +
 			"Warnings name what is legal and surely not meant, such as a rule that no event can match; they go to standard error.\n" +
