@@ -29,6 +29,7 @@ func scenarios() []scenario {
 	return []scenario{
 		{"Journey", testJourney},
 		{"Counting", testCounting},
+		{"Status", testStatus},
 		{"OwnWrites", testOwnWrites},
 		{"Trace", testTrace},
 		{"Secrets", testSecrets},

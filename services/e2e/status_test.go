@@ -1,0 +1,86 @@
+package e2e_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/stormbell/stormbell/services/e2e/rig"
+)
+
+// statusBody is what the scenario looks at of GET /v1/status.
+type statusBody struct {
+	Counts map[string]struct{ Count int64 }
+	Stages []struct {
+		Name      string
+		Instances int
+	}
+	Hints []struct{ Code, Text, Command string }
+}
+
+func (s *statusBody) text() string {
+	var b strings.Builder
+	for _, h := range s.Hints {
+		b.WriteString(h.Text + ": " + h.Command + "\n")
+	}
+	return b.String()
+}
+
+// testStatus holds that every gateway tells what all processes have counted, and
+// goes on telling it when processes have ended.
+func testStatus(t *testing.T, r *rig.Runner) {
+	d := r.Start(t, rig.Options{Rules: "testdata/rules/status"})
+	last := len(d.URLs) - 1
+	status := func(ok func(*statusBody) bool) *statusBody {
+		t.Helper()
+		var s *statusBody
+		err := rig.Every(within(t, patience), "status is as it should", func() bool {
+			s = new(statusBody)
+			d.JSON(t, last, http.MethodGet, "/v1/status", nil, http.StatusOK, s)
+			return ok(s)
+		})
+		require.NoError(t, err, "%+v", s)
+		return s
+	}
+	for range 3 {
+		for gateway := range d.URLs {
+			d.Post(t, gateway, []byte(`{"product":"app","action":"login_failed","user":"bob"}`+"\n"))
+		}
+	}
+	sent := int64(3 * len(d.URLs))
+	want := map[string]int64{"received": sent, "matched": sent, "detections": sent, "alerts": 1, "unsubscribed_alerts": 1}
+	told := func(s *statusBody) bool {
+		for name, n := range want {
+			if s.Counts[name].Count != n {
+				return false
+			}
+		}
+		return true
+	}
+	s := status(func(s *statusBody) bool { return told(s) && len(s.Stages) == 4 })
+	for _, st := range s.Stages {
+		require.Positive(t, st.Instances)
+		if d.Kind == rig.Cluster {
+			require.Equal(t, 2, st.Instances, st.Name)
+		}
+	}
+	for _, line := range []string{
+		"1 alert had no subscriber: stormbell webhooks add URL",
+		"rule 'Wrong product' is for product 'apps', and no event of that product has come (came: app): did you mean 'app'?: stormbell rules explain",
+		"has never matched: field session.mfa, which it needs, was in none of the events that it fits otherwise: stormbell rules explain",
+	} {
+		require.Contains(t, s.text(), line)
+	}
+	// One of each, so that the others go on.
+	for _, p := range d.Processes {
+		if d.Kind == rig.Embedded || strings.HasSuffix(p.Name, "-0") {
+			require.NoError(t, p.Stop(time.Minute))
+			require.NoError(t, p.Start(within(t, patience)))
+		}
+	}
+	s = status(func(s *statusBody) bool { return told(s) && len(s.Stages) == 4 })
+	require.Contains(t, s.text(), "had no subscriber")
+}
