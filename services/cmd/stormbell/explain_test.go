@@ -59,26 +59,37 @@ func TestExplain(t *testing.T) {
 	}{
 		"matches": {[]string{trail}, trailEvent("DeleteTrail", "Root", "cli"), exitOK, []string{"event 1 (aws/cloudtrail): 'Trail deleted' matches"}},
 		"another value": {[]string{trail}, trailEvent("PutObject", "Root", "cli"), exitFailed, []string{
-			"event 1 (aws/cloudtrail): 'Trail deleted' does not match", "  eventName is 'PutObject', wanted 'DeleteTrail'"}},
+			"event 1 (aws/cloudtrail): 'Trail deleted' does not match", "  eventName is 'PutObject', wanted 'DeleteTrail'",
+		}},
 		"several": {[]string{trail}, trailEvent("PutObject", "AWSService", "cli"), exitFailed, []string{
 			"event 1 (aws/cloudtrail): 'Trail deleted' does not match", "  eventName is 'PutObject', wanted 'DeleteTrail'",
-			"  userIdentity.type is 'AWSService', wanted startswith 'Root', 'IAM'"}},
+			"  userIdentity.type is 'AWSService', wanted startswith 'Root', 'IAM'",
+		}},
 		"excluded": {[]string{trail}, trailEvent("DeleteTrail", "Root", "terraform/1"), exitFailed, []string{
-			"event 1 (aws/cloudtrail): 'Trail deleted' does not match", "  'tool' holds, which the condition excludes"}},
+			"event 1 (aws/cloudtrail): 'Trail deleted' does not match", "  'tool' holds, which the condition excludes",
+		}},
 		"no field": {[]string{mfa}, failedLogin, exitFailed, []string{
-			"event 1 (app): 'Without MFA' does not match", "  field session.mfa is not in the event, wanted false"}},
+			"event 1 (app): 'Without MFA' does not match", "  field session.mfa is not in the event, wanted false",
+		}},
 		"another source": {[]string{awss}, trailEvent("DeleteTrail", "Root", "cli"), exitFailed, []string{
-			"event 1 (aws/cloudtrail): 'Trail deleted' does not match", "  the rule is for product 'awss', service 'cloudtrail'; the event is of aws/cloudtrail"}},
+			"event 1 (aws/cloudtrail): 'Trail deleted' does not match", "  the rule is for product 'awss', service 'cloudtrail'; the event is of aws/cloudtrail",
+		}},
 		"correlation": {[]string{logins}, failedLogin, exitOK, []string{
-			"event 1 (app): 'Many failed logins' counts", "  rule 'Login failed' matches, and the event is counted in the group user=bob"}},
+			"event 1 (app): 'Many failed logins' counts", "  rule 'Login failed' matches, and the event is counted in the group user=bob",
+		}},
 		"no group": {[]string{logins}, `{"product":"app","action":"login_failed","User":"bob"}`, exitFailed, []string{
-			"event 1 (app): 'Many failed logins' does not count", "  rule 'Login failed' matches, but the event is not counted: it lacks field user of group-by"}},
+			"event 1 (app): 'Many failed logins' does not count", "  rule 'Login failed' matches, but the event is not counted: it lacks field user of group-by",
+		}},
 		"no base": {[]string{logins}, `{"product":"app","action":"login","user":"bob"}`, exitFailed, []string{
-			"event 1 (app): 'Many failed logins' does not count", "  rule 'Login failed' does not match: action is 'login', wanted 'login_failed'"}},
+			"event 1 (app): 'Many failed logins' does not count", "  rule 'Login failed' does not match: action is 'login', wanted 'login_failed'",
+		}},
 		"by title": {[]string{"-r", dir, "login failed"}, failedLogin, exitOK, []string{"event 1 (app): 'Login failed' matches"}},
 		"by id":    {[]string{"-r", logins, failedID}, failedLogin, exitOK, []string{"event 1 (app): 'Login failed' matches"}},
-		"several events": {[]string{mfa, "-q"}, failedLogin + `{"product":"app","action":"login_failed","session":{"mfa":false}}`, exitOK,
-			[]string{"events: 2, matched: 1"}},
+		"several events": {
+			[]string{mfa, "-q"},
+			failedLogin + `{"product":"app","action":"login_failed","session":{"mfa":false}}`, exitOK,
+			[]string{"events: 2, matched: 1"},
+		},
 		"an array": {[]string{mfa, "-q"}, "[" + failedLogin + "," + failedLogin + "]", exitFailed, []string{"events: 2, matched: 0"}},
 	} {
 		t.Run(name, func(t *testing.T) {

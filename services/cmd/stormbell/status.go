@@ -105,9 +105,18 @@ func (s *status) write(out io.Writer) {
 	fmt.Fprintf(out, "counted:    since %s\n\n", s.Since.Local().Format(time.DateTime))
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	for _, row := range []struct{ name, key string }{
-		{"received", "received"}, {"rejected", "rejected"}, {"late", "late"}, {"early", "early"},
-		{"matched", "matched"}, {"detections", "detections"}, {"alerts", "alerts"}, {"without subscriber", "unsubscribed_alerts"},
-		{"delivered", "delivered"}, {"retrying", "retrying"}, {"parked", "parked"}, {"dlq", "dlq"},
+		{"received", "received"},
+		{"rejected", "rejected"},
+		{"late", "late"},
+		{"early", "early"},
+		{"matched", "matched"},
+		{"detections", "detections"},
+		{"alerts", "alerts"},
+		{"without subscriber", "unsubscribed_alerts"},
+		{"delivered", "delivered"},
+		{"retrying", "retrying"},
+		{"parked", "parked"},
+		{"dlq", "dlq"},
 	} {
 		c := s.Counts[row.key]
 		fmt.Fprintf(w, "%s\t%d\t%s\n", row.name, c.Count, ago(c.Last, now))

@@ -112,26 +112,26 @@ func (h *hints) rules() {
 		switch {
 		case c == nil || c.Hits.N > 0:
 		case len(c.Lacking) > 0:
-			h.upTo(maxPerKind, "field_missing", fmt.Sprintf(explain, r.ID),
+			h.upTo("field_missing", fmt.Sprintf(explain, r.ID),
 				"rule '%s' was asked %s and has never matched: %s, which it needs, was in none of the events that it fits otherwise",
 				r.Title, times(h.asked(r.Source)), fields(c.Lacking))
 		case r.Correlation && c.Ungrouped.N > 0:
-			h.upTo(maxPerKind, "group_by_missing", fmt.Sprintf(explain, r.ID),
+			h.upTo("group_by_missing", fmt.Sprintf(explain, r.ID),
 				"correlation '%s' left out %s: the event lacks a field of its group-by (%s) or of the value that it counts",
 				r.Title, amount(c.Ungrouped.N, "match", "matches"), strings.Join(r.GroupBy, ", "))
 		}
 	}
 }
 
-// upTo says something unless enough of its kind is said.
-func (h *hints) upTo(most int, code, command, format string, args ...any) {
+// upTo says something unless maxPerKind of its kind are said.
+func (h *hints) upTo(code, command, format string, args ...any) {
 	n := 0
 	for _, hint := range h.list {
 		if hint.Code == code {
 			n++
 		}
 	}
-	if n < most {
+	if n < maxPerKind {
 		h.say(code, command, format, args...)
 	}
 }
@@ -154,7 +154,7 @@ func applies(rule sigma.LogSource, came Source) bool {
 func (h *hints) sources(rules []InForce) {
 	for _, came := range h.s.Sources {
 		if !slices.ContainsFunc(rules, func(r InForce) bool { return applies(r.Source, came.Source) }) {
-			h.upTo(maxPerKind, "source_without_rules", "stormbell rules list",
+			h.upTo("source_without_rules", "stormbell rules list",
 				"events arrive (%s: %d), but no rule in force is for that source", came.name(), came.N)
 		}
 	}
@@ -189,7 +189,7 @@ func (h *hints) strangers(rules []InForce) {
 		if n := len(groups[src]); n > 1 {
 			who = fmt.Sprintf("%d rules ('%s', …) are", n, groups[src][0].Title)
 		}
-		h.upTo(maxPerKind, "source_never_came", fmt.Sprintf(explain, groups[src][0].ID),
+		h.upTo("source_never_came", fmt.Sprintf(explain, groups[src][0].ID),
 			"%s for %s '%s', and no event of that %s has come (came: %s)%s", who, dimension, value, dimension, h.came(), meant)
 	}
 }
@@ -291,9 +291,9 @@ func (h *hints) alerts() {
 		}
 		switch {
 		case w.Parked.N > 0 && w.Parked.LastMS >= w.Delivered.LastMS:
-			h.upTo(maxPerKind, "parked", "stormbell webhooks test "+w.ID, "webhook %s has %s parked, given up%s", w.ID, amount(w.Parked.N, "delivery", "deliveries"), why)
+			h.upTo("parked", "stormbell webhooks test "+w.ID, "webhook %s has %s parked, given up%s", w.ID, amount(w.Parked.N, "delivery", "deliveries"), why)
 		case current && w.Error != "":
-			h.upTo(maxPerKind, "webhook_failing", "stormbell webhooks test "+w.ID, "webhook %s fails%s: its deliveries are tried again", w.ID, why)
+			h.upTo("webhook_failing", "stormbell webhooks test "+w.ID, "webhook %s fails%s: its deliveries are tried again", w.ID, why)
 		}
 	}
 	if s.Dead.N > 0 {

@@ -22,16 +22,24 @@ func TestHints(t *testing.T) {
 		"nothing has reported": {func(s *status.Summary, _ *status.Setting) {
 			s.SinceMS, s.Received.N, s.Sources = 0, 0, nil
 		}, nil},
-		"no event": {func(s *status.Summary, _ *status.Setting) { s.Received.N, s.Sources = 0, nil },
-			[]string{"no event has come yet: stormbell send FILE"}},
-		"rejected": {func(s *status.Summary, _ *status.Setting) { s.Rejected.N = 121 },
-			[]string{"121 records were rejected, and 120 accepted: the answer to each request says why: stormbell send FILE"}},
-		"all late": {func(s *status.Summary, _ *status.Setting) { s.Late.N = 120 },
-			[]string{"all 120 events were late, older than their source's lateness: rules that wait for a window's end leave them out: stormbell send --shift-to-now FILE"}},
+		"no event": {
+			func(s *status.Summary, _ *status.Setting) { s.Received.N, s.Sources = 0, nil },
+			[]string{"no event has come yet: stormbell send FILE"},
+		},
+		"rejected": {
+			func(s *status.Summary, _ *status.Setting) { s.Rejected.N = 121 },
+			[]string{"121 records were rejected, and 120 accepted: the answer to each request says why: stormbell send FILE"},
+		},
+		"all late": {
+			func(s *status.Summary, _ *status.Setting) { s.Late.N = 120 },
+			[]string{"all 120 events were late, older than their source's lateness: rules that wait for a window's end leave them out: stormbell send --shift-to-now FILE"},
+		},
 		"some late": {func(s *status.Summary, _ *status.Setting) { s.Late.N = 119 }, nil},
 		"no rules":  {func(_ *status.Summary, in *status.Setting) { in.Rules = nil }, []string{"no rule is in force: stormbell rules push DIR"}},
-		"source without rules": {func(s *status.Summary, _ *status.Setting) { s.Sources = []status.SourceCount{app, trail} },
-			[]string{"events arrive (aws/cloudtrail: 120), but no rule in force is for that source: stormbell rules list"}},
+		"source without rules": {
+			func(s *status.Summary, _ *status.Setting) { s.Sources = []status.SourceCount{app, trail} },
+			[]string{"events arrive (aws/cloudtrail: 120), but no rule in force is for that source: stormbell rules list"},
+		},
 		"misspelt product": {func(s *status.Summary, in *status.Setting) {
 			s.Sources = []status.SourceCount{app, trail}
 			in.Rules = append(in.Rules, status.InForce{ID: "t", Title: "Trail", Source: sigma.LogSource{Product: "aws"}},
@@ -62,25 +70,35 @@ func TestHints(t *testing.T) {
 			in.Rules = append(in.Rules, status.InForce{ID: "c", Title: "Many", Correlation: true, GroupBy: []string{"user"}})
 			s.Rules["c"] = &status.RuleCount{Ungrouped: status.Count{N: 5}}
 		}, []string{"correlation 'Many' left out 5 matches: the event lacks a field of its group-by (user) or of the value that it counts: stormbell rules explain c < event.json"}},
-		"no subscriber": {func(s *status.Summary, in *status.Setting) {
-			s.Unheard, in.Webhooks = status.Count{N: 12, LastMS: 100}, nil
+		"no subscriber": {
+			func(s *status.Summary, in *status.Setting) {
+				s.Unheard, in.Webhooks = status.Count{N: 12, LastMS: 100}, nil
+			},
+			[]string{"12 alerts had no subscriber: stormbell webhooks add URL"},
 		},
-			[]string{"12 alerts had no subscriber: stormbell webhooks add URL"}},
 		"subscribed since": {func(s *status.Summary, _ *status.Setting) { s.Unheard = status.Count{N: 12, LastMS: 10} }, nil},
-		"filtered": {func(s *status.Summary, _ *status.Setting) { s.Unheard = status.Count{N: 1, LastMS: 100} },
-			[]string{"1 alert matched the filter of no webhook: stormbell webhooks list"}},
+		"filtered": {
+			func(s *status.Summary, _ *status.Setting) { s.Unheard = status.Count{N: 1, LastMS: 100} },
+			[]string{"1 alert matched the filter of no webhook: stormbell webhooks list"},
+		},
 		"parked": {func(s *status.Summary, _ *status.Setting) {
 			s.Webhooks = []*status.WebhookCount{{ID: "w", Parked: status.Count{N: 2, LastMS: 9}, Error: "the endpoint answered 500"}}
 		}, []string{"webhook w has 2 deliveries parked, given up (the endpoint answered 500): stormbell webhooks test w"}},
 		"failing": {func(s *status.Summary, _ *status.Setting) {
 			s.Webhooks = []*status.WebhookCount{{ID: "w", Failed: status.Count{N: 2}, Error: "the endpoint answered 500"}, {ID: "removed", Error: "x"}}
 		}, []string{"webhook w fails (the endpoint answered 500): its deliveries are tried again: stormbell webhooks test w"}},
-		"dead letters": {func(s *status.Summary, _ *status.Setting) { s.Dead.N = 1 },
-			[]string{"1 record could not be processed and went to dlq: stormbell dlq list"}},
-		"lag": {func(s *status.Summary, _ *status.Setting) { s.Stages["detect"].Lag = 10_000 },
-			[]string{"stage detect is 10000 records behind: it catches up, or needs another correlator: correlator --config FILE"}},
-		"stage missing": {func(s *status.Summary, _ *status.Setting) { delete(s.Stages, "notify") },
-			[]string{"no notifier reports stage notify: alerts wait for one: notifier --config FILE"}},
+		"dead letters": {
+			func(s *status.Summary, _ *status.Setting) { s.Dead.N = 1 },
+			[]string{"1 record could not be processed and went to dlq: stormbell dlq list"},
+		},
+		"lag": {
+			func(s *status.Summary, _ *status.Setting) { s.Stages["detect"].Lag = 10_000 },
+			[]string{"stage detect is 10000 records behind: it catches up, or needs another correlator: correlator --config FILE"},
+		},
+		"stage missing": {
+			func(s *status.Summary, _ *status.Setting) { delete(s.Stages, "notify") },
+			[]string{"no notifier reports stage notify: alerts wait for one: notifier --config FILE"},
+		},
 		"watermark stands": {func(s *status.Summary, _ *status.Setting) {
 			s.Stages["correlate"] = &status.Stage{WatermarkMS: 1, AgeMS: (6 * time.Minute).Milliseconds()}
 		}, []string{"the watermark lies 6m0s behind: until it moves no window is closed; see whether every correlator and gateway runs: curl ADMIN/readyz"}},

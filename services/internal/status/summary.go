@@ -121,9 +121,17 @@ func (s *Summary) counts(t *statusv1.Tenant) {
 		into *Count
 		more *statusv1.Count
 	}{
-		{&s.Received, t.GetReceived()}, {&s.Rejected, t.GetRejected()}, {&s.Late, t.GetLate()}, {&s.Early, t.GetEarly()},
-		{&s.Matched, t.GetMatched()}, {&s.Detections, t.GetDetections()}, {&s.Alerts, t.GetAlerts()},
-		{&s.Unheard, t.GetUnheard()}, {&s.Delivered, t.GetDelivered()}, {&s.Failed, t.GetFailed()}, {&s.Parked, t.GetParked()},
+		{&s.Received, t.GetReceived()},
+		{&s.Rejected, t.GetRejected()},
+		{&s.Late, t.GetLate()},
+		{&s.Early, t.GetEarly()},
+		{&s.Matched, t.GetMatched()},
+		{&s.Detections, t.GetDetections()},
+		{&s.Alerts, t.GetAlerts()},
+		{&s.Unheard, t.GetUnheard()},
+		{&s.Delivered, t.GetDelivered()},
+		{&s.Failed, t.GetFailed()},
+		{&s.Parked, t.GetParked()},
 		{&s.Dead, t.GetDead()},
 	} {
 		c.into.add(c.more)
