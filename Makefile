@@ -87,7 +87,7 @@ test-crash: setup ## run the crash scenario at its full size on both runners
 	STORMBELL_CRASH=full go test -count=1 -timeout 60m -v -run '/^Crash$$' ./services/e2e
 
 .PHONY: test-readme
-test-readme: ## type what README.md says and compare what comes out
+test-readme: ## type what README.md and the guides say, compare what comes out
 	go test -count=1 -timeout $(TEST_TIMEOUT) ./tools/readme
 
 .PHONY: test-tilt

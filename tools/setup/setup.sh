@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs what the tests need and the machine lacks: a C compiler for the race
-# detector; Java, Maven and redis-server for tests against real servers; Python,
-# whose library verifies our webhooks; curl, which README.md types. It does so on
-# Debian and as root.
+# detector; Java, Maven and redis-server for tests against real servers; Python
+# and Node, whose libraries verify our webhooks; curl, which README.md types. It
+# does so on Debian and as root.
 # Elsewhere it says in one line what is missing and what is skipped for that
 # reason, and exits 0; where STORMBELL_REQUIRE_REAL is 1 something missing is an
 # error.
@@ -16,7 +16,7 @@ missing_of() {
 }
 
 missing() {
-	missing_of gcc java mvn redis-server curl
+	missing_of gcc java mvn redis-server curl npm
 	# Debian's Python comes without what makes an environment for libraries.
 	python3 -c 'import ensurepip' >/dev/null 2>&1 || printf 'python3 '
 }
@@ -58,6 +58,7 @@ for program in $(missing); do
 	mvn) packages="$packages maven" ;;
 	redis-server | curl) packages="$packages $program" ;;
 	python3) packages="$packages python3 python3-venv" ;;
+	npm) packages="$packages nodejs npm" ;;
 	esac
 done
 
@@ -75,7 +76,8 @@ skipped=""
 [ -z "$(missing_of java mvn)" ] || skipped="$skipped, tests against real Kafka"
 [ -z "$(missing_of redis-server)" ] || skipped="$skipped, tests against real Redis"
 [ -z "$(missing_of python3)" ] || skipped="$skipped, verification of webhooks by Python"
-[ -z "$(missing_of curl)" ] || skipped="$skipped, the test of README.md"
+[ -z "$(missing_of curl)" ] || skipped="$skipped, the test of README.md and the guides"
+[ -z "$(missing_of npm)" ] || skipped="$skipped, verification of webhooks by TypeScript"
 [ -z "$(missing_of gcc)" ] || skipped="$skipped, the race detector"
 echo "setup: missing: ${left% }; skipped: ${skipped#, }" >&2
 [ "${STORMBELL_REQUIRE_REAL:-}" != 1 ]
