@@ -349,6 +349,7 @@ func normal(text string) string {
 		{`whsec_[A-Za-z0-9+/=]+`, "SECRET"},
 		{`\b[0-9a-f]{32}\b`, "HASH"},
 		{`"rules":\{"ok":[0-9]+`, `"rules":{"ok":N`},
+		{`: version [0-9a-f]{12}\b`, ": version V"},
 		{`manifest: [0-9a-f]+`, "manifest: HASH"},
 		{`"revision":"[0-9a-z]+"`, `"revision":"R"`},
 		{`time: [0-9.]+ s, events per second: [0-9]+`, "time: T"},
