@@ -171,7 +171,7 @@ func parseStep(n *yaml.Node, bases map[string]*yaml.Node) (*step, *fault) {
 		return nil, wrong
 	}
 	if r := f["repeat"]; r != nil {
-		if s.repeat, wrong = number(r, "repeat", 1, maxEvents); wrong != nil {
+		if s.repeat, wrong = number(r, "repeat", 1); wrong != nil {
 			return nil, wrong
 		}
 		if s.event.Kind != yaml.MappingNode && s.repeat > 1 {
@@ -191,7 +191,7 @@ func parseStep(n *yaml.Node, bases map[string]*yaml.Node) (*step, *fault) {
 // parseExpect reads a number for the only rule beside, or a list.
 func parseExpect(n *yaml.Node) ([]expectation, *fault) {
 	if n.Kind == yaml.ScalarNode {
-		fires, wrong := number(n, "expect", 0, maxEvents)
+		fires, wrong := number(n, "expect", 0)
 		return []expectation{{line: n.Line, fires: fires}}, wrong
 	}
 	if n.Kind != yaml.SequenceNode {
@@ -208,12 +208,12 @@ func parseExpect(n *yaml.Node) ([]expectation, *fault) {
 			return nil, wrong
 		}
 		if f["fires"] != nil {
-			if x.fires, wrong = number(f["fires"], "fires", 0, maxEvents); wrong != nil {
+			if x.fires, wrong = number(f["fires"], "fires", 0); wrong != nil {
 				return nil, wrong
 			}
 		}
 		if f["count"] != nil {
-			if x.count, wrong = number(f["count"], "count", 1, maxEvents); wrong != nil {
+			if x.count, wrong = number(f["count"], "count", 1); wrong != nil {
 				return nil, wrong
 			}
 		}
@@ -268,10 +268,10 @@ func text(n *yaml.Node, name string) (string, *fault) {
 	return n.Value, nil
 }
 
-func number(n *yaml.Node, name string, least, most int) (int, *fault) {
+func number(n *yaml.Node, name string, least int) (int, *fault) {
 	v, err := strconv.Atoi(n.Value)
-	if n.Kind != yaml.ScalarNode || err != nil || v < least || v > most {
-		return 0, faultf(n, "%s: must be a number from %d to %d", name, least, most)
+	if n.Kind != yaml.ScalarNode || err != nil || v < least || v > maxEvents {
+		return 0, faultf(n, "%s: must be a number from %d to %d", name, least, maxEvents)
 	}
 	return v, nil
 }
