@@ -1,6 +1,9 @@
 package sigma
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Lint finds parts of rules that never do anything, which is legal and surely
 // not meant: rules and search identifiers that no event satisfies, and rules
@@ -130,7 +133,7 @@ func (r *reach) satisfiable(do, branch []wanted, decided []fact) bool {
 	last := branch[len(branch)-1]
 	rest := branch[: len(branch)-1 : len(branch)-1]
 	for _, k := range last.expr.kids {
-		if r.satisfiable([]wanted{{k, last.holds}}, rest, decided[:len(decided):len(decided)]) {
+		if r.satisfiable([]wanted{{k, last.holds}}, rest, slices.Clip(decided)) {
 			return true
 		}
 	}

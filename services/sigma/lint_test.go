@@ -10,12 +10,12 @@ import (
 )
 
 // linted are the warnings of Lint for a rule that is accepted.
-func linted(t *testing.T, src string, opts sigma.Options) []string {
+func linted(t *testing.T, src string) []string {
 	t.Helper()
 	docs, problems := sigma.Parse([]byte(src), "test.yml")
-	_, more := sigma.Compile(docs, opts)
+	_, more := sigma.Compile(docs, sigma.Options{})
 	require.Empty(t, errorsOf(append(problems, more...)), "%s", src)
-	said := sigma.Lint(docs, opts)
+	said := sigma.Lint(docs, sigma.Options{})
 	require.Empty(t, errorsOf(said))
 	return warningsOf(said)
 }
@@ -68,7 +68,7 @@ func TestLintUnreachable(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			said := linted(t, c.rule, sigma.Options{})
+			said := linted(t, c.rule)
 			if c.event != "" {
 				require.True(t, matches(t, compile(t, c.rule, sigma.Options{}), c.event), "the event of this case matches")
 			}
@@ -85,23 +85,23 @@ func TestLintUnreachable(t *testing.T) {
 
 func TestLintJoins(t *testing.T) {
 	contrary := filterOf(windows, "[process]", "s: {a: 1}\ncondition: not s")
-	require.Contains(t, strings.Join(linted(t, filteredRules+contrary, sigma.Options{}), "\n"), `test.yml:6: detection: warning: no event can match this rule`)
-	require.Empty(t, linted(t, filteredRules+filterOf(windows, "[process]", administrators), sigma.Options{}))
+	require.Contains(t, strings.Join(linted(t, filteredRules+contrary), "\n"), `test.yml:6: detection: warning: no event can match this rule`)
+	require.Empty(t, linted(t, filteredRules+filterOf(windows, "[process]", administrators)))
 	silent := namedRule("a", "generate: false") + namedRule("b", "generate: true")
-	require.Equal(t, []string{"test.yml:4: generate: warning: belongs into a correlation: none refers to this rule, so it alerts by itself"}, linted(t, silent, sigma.Options{}))
-	require.Empty(t, linted(t, silent+"title: C\nid: c\ncorrelation:\n    type: temporal\n    rules: [a, b]\n    group-by: [u]\n    timespan: 1m\n", sigma.Options{}))
+	require.Equal(t, []string{"test.yml:4: generate: warning: belongs into a correlation: none refers to this rule, so it alerts by itself"}, linted(t, silent))
+	require.Empty(t, linted(t, silent+"title: C\nid: c\ncorrelation:\n    type: temporal\n    rules: [a, b]\n    group-by: [u]\n    timespan: 1m\n"))
 }
 
 // TestLintGivesUp holds that what would take too long is not said.
 func TestLintGivesUp(t *testing.T) {
 	parts, names := "base:\n  m: 1\nthis:\n  m: 2\nthat:\n  m: 3\n", "base"
-	require.Len(t, linted(t, ruleWith(parts+"condition: base and (this or that)"), sigma.Options{}), 1)
+	require.Len(t, linted(t, ruleWith(parts+"condition: base and (this or that)")), 1)
 	for i := range 24 {
 		n := string(rune('a' + i))
 		parts += "x" + n + ":\n  " + n + ": 1\nz" + n + ":\n  " + n + ": 2\n"
 		names += " and (x" + n + " or z" + n + ")"
 	}
-	require.Empty(t, linted(t, ruleWith(parts+"condition: "+names+" and (this or that)"), sigma.Options{}))
+	require.Empty(t, linted(t, ruleWith(parts+"condition: "+names+" and (this or that)")))
 }
 
 // TestLintPublicRules holds that no public rule is said to be out of reach.

@@ -104,12 +104,12 @@ func judge(t *testing.T, schemas map[string]*jsonschema.Schema, src string, opts
 		next := line + strings.Count(part, "\n") + 2
 		var root yaml.Node
 		dec := yaml.NewDecoder(strings.NewReader(part))
-		if err := dec.Decode(&root); errors.Is(err, io.EOF) {
+		err := dec.Decode(&root)
+		if errors.Is(err, io.EOF) {
 			line = next
 			continue
-		} else {
-			require.NoError(t, err, "%s", part)
 		}
+		require.NoError(t, err, "%s", part)
 		doc, ok := jsonValue(t, &root).(map[string]any)
 		require.True(t, ok, "%s", part)
 		v := verdict{kind: kindOf(doc), schema: true, ours: true}
@@ -250,7 +250,7 @@ func TestSchemas(t *testing.T) {
 	for _, s := range strange {
 		t.Errorf("a difference that docs/sigma.md does not list: %s", s)
 	}
-	require.Empty(t, len(strange), "%d differences are not listed", len(strange))
+	require.Zero(t, len(strange), "differences that are not listed") //nolint:testifylint // Empty would print all
 	for _, d := range rows {
 		if more := d.unused(); len(more) > 0 {
 			t.Errorf("is listed and does not show: %q of %s", more, d.line)

@@ -18,8 +18,8 @@ func signs() string {
 }
 
 // correlated is a correlation of those, in YAML's flow form.
-func correlated(fields string, more ...string) string {
-	return signs() + "title: Corr\nid: corr\ncorrelation: {group-by: [user], timespan: 60s, " + fields + "}\n" + strings.Join(more, "\n")
+func correlated(fields string) string {
+	return signs() + "title: Corr\nid: corr\ncorrelation: {group-by: [user], timespan: 60s, " + fields + "}\n"
 }
 
 // signed is an event of a user at a time of a day in milliseconds.

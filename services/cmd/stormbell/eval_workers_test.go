@@ -39,7 +39,7 @@ func TestFoldQueue(t *testing.T) {
 				if n >= chunks {
 					return
 				}
-				for range rand.IntN(1000) { //nolint:revive // some take longer
+				for range rand.IntN(1000) { // some take longer
 				}
 				if q.add(n, all[n]) != nil {
 					return
