@@ -166,7 +166,9 @@ func TestListenRefuses(t *testing.T) {
 	i := startUp(t, t.TempDir())
 	l := i.startListening()
 	address := strings.Fields(l.err.String())[2]
-	resp, err := http.Post(address, "application/json", strings.NewReader(`{"type":"forged"}`))
+	client := &http.Client{Timeout: patience}
+	defer client.CloseIdleConnections()
+	resp, err := client.Post(address, "application/json", strings.NewReader(`{"type":"forged"}`))
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	require.Equal(t, http.StatusUnauthorized, resp.StatusCode)
@@ -174,7 +176,6 @@ func TestListenRefuses(t *testing.T) {
 	require.Empty(t, l.out.String())
 	l.stop()
 	require.Zero(t, l.end())
-	http.DefaultClient.CloseIdleConnections()
 }
 
 // TestListenTerminated ends it as a service manager does.
