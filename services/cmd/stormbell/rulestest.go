@@ -96,12 +96,11 @@ func (t *ruleTests) tellText(report *trial.Report, failed int) {
 		t.tellResult(&report.Results[i])
 	}
 	for _, g := range report.Gaps {
-		line := printable(fmt.Sprintf("%s:%d: %%s%q %s", g.File, g.Line, g.Title, g.Message))
-		if t.require {
-			fmt.Fprintf(t.env.out, line+"\n", "")
-		} else {
-			fmt.Fprintf(t.env.err, line+"\n", "warning: ")
+		out, kind := t.env.out, ""
+		if !t.require {
+			out, kind = t.env.err, "warning: "
 		}
+		fmt.Fprintln(out, printable(fmt.Sprintf("%s:%d: %s%q %s", g.File, g.Line, kind, g.Title, g.Message)))
 	}
 	fmt.Fprintf(t.env.out, "tests: %d ok, %d failed\n", len(report.Results)-failed, failed)
 }
