@@ -354,6 +354,7 @@ func normal(text string) string {
 		{`"revision":"[0-9a-z]+"`, `"revision":"R"`},
 		{`time: [0-9.]+ s, events per second: [0-9]+`, "time: T"},
 		{`after [0-9]+ ms`, "after N ms"},
+		{`\b[0-9]+[smh] ago`, "N ago"},
 		{`127\.0\.0\.1:[0-9]+`, "ADDRESS"},
 		{`[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z`, "TIME"},
 		{`"file":"[^"]*"`, `"file":"FILE"`},
