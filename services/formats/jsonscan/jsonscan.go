@@ -185,7 +185,7 @@ name:
 // Space returns the offset of the first byte at or after i that is not white
 // space.
 func Space(b []byte, i int) int {
-	for i < len(b) && (b[i] == ' ' || b[i] == '\n' || b[i] == '\r' || b[i] == '\t') {
+	for i < len(b) && b[i] <= ' ' && (b[i] == ' ' || b[i] == '\n' || b[i] == '\r' || b[i] == '\t') {
 		i++
 	}
 	return i
@@ -200,7 +200,7 @@ const (
 // behind it and whether it holds an escape; or a reason.
 func scanString(b []byte, i int) (end int, escaped bool, reason string) {
 	i++
-	start, ascii := i, true
+	start, seen := i, uint64(0) // seen has a high bit set if a byte has
 	for {
 		// Eight bytes at a time, as long as none of them is a quote, a
 		// backslash or a control character.
@@ -210,12 +210,12 @@ func scanString(b []byte, i int) (end int, escaped bool, reason string) {
 			stop := ((w-ones*0x20)&^w | (quote-ones)&^quote | (slash-ones)&^slash) & highs
 			if stop != 0 {
 				// The lowest mark is exact: borrows only run upwards.
-				n := bits.TrailingZeros64(stop) / 8
-				ascii = ascii && w&highs&(1<<(8*n)-1) == 0
-				i += n
+				n := bits.TrailingZeros64(stop) &^ 7
+				seen |= w & (1<<n - 1)
+				i += n / 8
 				break
 			}
-			ascii = ascii && w&highs == 0
+			seen |= w
 			i += 8
 		}
 		if i >= len(b) {
@@ -223,7 +223,7 @@ func scanString(b []byte, i int) (end int, escaped bool, reason string) {
 		}
 		switch c := b[i]; {
 		case c == '"':
-			if !ascii && !utf8.Valid(b[start:i]) {
+			if seen&highs != 0 && !utf8.Valid(b[start:i]) {
 				return i, escaped, "string is not UTF-8"
 			}
 			return i + 1, escaped, ""
@@ -237,7 +237,7 @@ func scanString(b []byte, i int) (end int, escaped bool, reason string) {
 		case c < 0x20:
 			return i, escaped, "control character in a string"
 		default:
-			ascii = ascii && c < utf8.RuneSelf
+			seen |= uint64(c)
 			i++
 		}
 	}
