@@ -134,7 +134,7 @@ func (g *Group) drop(least int64) {
 		}
 	})
 	switch {
-	case g.recs.len() == 0, g.recs.latest().seq != latest, g.sheds >= MaxRecords/8:
+	case g.recs.len() == 0, g.recs.latest().seq != latest, g.worn():
 		g.reindex()
 	case g.spec.temporal():
 		g.rules.trim(g.recs.first().time)
@@ -203,10 +203,14 @@ func (g *Group) shed() {
 		g.values.front.leave(r.value)
 	}
 	g.recs.shift()
-	if g.sheds++; g.sheds >= MaxRecords/8 {
-		g.reindex() // lets the values go that no record has any more
+	if g.sheds++; g.worn() {
+		g.reindex()
 	}
 }
+
+// worn reports whether so many records have gone that reindex is due, which
+// lets go of the values and times that no record has any more.
+func (g *Group) worn() bool { return g.sheds >= 4096+2*g.recs.len() }
 
 // redundant reports whether copies that differ in ingest time only make r
 // superfluous. A copy between two others that lie at most R apart is: a stretch
