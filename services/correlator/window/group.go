@@ -56,7 +56,7 @@ type record struct {
 func New(spec *Spec) *Group {
 	g := &Group{
 		spec:    spec,
-		recs:    newTimeline(nil),
+		recs:    newTimeline(),
 		fired:   map[int64]int64{},
 		minDrop: math.MaxInt64,
 	}

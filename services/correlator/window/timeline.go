@@ -28,11 +28,7 @@ type chunk struct {
 	oldest int64
 }
 
-func newTimeline(recs []record) timeline {
-	l := timeline{most: chunkRecords}
-	l.fill(recs)
-	return l
-}
+func newTimeline() timeline { return timeline{most: chunkRecords} }
 
 // fill takes records, which are in order, in place of what was there.
 func (l *timeline) fill(recs []record) {

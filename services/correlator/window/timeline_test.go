@@ -15,7 +15,7 @@ import (
 // drops at the front, with chunks so small that they split and go.
 func TestTimelineIsASlice(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		l := newTimeline(nil)
+		l := newTimeline()
 		l.most = rapid.IntRange(2, 5).Draw(rt, "most")
 		var model []record
 		for i := range rapid.IntRange(0, 60).Draw(rt, "steps") {
