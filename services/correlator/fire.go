@@ -54,7 +54,7 @@ func (s *step) detection(ctx context.Context, it *item) error {
 	s.f.cache.grew(g, len(it.rec.Value)+recordOverhead)
 	r := window.Record{
 		EventID: d.GetEventId(), Time: d.GetTimeMs(), Ingest: d.GetIngestMs(), Rules: it.cor.mask(d.GetRuleIds()),
-		Keep: keep(it.rec),
+		Late: d.GetLate(), Early: d.GetEarly(), Keep: keep(it.rec),
 	}
 	if len(it.cor.Field) > 0 {
 		r.Value, r.HasValue = tuple(d.GetValues()), len(d.GetValues()) > 0

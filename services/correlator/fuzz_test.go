@@ -63,12 +63,15 @@ func FuzzParseIdentity(f *testing.F) {
 	spec := &window.Spec{Kind: window.TemporalOrdered, Timespan: 1000, Lateness: 5, Min: 2, Rules: 3, StrictTies: true, Suppress: 9000}
 	f.Add(identity(spec, &detectionv1.Detection{Tenant: "t", CorrelationId: "c", CorrelationRevision: "r", Group: []string{"g", ""}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		spec, tally, err := parseIdentity(b)
+		spec, name, err := parseIdentity(b)
 		if err != nil {
 			return
 		}
 		require.NoError(t, spec.Validate())
-		require.Len(t, tally, 32)
+		again, name2, err := parseIdentity(identity(&spec, &detectionv1.Detection{Tenant: name.tenant, CorrelationId: name.correlation, CorrelationRevision: name.revision, Group: name.group}))
+		require.NoError(t, err)
+		require.Equal(t, spec, again)
+		require.Equal(t, name, name2)
 		g, ok, err := openGroup("k", []state.Field{{Name: identityField, Value: b}})
 		if err == nil {
 			require.True(t, ok)

@@ -2,11 +2,8 @@ package correlator
 
 import (
 	"container/list"
-	"encoding/binary"
-	"errors"
 	"fmt"
 
-	detectionv1 "github.com/stormbell/stormbell/proto/stormbell/detection/v1"
 	"github.com/stormbell/stormbell/services/correlator/window"
 	"github.com/stormbell/stormbell/services/internal/state"
 )
@@ -33,61 +30,6 @@ type group struct {
 	at      *list.Element
 }
 
-// identity is a group's spec and, for whoever looks into the store, its name.
-// The spec is kept so that a group can be closed after its rule is gone.
-func identity(s *window.Spec, d *detectionv1.Detection) []byte {
-	b := []byte{1}
-	ties := int64(0)
-	if s.StrictTies {
-		ties = 1
-	}
-	for _, v := range []int64{int64(s.Kind), s.Timespan, s.Lateness, int64(s.Min), int64(s.Rules), ties, s.Suppress} {
-		b = binary.AppendVarint(b, v)
-	}
-	for _, v := range append([]string{d.GetTenant(), d.GetCorrelationId(), d.GetCorrelationRevision()}, d.GetGroup()...) {
-		b = binary.AppendUvarint(b, uint64(len(v)))
-		b = append(b, v...)
-	}
-	return b
-}
-
-var errIdentity = errors.New("damaged group in the store: flush it, the log rebuilds it")
-
-// parseIdentity reads a group's spec and the key of its correlation's tally.
-func parseIdentity(b []byte) (s window.Spec, tally string, err error) {
-	if len(b) == 0 || b[0] != 1 {
-		return s, "", errIdentity
-	}
-	b = b[1:]
-	var f [7]int64
-	for i := range f {
-		v, n := binary.Varint(b)
-		if n <= 0 {
-			return s, "", errIdentity
-		}
-		f[i], b = v, b[n:]
-	}
-	if f[0] < 0 || f[0] > 255 {
-		return s, "", errIdentity
-	}
-	var of [3]string // tenant, correlation, revision
-	for i := range of {
-		n, size := binary.Uvarint(b)
-		if size <= 0 || n > uint64(len(b)-size) {
-			return s, "", errIdentity
-		}
-		of[i], b = string(b[size:size+int(n)]), b[size+int(n):]
-	}
-	s = window.Spec{
-		Kind: window.Kind(f[0]), Timespan: f[1], Lateness: f[2], Min: int(f[3]), Rules: int(f[4]),
-		StrictTies: f[5] == 1, Suppress: f[6],
-	}
-	if err := s.Validate(); err != nil {
-		return s, "", fmt.Errorf("%w: %w", errIdentity, err)
-	}
-	return s, tallyKey(of[0], of[1], of[2]), nil
-}
-
 // openGroup decodes what the store has of a group; ok is false if it has none.
 func openGroup(key string, fields []state.Field) (g *group, ok bool, err error) {
 	if len(fields) == 0 {
@@ -98,9 +40,11 @@ func openGroup(key string, fields []state.Field) (g *group, ok bool, err error) 
 	for _, f := range fields {
 		g.bytes += 2 * int64(len(f.Value))
 		if f.Name == identityField {
-			if g.spec, g.tally, err = parseIdentity(f.Value); err != nil {
+			var name groupName
+			if g.spec, name, err = parseIdentity(f.Value); err != nil {
 				return nil, false, err
 			}
+			g.tally = tallyKey(name.tenant, name.correlation, name.revision)
 			continue
 		}
 		parts = append(parts, window.Change{Field: f.Name, Value: f.Value})

@@ -16,6 +16,9 @@ type Record struct {
 	// false where it is missing, and then the event does not count.
 	Value    string
 	HasValue bool
+	// Late and Early say how the event time lies to the ingest time. What is
+	// decided at the watermark leaves such records out.
+	Late, Early bool
 	// Keep is handed back with a Firing for the events that it shows whole.
 	Keep []byte
 }

@@ -54,7 +54,57 @@ type Spec struct {
 	StrictTies bool
 	// Suppress widens the bucket of an alert; 0 is Timespan.
 	Suppress int64
+	// Bounds are the condition where Min does not say it; the second is used
+	// with the first only.
+	Bounds [2]Bound
+	// Expr is a condition over rules, in place of Min and Bounds, as a program:
+	// a byte below MaxRules pushes whether that rule was seen, the others pop.
+	Expr string
+	// Shape is what a window is; Gap the longest silence within a session.
+	Shape Shape
+	Gap   int64
+	// Percentile is which one is measured, a decimal number from 0 to 100; empty
+	// is the share of an event's own value.
+	Percentile string
 }
+
+// Bound compares what is measured with a number.
+type Bound struct {
+	Op Op
+	// Number is a decimal number as written.
+	Number string
+}
+
+// Op is a comparison.
+type Op uint8
+
+// The comparisons.
+const (
+	GT Op = iota + 1
+	GTE
+	LT
+	LTE
+	EQ
+	NEQ
+)
+
+// Operators of Expr.
+const (
+	ExprAnd = MaxRules + iota
+	ExprOr
+	ExprNot
+)
+
+// Shape is how event times are cut into windows.
+type Shape uint8
+
+// The shapes: a window of its own for each event, which ends there; windows
+// next to each other; windows between silences.
+const (
+	Sliding Shape = iota
+	Tumbling
+	Session
+)
 
 // Validate reports why a spec can't be folded: a bound that is exceeded, or a
 // threshold that no group could ever hold.
