@@ -41,6 +41,7 @@ type work struct {
 	detections []bus.Message
 	dead       []bus.Message
 	rulings    []*detectionv1.Ruling
+	ruled      string        // what the next owner has to know of manifests
 	produced   chan struct{} // closed once all is acknowledged
 }
 
@@ -274,6 +275,7 @@ type settling struct {
 	next      int64
 	ingest    int64
 	rulings   []*detectionv1.Ruling
+	ruled     string
 	forwarded int64
 	committed int64
 	forwardAt time.Time
@@ -286,9 +288,12 @@ func newSettling(d *detector, m *matching) *settling {
 
 // took notes work that is acknowledged.
 func (s *settling) took(w *work) {
-	s.next, s.ingest = w.next, w.ingest
+	s.next, s.ingest, s.ruled = w.next, w.ingest, w.ruled
 	s.rulings = append(s.rulings, w.rulings...)
 }
+
+// progress is what a commit says.
+func (s *settling) progress() progress { return progress{ingest: s.ingest, ruled: s.ruled} }
 
 // proved commits at once, and returns once that is known outside.
 func (s *settling) proved(ctx context.Context) error {
@@ -299,7 +304,7 @@ func (s *settling) proved(ctx context.Context) error {
 	err := retry(ctx, func(err error) {
 		s.log.Warn("offset of events is not committed, trying again", "offset", s.next, "error", err)
 	}, func() error {
-		err := s.probation.commit(ctx, s.next, progress{ingest: s.ingest})
+		err := s.probation.commit(ctx, s.next, s.progress())
 		if errors.Is(err, bus.ErrNotOwner) {
 			lost, err = err, nil
 		}
@@ -330,7 +335,7 @@ func (s *settling) settle(ctx context.Context) error {
 	}
 	if s.next > s.committed && now.Sub(s.commitAt) >= s.d.cfg.Commit {
 		s.commitAt = now
-		if err := s.probation.commit(ctx, s.next, progress{ingest: s.ingest}); err != nil {
+		if err := s.probation.commit(ctx, s.next, s.progress()); err != nil {
 			if errors.Is(err, bus.ErrNotOwner) {
 				return err //nolint:wrapcheck // ends the claim
 			}

@@ -93,6 +93,7 @@ type item struct {
 	schema string
 	det    *detectionv1.Detection
 	mark   *detectionv1.Watermark
+	ruling *detectionv1.Ruling
 	key    string // of the group
 	tally  string // of its correlation; see tallyKey
 	cor    *correlation
@@ -193,8 +194,16 @@ func (f *folder) read(ctx context.Context, it *item) error {
 		} else if p := it.mark.GetUpstreamPartition(); it.mark.GetLevel() > maxLevel || p < 0 || p >= maxUpstream {
 			it.bad = fmt.Sprintf("watermark of level %d and partition %d", it.mark.GetLevel(), p)
 		}
-	case schemaRuling, schemaSignal:
-		// Rules that fire at once need neither.
+	case schemaRuling:
+		it.ruling = new(detectionv1.Ruling)
+		if err := proto.Unmarshal(it.rec.Value, it.ruling); err != nil {
+			it.bad = "malformed ruling: " + err.Error()
+		} else if p := it.ruling.GetUpstreamPartition(); p < 0 || p >= maxUpstream ||
+			max(len(it.ruling.GetManifest()), len(it.ruling.GetPrevious())) > maxManifest {
+			it.bad = fmt.Sprintf("ruling of partition %d and a manifest of %d bytes", p, len(it.ruling.GetManifest()))
+		}
+	case schemaSignal:
+		// Rules that fire at once need none.
 	default:
 		it.bad = fmt.Sprintf("unknown schema %q", it.schema)
 	}
@@ -389,9 +398,12 @@ func (s *step) try(ctx context.Context, it *item) (err error) {
 		return s.detection(ctx, it)
 	case it.mark != nil:
 		u := upstream{it.mark.GetLevel(), it.mark.GetUpstreamPartition()}
+		s.forgetRulings(s.f.watermark())
 		if s.f.meta.marks.raise(u, it.mark.GetNextOffset(), it.mark.GetWatermarkMs()) {
 			s.drain = s.f.watermark() >= s.f.due
 		}
+	case it.ruling != nil:
+		s.ruling(it.ruling)
 	}
 	return nil
 }

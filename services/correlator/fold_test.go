@@ -18,7 +18,6 @@ import (
 	dlqv1 "github.com/stormbell/stormbell/proto/stormbell/dlq/v1"
 	"github.com/stormbell/stormbell/services/internal/alert"
 	"github.com/stormbell/stormbell/services/internal/bus"
-	"github.com/stormbell/stormbell/services/internal/event"
 	"github.com/stormbell/stormbell/services/internal/ownership"
 	"github.com/stormbell/stormbell/services/internal/state"
 	"github.com/stormbell/stormbell/services/sigma"
@@ -271,24 +270,6 @@ func TestTooLargeForALogIsSaidAndPassedOver(t *testing.T) {
 	for _, d := range w.detections {
 		require.LessOrEqual(t, len(d.Value), maxDetection)
 	}
-}
-
-// TestRulings tells each change of the rules, also where two gateways disagree
-// for a while.
-func TestRulings(t *testing.T) {
-	m := newMatchingFor(t, DefaultConfig(), testRules)
-	w := &work{ingest: unseen}
-	for _, s := range []struct {
-		manifest string
-		ingest   int64
-	}{{"one", 0}, {"one", 5}, {"two", 10}, {"one", 20}, {"two", 30}, {"one", 40}, {"one", 1100}, {"one", 1200}, {"two", 1300}} {
-		m.ruling(&event.Event{Tenant: "t", ManifestAll: []byte(s.manifest), IngestMS: t0 + s.ingest}, w)
-	}
-	var got []string
-	for _, r := range w.rulings {
-		got = append(got, fmt.Sprintf("%s %d", r.GetManifest(), r.GetFromIngestMs()-t0))
-	}
-	require.Equal(t, []string{"one 0", "two 10", "one 1100", "two 1300"}, got)
 }
 
 // TestOutcomeOfPublishIsUnknown publishes again what nobody has acknowledged,

@@ -30,6 +30,9 @@ func FuzzDecodeMessage(f *testing.F) {
 func FuzzDecodeMeta(f *testing.F) {
 	m := meta{marks: marks{{0, 1}: {7, 8}, {1, 0}: {9, -3}}, lookBack: 5}
 	f.Add(m.encode())
+	m.reigns = reigns{{"", "manifest", 3, 4, open}, {"t", "", noUpstream, unseen, 9}}
+	f.Add(m.encode())
+	f.Add(m.marks.append([]byte{1, 20}))
 	f.Add([]byte{metaVersion, 0, 0xff, 0xff, 0xff, 0xff, 0x0f})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := decodeMeta(b)

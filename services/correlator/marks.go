@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // unseen is the watermark of an upstream that has not spoken yet.
@@ -66,7 +68,16 @@ func (m marks) watermark(level uint32, n int) int64 {
 	return least
 }
 
-const metaVersion = 1
+// metaVersion is that of meta's encoding: fields with protowire tags. Version 1,
+// which is still read, had the look-back and the marks.
+const metaVersion = 2
+
+// Fields of meta.
+const (
+	metaLookBack protowire.Number = iota + 1
+	metaMarks
+	metaReigns
+)
 
 // meta is what the store keeps beside the groups.
 type meta struct {
@@ -74,29 +85,78 @@ type meta struct {
 	// lookBack is the largest look-back, in milliseconds, of any rule that was
 	// folded into the state.
 	lookBack int64
+	// reigns are the changes of rules that windows may still be cut by.
+	reigns reigns
 }
 
 func (m *meta) encode() []byte {
-	b := binary.AppendVarint([]byte{metaVersion}, m.lookBack)
-	return m.marks.append(b)
+	b := protowire.AppendTag([]byte{metaVersion}, metaLookBack, protowire.VarintType)
+	b = protowire.AppendVarint(b, protowire.EncodeZigZag(m.lookBack))
+	b = protowire.AppendBytes(protowire.AppendTag(b, metaMarks, protowire.BytesType), m.marks.append(nil))
+	if len(m.reigns) > 0 {
+		b = protowire.AppendBytes(protowire.AppendTag(b, metaReigns, protowire.BytesType), m.reigns.append(nil))
+	}
+	return b
 }
 
 // clone returns a copy that shares nothing.
-func (m *meta) clone() meta { return meta{maps.Clone(m.marks), m.lookBack} }
+func (m *meta) clone() meta { return meta{maps.Clone(m.marks), m.lookBack, slices.Clone(m.reigns)} }
 
 func decodeMeta(b []byte) (meta, error) {
 	if len(b) == 0 {
 		return meta{marks: make(marks)}, nil
 	}
-	if b[0] != metaVersion {
+	switch b[0] {
+	case 1:
+		back, size := binary.Varint(b[1:])
+		if size <= 0 {
+			return meta{}, errMarks
+		}
+		m, err := decodeMarks(b[1+size:])
+		return meta{marks: m, lookBack: back}, err
+	case metaVersion:
+		return decodeFields(b[1:])
+	default:
 		return meta{}, fmt.Errorf("state of version %d, this correlator reads %d: flush the store, the log rebuilds it", b[0], metaVersion)
 	}
-	back, size := binary.Varint(b[1:])
-	if size <= 0 {
-		return meta{}, errMarks
+}
+
+func decodeFields(b []byte) (m meta, err error) {
+	m.marks = make(marks)
+	for len(b) > 0 {
+		num, typ, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return meta{}, errMarks
+		}
+		b = b[n:]
+		var v []byte
+		switch {
+		case num == metaLookBack && typ == protowire.VarintType:
+			var back uint64
+			if back, n = protowire.ConsumeVarint(b); n >= 0 {
+				m.lookBack = protowire.DecodeZigZag(back)
+			}
+		case num == metaMarks && typ == protowire.BytesType:
+			if v, n = protowire.ConsumeBytes(b); n >= 0 {
+				m.marks, err = decodeMarks(v)
+			}
+		case num == metaReigns && typ == protowire.BytesType:
+			if v, n = protowire.ConsumeBytes(b); n >= 0 {
+				m.reigns, err = decodeReigns(v)
+			}
+		default:
+			// What is not known decides about windows, and cannot be passed over.
+			return meta{}, fmt.Errorf("state has a field %d that this correlator does not know: run the newer one, or flush the store", num)
+		}
+		if n < 0 {
+			err = errMarks
+		}
+		if err != nil {
+			return meta{}, err
+		}
+		b = b[n:]
 	}
-	m, err := decodeMarks(b[1+size:])
-	return meta{m, back}, err
+	return m, nil
 }
 
 func (m marks) append(b []byte) []byte {
@@ -153,12 +213,18 @@ type progress struct {
 	// watermark is, at stage correlate, W at the frontier; lookBack how far
 	// before it a rebuild has to read. Both in milliseconds.
 	watermark, lookBack int64
+	// ruled is, at stage detect, what readRuled reads.
+	ruled string
 	// trial is there only where owners have begun and not got anywhere yet.
 	trial trial
 }
 
 func (p progress) String() string {
-	return fmt.Sprintf("v1 ingest=%d w=%d back=%d%s", p.ingest, p.watermark, p.lookBack, p.trial)
+	ruled := ""
+	if p.ruled != "" {
+		ruled = " ruled=" + p.ruled
+	}
+	return fmt.Sprintf("v1 ingest=%d w=%d back=%d%s%s", p.ingest, p.watermark, p.lookBack, p.trial, ruled)
 }
 
 // parseProgress reads the metadata of a commit; ok is false where there is
@@ -171,6 +237,10 @@ func parseProgress(s string) (p progress, ok bool) {
 	}
 	for _, part := range parts[1:] {
 		name, text, _ := strings.Cut(part, "=")
+		if name == "ruled" {
+			p.ruled = text
+			continue
+		}
 		v, err := strconv.ParseInt(text, 10, 64)
 		if err != nil {
 			return progress{ingest: unseen, watermark: unseen}, false

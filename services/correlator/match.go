@@ -29,8 +29,9 @@ type matching struct {
 	ingest    int64 // greatest ingest time below next
 	matchers  map[*plan]*sigma.Matcher
 	hits      []*sigma.Rule
-	ruled     map[ruling]int64 // when a manifest was last seen to rule, by ingest time
-	current   map[string]string
+	ruled     map[string]*ruled // by scope
+	told      map[ruling]int64  // until when a manifest that rules no more was told to rule
+	pending   []*detectionv1.Ruling
 	failed    error
 	probation *probation
 	// blamed is the record that ends processes and is passed over, tries how
@@ -47,7 +48,7 @@ type matching struct {
 	leave   func()
 }
 
-type ruling struct{ tenant, manifest string }
+type ruling struct{ scope, manifest string }
 
 func newMatching(d *detector, c *claim) *matching {
 	p, ok := parseProgress(c.Metadata)
@@ -59,6 +60,7 @@ func newMatching(d *detector, c *claim) *matching {
 		probation: newProbation(c, p, d.cfg.Attempts, d.log.With("partition", c.Partition)),
 	}
 	m.reset()
+	m.ruled = readRuled(p.ruled)
 	return m
 }
 
@@ -68,13 +70,15 @@ const maxRemembered = 4096
 
 func (m *matching) reset() {
 	m.matchers = make(map[*plan]*sigma.Matcher)
-	m.ruled = make(map[ruling]int64)
-	m.current = make(map[string]string)
+	m.ruled, m.told = make(map[string]*ruled), make(map[ruling]int64)
 }
 
 // batch matches the records of a fetch. After an error nothing has moved.
 func (m *matching) batch(ctx context.Context, records []bus.Record) (*work, error) {
-	if len(m.ruled) > maxRemembered || len(m.matchers) > m.d.cfg.RuleSets {
+	if len(m.matchers) > m.d.cfg.RuleSets {
+		clear(m.matchers)
+	}
+	if len(m.ruled) > maxRemembered || len(m.told) > maxRemembered {
 		m.reset()
 	}
 	if !m.alone {
@@ -82,14 +86,15 @@ func (m *matching) batch(ctx context.Context, records []bus.Record) (*work, erro
 		defer func() { m.leave() }()
 	}
 	m.rules.plan = nil
-	w := &work{ingest: m.ingest, produced: make(chan struct{})}
+	w := &work{ingest: m.ingest, rulings: m.pending, produced: make(chan struct{})}
 	for i := range records {
 		if err := m.record(ctx, &records[i], w); err != nil {
-			m.reset() // what this batch was to say of rulings is lost with it
+			m.pending = w.rulings // they are noted, and not noted again
 			return nil, err
 		}
 	}
-	w.next = records[len(records)-1].Offset + 1
+	m.pending = nil
+	w.next, w.ruled = records[len(records)-1].Offset+1, m.ruledText()
 	m.next, m.ingest = w.next, w.ingest
 	return w, nil
 }
@@ -141,7 +146,7 @@ func (m *matching) event(ctx context.Context, r *bus.Record, e *event.Event, w *
 		w.ingest = before
 		return fmt.Errorf("rules of offset %d: %w", r.Offset, err)
 	}
-	m.ruling(e, w)
+	m.ruling(e, r.Offset, w)
 	m.d.counts.read(1)
 	var problem error
 	for attempt := range m.d.cfg.Attempts {
@@ -177,31 +182,6 @@ func (m *matching) plan(ctx context.Context, e *event.Event) (*plan, error) {
 	}
 	last.all, last.tenant, last.plan = e.ManifestAll, e.ManifestTenant, p
 	return p, nil
-}
-
-// ruling notes that a manifest rules from an ingest time on, where that is news.
-func (m *matching) ruling(e *event.Event, w *work) {
-	for _, s := range []struct {
-		tenant   string
-		manifest []byte
-	}{{"", e.ManifestAll}, {e.Tenant, e.ManifestTenant}} {
-		was, known := m.current[s.tenant]
-		if known && was == string(s.manifest) || !known && len(s.manifest) == 0 {
-			continue
-		}
-		// Two gateways may disagree for a while and their events alternate: one
-		// ruling a second says as much.
-		key := ruling{s.tenant, string(s.manifest)}
-		if at, ok := m.ruled[key]; ok && e.IngestMS < at+m.d.cfg.Forward.Milliseconds() {
-			continue
-		}
-		m.current[s.tenant] = string(s.manifest)
-		m.ruled[key] = e.IngestMS
-		w.rulings = append(w.rulings, &detectionv1.Ruling{
-			Tenant: s.tenant, Manifest: slices.Clone(s.manifest), FromIngestMs: e.IngestMS,
-			UpstreamPartition: int32(m.partition),
-		})
-	}
 }
 
 // bury sends a record to `dlq` in place of what it would have said.

@@ -216,7 +216,7 @@ func (m *model) detect(p int) {
 				return err
 			}
 		}
-		if err := d.m.probation.commit(ctx, d.s.next, progress{ingest: d.s.ingest}); errors.Is(err, bus.ErrNotOwner) {
+		if err := d.m.probation.commit(ctx, d.s.next, d.s.progress()); errors.Is(err, bus.ErrNotOwner) {
 			return err
 		}
 		return nil

@@ -389,9 +389,14 @@ type Ruling struct {
 	Manifest          []byte `protobuf:"bytes,2,opt,name=manifest,proto3" json:"manifest,omitempty"`
 	FromIngestMs      int64  `protobuf:"varint,3,opt,name=from_ingest_ms,json=fromIngestMs,proto3" json:"from_ingest_ms,omitempty"`
 	UpstreamPartition int32  `protobuf:"varint,4,opt,name=upstream_partition,json=upstreamPartition,proto3" json:"upstream_partition,omitempty"`
-	NextOffset        int64  `protobuf:"varint,5,opt,name=next_offset,json=nextOffset,proto3" json:"next_offset,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Behind the event that was the first of it.
+	NextOffset int64 `protobuf:"varint,5,opt,name=next_offset,json=nextOffset,proto3" json:"next_offset,omitempty"`
+	// The manifest that ruled before, empty for none, and up to which ingest time
+	// events of the partition were stamped with it; 0: not known.
+	Previous        []byte `protobuf:"bytes,6,opt,name=previous,proto3" json:"previous,omitempty"`
+	PreviousUntilMs int64  `protobuf:"varint,7,opt,name=previous_until_ms,json=previousUntilMs,proto3" json:"previous_until_ms,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Ruling) Reset() {
@@ -455,6 +460,20 @@ func (x *Ruling) GetUpstreamPartition() int32 {
 func (x *Ruling) GetNextOffset() int64 {
 	if x != nil {
 		return x.NextOffset
+	}
+	return 0
+}
+
+func (x *Ruling) GetPrevious() []byte {
+	if x != nil {
+		return x.Previous
+	}
+	return nil
+}
+
+func (x *Ruling) GetPreviousUntilMs() int64 {
+	if x != nil {
+		return x.PreviousUntilMs
 	}
 	return 0
 }
@@ -691,14 +710,16 @@ const file_stormbell_detection_v1_detection_proto_rawDesc = "" +
 	"\x12upstream_partition\x18\x02 \x01(\x05R\x11upstreamPartition\x12\x1f\n" +
 	"\vnext_offset\x18\x03 \x01(\x03R\n" +
 	"nextOffset\x12!\n" +
-	"\fwatermark_ms\x18\x04 \x01(\x03R\vwatermarkMs\"\xb2\x01\n" +
+	"\fwatermark_ms\x18\x04 \x01(\x03R\vwatermarkMs\"\xfa\x01\n" +
 	"\x06Ruling\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1a\n" +
 	"\bmanifest\x18\x02 \x01(\fR\bmanifest\x12$\n" +
 	"\x0efrom_ingest_ms\x18\x03 \x01(\x03R\ffromIngestMs\x12-\n" +
 	"\x12upstream_partition\x18\x04 \x01(\x05R\x11upstreamPartition\x12\x1f\n" +
 	"\vnext_offset\x18\x05 \x01(\x03R\n" +
-	"nextOffset\"\xf6\x04\n" +
+	"nextOffset\x12\x1a\n" +
+	"\bprevious\x18\x06 \x01(\fR\bprevious\x12*\n" +
+	"\x11previous_until_ms\x18\a \x01(\x03R\x0fpreviousUntilMs\"\xf6\x04\n" +
 	"\x06Signal\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12%\n" +
 	"\x0ecorrelation_id\x18\x02 \x01(\tR\rcorrelationId\x121\n" +
