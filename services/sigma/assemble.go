@@ -86,7 +86,7 @@ func (c *compiler) renames(d *Document, corr *Correlation) bool {
 			names := renamed(r.active, name)
 			switch {
 			case len(names) > 1:
-				c.fail(d, d.correlation.node, "correlation", "pipelines give the field %q of rule %q several names: use an alias for one of them", name, id)
+				c.fail(d, d.correlation.node, d.correlation.root, "pipelines give the field %q of rule %q several names: use an alias for one of them", name, id)
 				return false
 			case names[0] != name:
 				if corr.renamed == nil {

@@ -249,24 +249,24 @@ func (c *compiler) correlation(d *Document, chain []*Document) bool {
 	case refused:
 		return false
 	case resolving:
-		c.fail(d, nil, "correlation.rules", "refers to itself by way of %s", names(chain[slices.Index(chain, d)+1:]))
+		c.fail(d, nil, d.correlation.path("rules"), "refers to itself by way of %s", names(chain[slices.Index(chain, d)+1:]))
 		return false
 	}
 	doc := d.correlation
 	c.state[d] = resolving
 	chain = append(slices.Clip(chain), d)
-	refs := doc.node.get("rules")
-	for _, ref := range doc.rules {
+	for i, ref := range doc.rules {
 		other := c.names[ref]
+		refs, path := doc.reference(i)
 		switch {
 		case other == nil:
-			c.fail(d, refs, "correlation.rules", "there is no rule with the id or name %q", ref)
+			c.fail(d, refs, path, "there is no rule with the id or name %q", ref)
 		case other.Kind == KindFilter:
-			c.fail(d, refs, "correlation.rules", "%q is a filter (%s:%d): refer to rules", ref, other.File, other.Line)
+			c.fail(d, refs, path, "%q is a filter (%s:%d): refer to rules", ref, other.File, other.Line)
 		case other.Kind == KindDetection && c.state[other] != accepted,
 			other.Kind == KindCorrelation && !c.correlation(other, chain):
 			if c.state[d] != refused {
-				c.fail(d, refs, "correlation.rules", "refers to %q (%s:%d), which is rejected", ref, other.File, other.Line)
+				c.fail(d, refs, path, "refers to %q (%s:%d), which is rejected", ref, other.File, other.Line)
 			}
 		}
 	}
@@ -279,7 +279,7 @@ func (c *compiler) correlation(d *Document, chain []*Document) bool {
 	}
 	if c.opts.Accept != nil {
 		if err := c.opts.Accept(corr); err != nil {
-			c.fail(d, doc.node, "correlation", "%v", err)
+			c.fail(d, doc.node, doc.root, "%v", err)
 			return false
 		}
 	}
@@ -308,15 +308,16 @@ func (c *compiler) build(d *Document) *Correlation {
 		ID: d.ID, Name: d.Name, Title: d.Title, Description: d.meta.description, Status: d.meta.status,
 		Author: d.meta.author, Level: d.meta.level, Tags: d.meta.tags, References: d.meta.references,
 		Type: doc.typ, GroupBy: doc.groupBy, Timespan: doc.timespan, Condition: doc.condition, Field: doc.field, Percentile: doc.percent,
-		Generate: doc.generate, StrictTies: doc.strict, Lateness: doc.lateness, Suppress: doc.suppress,
+		Generate: doc.generate, StrictTies: doc.strict, Lateness: doc.lateness, Suppress: doc.suppress, Extension: doc.extension,
 		File: d.File, Line: d.Line, Alerts: true, Depth: 1, extractors: map[string]*extractor{},
 	}
 	level := -1
 	var revisions []string
-	for _, ref := range doc.rules {
+	for i, ref := range doc.rules {
 		id := c.ids[ref]
 		if slices.Contains(corr.Rules, id) {
-			c.fail(d, doc.node.get("rules"), "correlation.rules", "%q names a rule that is listed already", ref)
+			at, path := doc.reference(i)
+			c.fail(d, at, path, "%q names a rule that is listed already", ref)
 			return nil
 		}
 		corr.Rules = append(corr.Rules, id)
@@ -349,7 +350,7 @@ func (c *compiler) aliases(d *Document, corr *Correlation) bool {
 	at := doc.node.get("aliases")
 	corr.Aliases = map[string]map[string]string{}
 	for _, alias := range sortedKeys(doc.aliases) {
-		path := "correlation.aliases." + alias
+		path := doc.path("aliases") + "." + alias
 		fields := map[string]string{}
 		for _, ref := range sortedKeys(doc.aliases[alias]) {
 			id, ok := c.ids[ref]

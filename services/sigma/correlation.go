@@ -24,16 +24,28 @@ type correlationDoc struct {
 	strict    bool
 	lateness  int64
 	suppress  int64
+	root      string // "correlation" or "stormbell": where node stands
+	extension Extension
+}
+
+// path names a key for messages.
+func (c *correlationDoc) path(key string) string { return c.root + "." + key }
+
+// reference is where the i-th rule is referred to, and under which key.
+func (c *correlationDoc) reference(i int) (*node, string) {
+	if c.typ == Absence {
+		key := "missing"
+		if len(c.rules) == 2 && i == 0 {
+			key = "trigger"
+		}
+		return c.node.get(key), c.path(key)
+	}
+	return c.node.get("rules"), c.path("rules")
 }
 
 // supported are the types that `correlation: type` may name.
 func supported() []CorrelationType {
 	return []CorrelationType{EventCount, ValueCount, Temporal, TemporalOrdered, ValueSum, ValueAvg, ValuePercentile, ValueMedian}
-}
-
-// extensions are the types that `stormbell: type` will add.
-func extensions() []CorrelationType {
-	return []CorrelationType{Absence, NewValue, ImpossibleTravel}
 }
 
 // Bounds of a correlation.
@@ -56,7 +68,7 @@ func (p *docParser) correlationRule() {
 		return
 	}
 	p.onlyKeys(n, "correlation", []string{"type", "rules", "aliases", "group-by", "timespan", "condition", "generate"})
-	c := &correlationDoc{node: n, lateness: -1, typ: CorrelationType(p.str(n, "correlation", "type", 64))}
+	c := &correlationDoc{node: n, root: "correlation", lateness: -1, typ: CorrelationType(p.str(n, "correlation", "type", 64))}
 	switch {
 	case n.get("type") == nil:
 		p.fail(n, "correlation.type", "is missing")
@@ -80,20 +92,6 @@ func (p *docParser) correlationRule() {
 	p.doc.correlation = c
 }
 
-// extensionRule is a document that `stormbell:` alone defines.
-func (p *docParser) extensionRule() {
-	n := p.root.get("stormbell")
-	typ := CorrelationType("")
-	if n.kind == yaml.MappingNode {
-		typ = CorrelationType(p.str(n, "stormbell", "type", 64))
-	}
-	if !slices.Contains(extensions(), typ) {
-		p.fail(n, "stormbell.type", "must be absence, new_value or impossible_travel where there is no detection or correlation")
-		return
-	}
-	p.fail(n.get("type"), "stormbell.type", "%s is not supported yet", typ)
-}
-
 func (p *docParser) onlyKeys(n *node, path string, known []string) {
 	for _, k := range n.keys {
 		if !slices.Contains(known, k.value) {
@@ -112,14 +110,10 @@ func (p *docParser) refinements(c *correlationDoc) {
 		p.fail(n, "stormbell", "must be a mapping, not %s", n.what())
 		return
 	}
-	p.onlyKeys(n, "stormbell", []string{"lateness", "ties", "suppress"})
-	if n.get("lateness") != nil {
-		c.lateness = p.duration(n, "stormbell", "lateness")
-	}
-	if s := n.get("suppress"); s != nil {
-		if c.suppress = p.duration(n, "stormbell", "suppress"); c.suppress != 0 && c.suppress < c.timespan {
-			p.fail(s, "stormbell.suppress", "must not be shorter than the timespan")
-		}
+	p.onlyKeys(n, "stormbell", keyNames(refinementKeys()))
+	p.lateness(n, c)
+	if s := n.get("suppress"); c.suppress != 0 && c.suppress < c.timespan {
+		p.fail(s, "stormbell.suppress", "must not be shorter than the timespan")
 	}
 	if t := n.get("ties"); t != nil {
 		switch {
@@ -130,6 +124,16 @@ func (p *docParser) refinements(c *correlationDoc) {
 		default:
 			c.strict = true
 		}
+	}
+}
+
+// lateness reads the refinements that every rule over time may have.
+func (p *docParser) lateness(n *node, c *correlationDoc) {
+	if n.get("lateness") != nil {
+		c.lateness = p.duration(n, "stormbell", "lateness")
+	}
+	if n.get("suppress") != nil {
+		c.suppress = p.duration(n, "stormbell", "suppress")
 	}
 }
 
@@ -156,16 +160,16 @@ func (p *docParser) names(n *node, path, key string) []string {
 }
 
 func (p *docParser) references(n *node, c *correlationDoc) {
-	c.rules = p.names(n, "correlation", "rules")
+	c.rules = p.names(n, c.root, "rules")
 	switch {
 	case len(c.rules) == 0 && n.get("rules") == nil:
-		p.fail(n, "correlation.rules", "is missing: refer to rules by id or name")
+		p.fail(n, c.path("rules"), "is missing: refer to rules by id or name")
 	case len(c.rules) == 0:
-		p.fail(n.get("rules"), "correlation.rules", "is empty: refer to rules by id or name")
+		p.fail(n.get("rules"), c.path("rules"), "is empty: refer to rules by id or name")
 	case len(c.rules) > MaxReferred:
-		p.fail(n.get("rules"), "correlation.rules", "refers to more than %d rules", MaxReferred)
+		p.fail(n.get("rules"), c.path("rules"), "refers to more than %d rules", MaxReferred)
 	case len(c.rules) == 1 && (c.typ == Temporal || c.typ == TemporalOrdered):
-		p.warn(n.get("rules"), "correlation.rules", "one rule alone makes no %s correlation", c.typ)
+		p.warn(n.get("rules"), c.path("rules"), "one rule alone makes no %s correlation", c.typ)
 	}
 }
 
@@ -195,18 +199,18 @@ func (p *docParser) aliases(n *node, c *correlationDoc) {
 		return
 	}
 	if a.kind != yaml.MappingNode {
-		p.fail(a, "correlation.aliases", "must map an alias to a field of each rule, not %s", a.what())
+		p.fail(a, c.path("aliases"), "must map an alias to a field of each rule, not %s", a.what())
 		return
 	}
 	c.aliases = map[string]map[string]string{}
 	for i, k := range a.keys {
-		path := "correlation.aliases." + k.value
+		path := c.path("aliases") + "." + k.value
 		m := a.items[i]
 		if m.kind != yaml.MappingNode || k.value == "" {
 			p.fail(k, path, "must map each rule to a field, not %s", m.what())
 			continue
 		}
-		if !slices.Contains(c.groupBy, k.value) && !slices.Contains(conditionFields(n), k.value) {
+		if !slices.Contains(c.groupBy, k.value) && !slices.Contains(conditionFields(n), k.value) && !slices.Contains(c.field, k.value) {
 			p.warn(k, path, "is used neither in group-by nor as the condition's field")
 		}
 		fields := map[string]string{}

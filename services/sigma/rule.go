@@ -83,6 +83,9 @@ type Correlation struct {
 	// Suppress widens the alert's bucket, in milliseconds; 0 is not given
 	// (`stormbell: suppress`).
 	Suppress int64
+	// Extension is what a type that `stormbell: type` adds has beside these. Its
+	// field or location is Field, its trigger, if any, the first of Rules.
+	Extension Extension
 	// Revision names what decides when the correlation fires, as 32 hex digits,
 	// its referred rules' revisions included.
 	Revision string
@@ -119,6 +122,7 @@ const (
 	Absence          CorrelationType = "absence"
 	NewValue         CorrelationType = "new_value"
 	ImpossibleTravel CorrelationType = "impossible_travel"
+	Rate             CorrelationType = "rate"
 )
 
 // Op compares a measured number with a bound.
