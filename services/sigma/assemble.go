@@ -74,15 +74,14 @@ func withWildcards(values map[string][]string, d *Document, filters []*Document)
 // renames finds the fields of a correlation that pipelines call otherwise in
 // the events of its rules.
 func (c *compiler) renames(d *Document, corr *Correlation) bool {
-	for _, id := range corr.Rules {
+	for _, w := range corr.ways {
+		id := w[len(w)-1]
 		r := c.set.byID[id]
 		if r == nil || len(r.active) == 0 {
 			continue
 		}
 		for _, name := range slices.Concat(corr.GroupBy, corr.Field) {
-			if of, ok := corr.Aliases[name]; ok {
-				name = of[id]
-			}
+			name = c.set.named(corr, name, w)
 			names := renamed(r.active, name)
 			switch {
 			case len(names) > 1:
@@ -92,10 +91,10 @@ func (c *compiler) renames(d *Document, corr *Correlation) bool {
 				if corr.renamed == nil {
 					corr.renamed = map[string]map[string]string{}
 				}
-				if corr.renamed[id] == nil {
-					corr.renamed[id] = map[string]string{}
+				if corr.renamed[w.key()] == nil {
+					corr.renamed[w.key()] = map[string]string{}
 				}
-				corr.renamed[id][name] = names[0]
+				corr.renamed[w.key()][name] = names[0]
 			}
 		}
 	}

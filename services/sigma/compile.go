@@ -329,18 +329,25 @@ func (c *compiler) build(d *Document) *Correlation {
 			revisions = append(revisions, child.Revision)
 			level = max(level, slices.Index(levels(), child.Level))
 			corr.Depth = max(corr.Depth, child.Depth+1)
+			corr.Children = append(corr.Children, child)
 		}
 	}
 	if corr.Level == "" && level >= 0 {
 		corr.Level = levels()[level]
 	}
+	if corr.Depth > MaxChain {
+		c.fail(d, doc.node.get("rules"), "correlation.rules", "is the end of a chain of %d correlations: at most %d", corr.Depth, MaxChain)
+		return nil
+	}
+	if corr.ways = c.set.ways(corr); corr.ways == nil {
+		c.fail(d, doc.node.get("rules"), "correlation.rules", "comes to detection rules in more than %d ways: refer to fewer", maxWays)
+		return nil
+	}
 	if !c.aliases(d, corr) || !c.renames(d, corr) || !c.ruleExpression(d, corr) {
 		return nil
 	}
 	corr.Revision = correlationRevision(corr, revisions)
-	for _, id := range corr.Rules {
-		corr.extractors[id] = newExtractor(corr, id)
-	}
+	c.set.extract(corr)
 	return corr
 }
 

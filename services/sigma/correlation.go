@@ -53,7 +53,10 @@ const (
 	// MaxReferred is how many rules a correlation may refer to.
 	MaxReferred = 64
 	// MaxGroupBy is how many fields may make up a group, or a value.
-	MaxGroupBy  = 16
+	MaxGroupBy = 16
+	// MaxChain is how many correlations may follow each other, from one of
+	// detection rules to the last that refers to another.
+	MaxChain    = 16
 	maxTimespan = 10 * 366 * 24 * 3600 * 1000
 )
 

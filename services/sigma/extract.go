@@ -24,16 +24,78 @@ type extractor struct {
 	field []int
 }
 
-func newExtractor(c *Correlation, rule string) *extractor {
+// maxWays is in how many ways a correlation may come to detection rules.
+const maxWays = 4096
+
+// A way leads from a correlation to a detection rule: the ids of what each
+// refers to, the detection rule's last.
+type way []string
+
+func (w way) key() string { return strings.Join(w, "\x00") }
+
+// ways are all ways from a correlation to detection rules, nil where there are
+// more than maxWays.
+func (s *Set) ways(c *Correlation) []way {
+	var out []way
+	for _, id := range c.Rules {
+		child := s.corrByID[id]
+		if child == nil {
+			out = append(out, way{id})
+			continue
+		}
+		for _, w := range child.ways {
+			out = append(out, append(way{id}, w...))
+		}
+		if len(out) > maxWays {
+			return nil
+		}
+	}
+	return out
+}
+
+// named is what a field of a correlation is called in events that come this
+// way: by its own alias for what it refers to, then by that one's.
+func (s *Set) named(c *Correlation, name string, w way) string {
+	for i, id := range w {
+		if of, ok := c.Aliases[name]; ok {
+			name = of[id]
+		}
+		if i < len(w)-1 {
+			c = s.corrByID[id]
+		}
+	}
+	return name
+}
+
+// extract prepares the reading of a correlation's fields, whichever way events
+// come. Ways on which they are called alike share what reads them.
+func (s *Set) extract(c *Correlation) {
+	alike := map[string]*extractor{}
+	for _, w := range c.ways {
+		as := map[string]string{}
+		e := newEncoder("")
+		for _, name := range slices.Concat(c.GroupBy, c.Field) {
+			as[name] = s.named(c, name, w)
+			if other, ok := c.renamed[w.key()][as[name]]; ok {
+				as[name] = other
+			}
+			e.text(as[name])
+		}
+		x := alike[string(e.b)]
+		if x == nil {
+			x = newExtractor(c, as)
+			alike[string(e.b)] = x
+		}
+		c.extractors[w.key()] = x
+	}
+}
+
+// newExtractor reads the fields of c, which events call as says.
+func newExtractor(c *Correlation, as map[string]string) *extractor {
 	x := &extractor{slots: 1}
 	fields := map[string]int{}
 	add := func(name string) int {
-		if of, ok := c.Aliases[name]; ok {
-			name = of[rule]
-		}
-		if other, ok := c.renamed[rule][name]; ok {
-			name = other
-		}
+		name = as[name]
 		if _, ok := fields[name]; !ok {
 			fields[name] = x.slots
 			x.slots++
@@ -55,8 +117,11 @@ func newExtractor(c *Correlation, rule string) *extractor {
 // group-by is missing or null: such an event is not counted. Values are exact
 // text; objects and arrays are compact JSON. A path through arrays that ends in
 // several values gives them as a compact JSON array.
-func (m *Matcher) Extract(raw []byte, c *Correlation, rule string) (Values, bool) {
-	x := c.extractors[rule]
+//
+// Where c refers to the rule by way of other correlations, these come before
+// it: the one in c.Rules first.
+func (m *Matcher) Extract(raw []byte, c *Correlation, rule ...string) (Values, bool) {
+	x := c.extractors[way(rule).key()]
 	if x == nil {
 		return Values{}, false
 	}

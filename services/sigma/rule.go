@@ -92,17 +92,19 @@ type Correlation struct {
 	// Alerts says that firing is an alert: no correlation refers to this one, or
 	// one that does says `generate: true`.
 	Alerts bool
-	// Parents are the correlations that refer to this one directly.
-	Parents []*Correlation
+	// Parents are the correlations that refer to this one directly, Children the
+	// correlations that it refers to.
+	Parents, Children []*Correlation
 	// Depth is the chain level: 1 refers to detection rules only, n + 1 to a
 	// correlation of depth n.
 	Depth int
 	File  string
 	Line  int
 
-	extractors map[string]*extractor // by referred rule id
+	ways       []way
+	extractors map[string]*extractor // by way
 	// renamed are the fields that pipelines call otherwise in events of a rule,
-	// by its id and the field's name.
+	// by the way to it and the field's name.
 	renamed map[string]map[string]string
 }
 

@@ -32,26 +32,28 @@ var errCorrupt = errors.New("corrupt group state")
 
 // pages tracks what of a group has to be stored.
 type pages struct {
-	next    uint64 // sequence number of the next record
-	stored  uint64 // that of the first record that Changes has not told yet
-	tail    []byte // the page that is being filled
-	live    pageCounts
-	full    []Change // pages filled since the last call of Changes
-	gone    []uint64 // pages emptied since
-	keeps   map[uint64][]byte
-	changed map[uint64]struct{} // keeps changed since
-	dirty   bool                // the tail has grown
-	meta    bool                // marks or counters have changed
+	next   uint64 // sequence number of the next record
+	stored uint64 // that of the first record that Changes has not told yet
+	tail   []byte // the page that is being filled
+	live   pageCounts
+	full   []Change // pages filled since the last call of Changes
+	gone   []uint64 // pages emptied since
+	keeps  map[uint64][]byte
+	rekept map[uint64]struct{} // keeps changed since
+	dirty  bool                // the tail has grown
+	meta   bool                // marks or counters have changed
+	carriers
 }
 
 func (p *pages) init() {
 	p.keeps = map[uint64][]byte{}
-	p.changed = map[uint64]struct{}{}
+	p.rekept = map[uint64]struct{}{}
 }
 
-func (p *pages) append(r *record, value string) uint64 {
+func (p *pages) append(r *record, of *Record) uint64 {
 	seq := p.next
-	p.tail = appendRecord(p.tail, r, value)
+	p.tail = appendRecord(p.tail, r, of)
+	p.carriers.add(seq, of.Carry)
 	p.next++
 	p.live.add(seq/pageRecords, 1)
 	p.dirty, p.meta = true, true
@@ -65,11 +67,13 @@ func (p *pages) append(r *record, value string) uint64 {
 
 func (p *pages) drop(seq uint64) {
 	p.unkeep(seq)
+	p.carriers.drop(seq)
 	n := seq / pageRecords
 	if p.live.add(n, -1) > 0 || n == p.next/pageRecords {
 		return
 	}
 	p.gone = append(p.gone, n)
+	p.dropPage(n)
 }
 
 // pageCounts is how many records of each page are left. Pages come and, by and
@@ -115,7 +119,7 @@ func (p *pages) keep(seq uint64, blob []byte) {
 		return
 	}
 	p.keeps[seq] = blob
-	p.changed[seq] = struct{}{}
+	p.rekept[seq] = struct{}{}
 }
 
 func (p *pages) unkeep(seq uint64) {
@@ -124,10 +128,10 @@ func (p *pages) unkeep(seq uint64) {
 	}
 	delete(p.keeps, seq)
 	if seq >= p.stored { // nobody has heard of it
-		delete(p.changed, seq)
+		delete(p.rekept, seq)
 		return
 	}
-	p.changed[seq] = struct{}{}
+	p.rekept[seq] = struct{}{}
 }
 
 // Changes appends what has changed since the last call, in a fixed order. The
@@ -145,18 +149,20 @@ func (g *Group) Changes(dst []Change) []Change {
 	for _, n := range p.gone {
 		dst = append(dst, Change{Field: pageField(n)})
 	}
-	seqs := make([]uint64, 0, len(p.changed))
-	for seq := range p.changed {
+	seqs := make([]uint64, 0, len(p.rekept))
+	for seq := range p.rekept {
 		seqs = append(seqs, seq)
 	}
 	slices.Sort(seqs)
 	for _, seq := range seqs {
 		dst = append(dst, Change{Field: keepField(seq), Value: p.keeps[seq]})
 	}
+	dst = p.carriers.changes(dst)
 	if p.meta {
 		dst = append(dst, Change{Field: "m", Value: g.appendMeta(nil)})
 	}
 	p.full, p.gone, p.dirty, p.meta, p.stored = nil, nil, false, false, p.next
+	clear(p.rekept)
 	clear(p.changed)
 	return dst
 }
@@ -182,18 +188,31 @@ func (g *Group) appendMeta(b []byte) []byte {
 	return b
 }
 
-func appendRecord(b []byte, r *record, value string) []byte {
+// What follows a record's numbers.
+const (
+	hasValue = 1 << iota
+	hasCarry
+)
+
+func appendRecord(b []byte, r *record, of *Record) []byte {
 	b = binary.AppendUvarint(b, uint64(len(r.id)))
 	b = append(b, r.id...)
 	b = binary.AppendVarint(b, r.time)
 	b = binary.AppendVarint(b, r.ingest-r.time)
 	b = binary.AppendUvarint(b, r.rules)
+	at := len(b)
+	b = append(b, 0)
 	if r.value >= 0 {
-		b = append(b, 1)
-		b = binary.AppendUvarint(b, uint64(len(value)))
-		return append(b, value...)
+		b[at] |= hasValue
+		b = binary.AppendUvarint(b, uint64(len(of.Value)))
+		b = append(b, of.Value...)
 	}
-	return append(b, 0)
+	if len(of.Carry) > 0 {
+		b[at] |= hasCarry
+		b = binary.AppendUvarint(b, uint64(len(of.Carry)))
+		b = append(b, of.Carry...)
+	}
+	return b
 }
 
 // Decode gives the group whose Changes, applied one after the other, led to
@@ -224,6 +243,8 @@ func Decode(spec *Spec, fields []Change) (*Group, error) {
 			recs, err = g.decodePage(recs, n, c.Value)
 		case 'k':
 			g.pages.keeps[n] = c.Value
+		case 's':
+			err = g.pages.decodeTold(n, c.Value)
 		default:
 			err = fmt.Errorf("%w: field %q", errCorrupt, c.Field)
 		}
@@ -231,6 +252,7 @@ func Decode(spec *Spec, fields []Change) (*Group, error) {
 			return nil, err
 		}
 	}
+	g.pages.recount()
 	slices.SortFunc(recs, func(a, b record) int { return compare(&a, &b) })
 	g.recs.fill(recs)
 	g.reindex()
@@ -269,8 +291,12 @@ func (g *Group) decodePage(recs []record, n uint64, b []byte) ([]record, error) 
 		r.time = d.varint()
 		r.ingest = r.time + d.varint()
 		r.rules = d.uvarint()
-		if d.byte() == 1 {
+		flags := d.byte()
+		if flags&hasValue != 0 {
 			r.value = g.values.intern(string(d.bytes()))
+		}
+		if flags&hasCarry != 0 {
+			g.pages.carriers.add(seq, d.bytes())
 		}
 		if g.spec.Kind == ValueCount && r.value < 0 {
 			return nil, fmt.Errorf("%w: page %d: a record without a value", errCorrupt, n)

@@ -21,6 +21,9 @@ type Record struct {
 	Late, Early bool
 	// Keep is handed back with a Firing for the events that it shows whole.
 	Keep []byte
+	// Carry, where it is not empty, is handed back with the signal that says that
+	// this record qualifies.
+	Carry []byte
 }
 
 // Group is the state of one correlation for one set of group values. It is not
@@ -69,7 +72,8 @@ func New(spec *Spec) *Group {
 }
 
 // Add folds one record and returns the buckets that fire by it, at most one
-// Firing a bucket, in order of time. A record that the group has already, and
+// Firing a bucket, in order of time, and behind them the signals of the records
+// with a Carry that qualify by it. A record that the group has already, and
 // one that does not count, change nothing.
 func (g *Group) Add(r Record) []Firing {
 	if r.Rules == 0 || (g.spec.Kind == ValueCount && !r.HasValue) {
@@ -79,10 +83,14 @@ func (g *Group) Add(r Record) []Firing {
 	if g.spec.Kind == ValueCount {
 		rec.value = g.values.intern(r.Value)
 	}
-	if !g.insert(rec, r.Value, r.Keep) {
+	if !g.insert(rec, &r) {
 		return nil
 	}
-	return g.evaluate(r.Time, r.Ingest)
+	out := g.evaluate(r.Time, r.Ingest)
+	if g.pages.untold > 0 {
+		out = g.report(out, r.Time)
+	}
+	return out
 }
 
 // Next is the watermark at which Advance has something to do; math.MaxInt64
@@ -167,20 +175,20 @@ func (g *Group) markDropAt(ingest int64) int64 {
 
 // insert puts the record into its place. It reports false where the group has
 // an equal one, or copies that make it redundant.
-func (g *Group) insert(r record, value string, keep []byte) bool {
+func (g *Group) insert(r record, of *Record) bool {
 	at := g.recs.len()
 	if at > 0 && compare(g.recs.latest(), &r) >= 0 {
 		at = g.recs.place(&r)
 	}
-	if g.redundant(at, &r) {
+	if g.redundant(at, &r, of.Carry) {
 		return false
 	}
-	r.seq = g.pages.append(&r, value)
+	r.seq = g.pages.append(&r, of)
 	g.recs.insert(at, r)
 	g.ids.add(r.hash)
 	g.index(&r, at)
 	g.minDrop = min(g.minDrop, g.dropAt(r.ingest))
-	g.keepAround(at, keep)
+	g.keepAround(at, of.Keep)
 	if g.recs.len() > MaxRecords {
 		g.overflow = true
 		g.pages.meta = true
@@ -217,8 +225,9 @@ func (g *Group) worn() bool { return g.sheds >= 4096+2*g.recs.len() }
 
 // redundant reports whether copies that differ in ingest time only make r
 // superfluous. A copy between two others that lie at most R apart is: a stretch
-// of ingest times of length R that contains it contains one of the two.
-func (g *Group) redundant(at int, r *record) bool {
+// of ingest times of length R that contains it contains one of the two. One that
+// is to be reported is not, but for its equal: the others may not qualify.
+func (g *Group) redundant(at int, r *record, carry []byte) bool {
 	lo, hi, n := at, at, g.recs.len()
 	for lo > 0 && sameButIngest(g.recs.at(lo-1), r) {
 		lo--
@@ -231,14 +240,16 @@ func (g *Group) redundant(at int, r *record) bool {
 	for _, c := range g.recs.each(lo, hi) {
 		switch x := c.ingest; {
 		case x == r.ingest:
-			return true
+			if g.pages.same(c.seq, carry) {
+				return true
+			}
 		case x < r.ingest:
 			before, b = true, x
 		case !after:
 			after, a = true, x
 		}
 	}
-	return before && after && a-b <= g.spec.Reach()
+	return before && after && a-b <= g.spec.Reach() && len(carry) == 0
 }
 
 // index counts the record that has just been put at an index.

@@ -5,8 +5,13 @@ import (
 	"slices"
 )
 
-// Firing says that a bucket of a group has fired: an event in it qualifies.
+// Firing says that a bucket of a group has fired: an event in it qualifies. A
+// signal says that of an event by itself, whatever its bucket has said before.
 type Firing struct {
+	// Signal: only EventID, Time, Ingest, Bucket, Start, End, Carry and Keep are set.
+	Signal bool
+	// Carry and Keep are what a signal's Record had; Keep, where it is kept whole.
+	Carry, Keep []byte
 	// Bucket is floor(Time / Width), the last part of the alert's id.
 	Bucket int64
 	// EventID, Time and Ingest are those of the event that qualifies.
@@ -81,10 +86,7 @@ func (g *Group) touch(bucket, last, ingest int64) {
 // first later record that could qualify instead, above zero; else it is zero.
 func (g *Group) qualifies(j int, sw *sweep) (f Firing, next int) {
 	e := g.recs.at(j)
-	lo, hi := g.front, g.recs.len()
-	if e.time < g.recs.latest().time {
-		lo, hi = g.recs.lower(e.time-g.spec.Timespan), g.recs.upper(e.time)
-	}
+	lo, hi := g.window(e)
 	if next := g.impossible(lo, hi, sw); next > 0 {
 		return Firing{}, next
 	}
@@ -93,6 +95,14 @@ func (g *Group) qualifies(j int, sw *sweep) (f Firing, next int) {
 		return Firing{}, j + 1
 	}
 	return g.firing(e, best, count), 0
+}
+
+// window is which records lie in the window that ends at e.
+func (g *Group) window(e *record) (lo, hi int) {
+	if e.time < g.recs.latest().time {
+		return g.recs.lower(e.time - g.spec.Timespan), g.recs.upper(e.time)
+	}
+	return g.front, g.recs.len()
 }
 
 // impossible refuses cheaply the window of records lo to hi for which the condition

@@ -52,7 +52,9 @@ type Detection struct {
 	Source   string    `protobuf:"bytes,16,opt,name=source,proto3" json:"source,omitempty"`
 	Entities *Entities `protobuf:"bytes,17,opt,name=entities,proto3" json:"entities,omitempty"`
 	// The event, where it is no larger than 32 KiB.
-	Raw           []byte `protobuf:"bytes,18,opt,name=raw,proto3" json:"raw,omitempty"`
+	Raw []byte `protobuf:"bytes,18,opt,name=raw,proto3" json:"raw,omitempty"`
+	// What correlations that refer to this one take from the event.
+	Parents       []*Link `protobuf:"bytes,30,rep,name=parents,proto3" json:"parents,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -213,6 +215,92 @@ func (x *Detection) GetRaw() []byte {
 	return nil
 }
 
+func (x *Detection) GetParents() []*Link {
+	if x != nil {
+		return x.Parents
+	}
+	return nil
+}
+
+// Link is what a correlation takes from an event that comes to it as the signal
+// of another: it was read at stage detect, where the event was whole.
+type Link struct {
+	state               protoimpl.MessageState `protogen:"open.v1"`
+	CorrelationId       string                 `protobuf:"bytes,1,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
+	CorrelationRevision string                 `protobuf:"bytes,2,opt,name=correlation_revision,json=correlationRevision,proto3" json:"correlation_revision,omitempty"`
+	Group               []string               `protobuf:"bytes,3,rep,name=group,proto3" json:"group,omitempty"`
+	Values              []string               `protobuf:"bytes,4,rep,name=values,proto3" json:"values,omitempty"`
+	// The same of those that refer to it in turn.
+	Parents       []*Link `protobuf:"bytes,5,rep,name=parents,proto3" json:"parents,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Link) Reset() {
+	*x = Link{}
+	mi := &file_stormbell_detection_v1_detection_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Link) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Link) ProtoMessage() {}
+
+func (x *Link) ProtoReflect() protoreflect.Message {
+	mi := &file_stormbell_detection_v1_detection_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Link.ProtoReflect.Descriptor instead.
+func (*Link) Descriptor() ([]byte, []int) {
+	return file_stormbell_detection_v1_detection_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Link) GetCorrelationId() string {
+	if x != nil {
+		return x.CorrelationId
+	}
+	return ""
+}
+
+func (x *Link) GetCorrelationRevision() string {
+	if x != nil {
+		return x.CorrelationRevision
+	}
+	return ""
+}
+
+func (x *Link) GetGroup() []string {
+	if x != nil {
+		return x.Group
+	}
+	return nil
+}
+
+func (x *Link) GetValues() []string {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+func (x *Link) GetParents() []*Link {
+	if x != nil {
+		return x.Parents
+	}
+	return nil
+}
+
 // Entities are who, from where, what and how of one event.
 type Entities struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -230,7 +318,7 @@ type Entities struct {
 
 func (x *Entities) Reset() {
 	*x = Entities{}
-	mi := &file_stormbell_detection_v1_detection_proto_msgTypes[1]
+	mi := &file_stormbell_detection_v1_detection_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -242,7 +330,7 @@ func (x *Entities) String() string {
 func (*Entities) ProtoMessage() {}
 
 func (x *Entities) ProtoReflect() protoreflect.Message {
-	mi := &file_stormbell_detection_v1_detection_proto_msgTypes[1]
+	mi := &file_stormbell_detection_v1_detection_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -255,7 +343,7 @@ func (x *Entities) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entities.ProtoReflect.Descriptor instead.
 func (*Entities) Descriptor() ([]byte, []int) {
-	return file_stormbell_detection_v1_detection_proto_rawDescGZIP(), []int{1}
+	return file_stormbell_detection_v1_detection_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Entities) GetPrincipal() string {
@@ -318,13 +406,16 @@ type Watermark struct {
 	UpstreamPartition int32  `protobuf:"varint,2,opt,name=upstream_partition,json=upstreamPartition,proto3" json:"upstream_partition,omitempty"`
 	NextOffset        int64  `protobuf:"varint,3,opt,name=next_offset,json=nextOffset,proto3" json:"next_offset,omitempty"`
 	WatermarkMs       int64  `protobuf:"varint,4,opt,name=watermark_ms,json=watermarkMs,proto3" json:"watermark_ms,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Of level 0: up to which level correlations signal to others, by the rules of
+	// the events that the upstream's reader has seen. 0: none does.
+	Levels        uint32 `protobuf:"varint,5,opt,name=levels,proto3" json:"levels,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Watermark) Reset() {
 	*x = Watermark{}
-	mi := &file_stormbell_detection_v1_detection_proto_msgTypes[2]
+	mi := &file_stormbell_detection_v1_detection_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -336,7 +427,7 @@ func (x *Watermark) String() string {
 func (*Watermark) ProtoMessage() {}
 
 func (x *Watermark) ProtoReflect() protoreflect.Message {
-	mi := &file_stormbell_detection_v1_detection_proto_msgTypes[2]
+	mi := &file_stormbell_detection_v1_detection_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -349,7 +440,7 @@ func (x *Watermark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Watermark.ProtoReflect.Descriptor instead.
 func (*Watermark) Descriptor() ([]byte, []int) {
-	return file_stormbell_detection_v1_detection_proto_rawDescGZIP(), []int{2}
+	return file_stormbell_detection_v1_detection_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Watermark) GetLevel() uint32 {
@@ -380,6 +471,13 @@ func (x *Watermark) GetWatermarkMs() int64 {
 	return 0
 }
 
+func (x *Watermark) GetLevels() uint32 {
+	if x != nil {
+		return x.Levels
+	}
+	return 0
+}
+
 // Ruling says from which ingest time on a manifest ruled in an upstream
 // partition. It goes to every partition of `detections`, at each change.
 type Ruling struct {
@@ -401,7 +499,7 @@ type Ruling struct {
 
 func (x *Ruling) Reset() {
 	*x = Ruling{}
-	mi := &file_stormbell_detection_v1_detection_proto_msgTypes[3]
+	mi := &file_stormbell_detection_v1_detection_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -413,7 +511,7 @@ func (x *Ruling) String() string {
 func (*Ruling) ProtoMessage() {}
 
 func (x *Ruling) ProtoReflect() protoreflect.Message {
-	mi := &file_stormbell_detection_v1_detection_proto_msgTypes[3]
+	mi := &file_stormbell_detection_v1_detection_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -426,7 +524,7 @@ func (x *Ruling) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ruling.ProtoReflect.Descriptor instead.
 func (*Ruling) Descriptor() ([]byte, []int) {
-	return file_stormbell_detection_v1_detection_proto_rawDescGZIP(), []int{3}
+	return file_stormbell_detection_v1_detection_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Ruling) GetTenant() string {
@@ -505,13 +603,21 @@ type Signal struct {
 	Entities          *Entities `protobuf:"bytes,17,opt,name=entities,proto3" json:"entities,omitempty"`
 	ManifestAll       []byte    `protobuf:"bytes,18,opt,name=manifest_all,json=manifestAll,proto3" json:"manifest_all,omitempty"`
 	ManifestTenant    []byte    `protobuf:"bytes,19,opt,name=manifest_tenant,json=manifestTenant,proto3" json:"manifest_tenant,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	Source            string    `protobuf:"bytes,20,opt,name=source,proto3" json:"source,omitempty"`
+	// The event, where it was at hand and is no larger than 32 KiB.
+	Raw []byte `protobuf:"bytes,21,opt,name=raw,proto3" json:"raw,omitempty"`
+	// The alert that the event belongs to, if the child alerts by itself; it names
+	// the child, its group and its bucket.
+	AlertId string `protobuf:"bytes,22,opt,name=alert_id,json=alertId,proto3" json:"alert_id,omitempty"`
+	// What correlations that refer to this one take from the event.
+	Parents       []*Link `protobuf:"bytes,30,rep,name=parents,proto3" json:"parents,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Signal) Reset() {
 	*x = Signal{}
-	mi := &file_stormbell_detection_v1_detection_proto_msgTypes[4]
+	mi := &file_stormbell_detection_v1_detection_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -523,7 +629,7 @@ func (x *Signal) String() string {
 func (*Signal) ProtoMessage() {}
 
 func (x *Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_stormbell_detection_v1_detection_proto_msgTypes[4]
+	mi := &file_stormbell_detection_v1_detection_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -536,7 +642,7 @@ func (x *Signal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signal.ProtoReflect.Descriptor instead.
 func (*Signal) Descriptor() ([]byte, []int) {
-	return file_stormbell_detection_v1_detection_proto_rawDescGZIP(), []int{4}
+	return file_stormbell_detection_v1_detection_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Signal) GetTenant() string {
@@ -672,11 +778,39 @@ func (x *Signal) GetManifestTenant() []byte {
 	return nil
 }
 
+func (x *Signal) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Signal) GetRaw() []byte {
+	if x != nil {
+		return x.Raw
+	}
+	return nil
+}
+
+func (x *Signal) GetAlertId() string {
+	if x != nil {
+		return x.AlertId
+	}
+	return ""
+}
+
+func (x *Signal) GetParents() []*Link {
+	if x != nil {
+		return x.Parents
+	}
+	return nil
+}
+
 var File_stormbell_detection_v1_detection_proto protoreflect.FileDescriptor
 
 const file_stormbell_detection_v1_detection_proto_rawDesc = "" +
 	"\n" +
-	"&stormbell/detection/v1/detection.proto\x12\x16stormbell.detection.v1\"\xcd\x04\n" +
+	"&stormbell/detection/v1/detection.proto\x12\x16stormbell.detection.v1\"\x85\x05\n" +
 	"\tDetection\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12%\n" +
 	"\x0ecorrelation_id\x18\x02 \x01(\tR\rcorrelationId\x121\n" +
@@ -696,7 +830,14 @@ const file_stormbell_detection_v1_detection_proto_rawDesc = "" +
 	"\x0fupstream_offset\x18\x0f \x01(\x03R\x0eupstreamOffset\x12\x16\n" +
 	"\x06source\x18\x10 \x01(\tR\x06source\x12<\n" +
 	"\bentities\x18\x11 \x01(\v2 .stormbell.detection.v1.EntitiesR\bentities\x12\x10\n" +
-	"\x03raw\x18\x12 \x01(\fR\x03raw\"\xc7\x01\n" +
+	"\x03raw\x18\x12 \x01(\fR\x03raw\x126\n" +
+	"\aparents\x18\x1e \x03(\v2\x1c.stormbell.detection.v1.LinkR\aparents\"\xc6\x01\n" +
+	"\x04Link\x12%\n" +
+	"\x0ecorrelation_id\x18\x01 \x01(\tR\rcorrelationId\x121\n" +
+	"\x14correlation_revision\x18\x02 \x01(\tR\x13correlationRevision\x12\x14\n" +
+	"\x05group\x18\x03 \x03(\tR\x05group\x12\x16\n" +
+	"\x06values\x18\x04 \x03(\tR\x06values\x126\n" +
+	"\aparents\x18\x05 \x03(\v2\x1c.stormbell.detection.v1.LinkR\aparents\"\xc7\x01\n" +
 	"\bEntities\x12\x1c\n" +
 	"\tprincipal\x18\x01 \x01(\tR\tprincipal\x12\x1b\n" +
 	"\tsource_ip\x18\x02 \x01(\tR\bsourceIp\x12\x18\n" +
@@ -704,13 +845,14 @@ const file_stormbell_detection_v1_detection_proto_rawDesc = "" +
 	"\x06region\x18\x04 \x01(\tR\x06region\x12\x16\n" +
 	"\x06action\x18\x05 \x01(\tR\x06action\x12\x1c\n" +
 	"\tresources\x18\x06 \x03(\tR\tresources\x12\x18\n" +
-	"\aoutcome\x18\a \x01(\tR\aoutcome\"\x94\x01\n" +
+	"\aoutcome\x18\a \x01(\tR\aoutcome\"\xac\x01\n" +
 	"\tWatermark\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\rR\x05level\x12-\n" +
 	"\x12upstream_partition\x18\x02 \x01(\x05R\x11upstreamPartition\x12\x1f\n" +
 	"\vnext_offset\x18\x03 \x01(\x03R\n" +
 	"nextOffset\x12!\n" +
-	"\fwatermark_ms\x18\x04 \x01(\x03R\vwatermarkMs\"\xfa\x01\n" +
+	"\fwatermark_ms\x18\x04 \x01(\x03R\vwatermarkMs\x12\x16\n" +
+	"\x06levels\x18\x05 \x01(\rR\x06levels\"\xfa\x01\n" +
 	"\x06Ruling\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x1a\n" +
 	"\bmanifest\x18\x02 \x01(\fR\bmanifest\x12$\n" +
@@ -719,7 +861,7 @@ const file_stormbell_detection_v1_detection_proto_rawDesc = "" +
 	"\vnext_offset\x18\x05 \x01(\x03R\n" +
 	"nextOffset\x12\x1a\n" +
 	"\bprevious\x18\x06 \x01(\fR\bprevious\x12*\n" +
-	"\x11previous_until_ms\x18\a \x01(\x03R\x0fpreviousUntilMs\"\xf6\x04\n" +
+	"\x11previous_until_ms\x18\a \x01(\x03R\x0fpreviousUntilMs\"\xf3\x05\n" +
 	"\x06Signal\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12%\n" +
 	"\x0ecorrelation_id\x18\x02 \x01(\tR\rcorrelationId\x121\n" +
@@ -740,7 +882,11 @@ const file_stormbell_detection_v1_detection_proto_rawDesc = "" +
 	"\x0fupstream_offset\x18\x10 \x01(\x03R\x0eupstreamOffset\x12<\n" +
 	"\bentities\x18\x11 \x01(\v2 .stormbell.detection.v1.EntitiesR\bentities\x12!\n" +
 	"\fmanifest_all\x18\x12 \x01(\fR\vmanifestAll\x12'\n" +
-	"\x0fmanifest_tenant\x18\x13 \x01(\fR\x0emanifestTenantBIZGgithub.com/stormbell/stormbell/proto/stormbell/detection/v1;detectionv1b\x06proto3"
+	"\x0fmanifest_tenant\x18\x13 \x01(\fR\x0emanifestTenant\x12\x16\n" +
+	"\x06source\x18\x14 \x01(\tR\x06source\x12\x10\n" +
+	"\x03raw\x18\x15 \x01(\fR\x03raw\x12\x19\n" +
+	"\balert_id\x18\x16 \x01(\tR\aalertId\x126\n" +
+	"\aparents\x18\x1e \x03(\v2\x1c.stormbell.detection.v1.LinkR\aparentsBIZGgithub.com/stormbell/stormbell/proto/stormbell/detection/v1;detectionv1b\x06proto3"
 
 var (
 	file_stormbell_detection_v1_detection_proto_rawDescOnce sync.Once
@@ -754,22 +900,26 @@ func file_stormbell_detection_v1_detection_proto_rawDescGZIP() []byte {
 	return file_stormbell_detection_v1_detection_proto_rawDescData
 }
 
-var file_stormbell_detection_v1_detection_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_stormbell_detection_v1_detection_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_stormbell_detection_v1_detection_proto_goTypes = []any{
 	(*Detection)(nil), // 0: stormbell.detection.v1.Detection
-	(*Entities)(nil),  // 1: stormbell.detection.v1.Entities
-	(*Watermark)(nil), // 2: stormbell.detection.v1.Watermark
-	(*Ruling)(nil),    // 3: stormbell.detection.v1.Ruling
-	(*Signal)(nil),    // 4: stormbell.detection.v1.Signal
+	(*Link)(nil),      // 1: stormbell.detection.v1.Link
+	(*Entities)(nil),  // 2: stormbell.detection.v1.Entities
+	(*Watermark)(nil), // 3: stormbell.detection.v1.Watermark
+	(*Ruling)(nil),    // 4: stormbell.detection.v1.Ruling
+	(*Signal)(nil),    // 5: stormbell.detection.v1.Signal
 }
 var file_stormbell_detection_v1_detection_proto_depIdxs = []int32{
-	1, // 0: stormbell.detection.v1.Detection.entities:type_name -> stormbell.detection.v1.Entities
-	1, // 1: stormbell.detection.v1.Signal.entities:type_name -> stormbell.detection.v1.Entities
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	2, // 0: stormbell.detection.v1.Detection.entities:type_name -> stormbell.detection.v1.Entities
+	1, // 1: stormbell.detection.v1.Detection.parents:type_name -> stormbell.detection.v1.Link
+	1, // 2: stormbell.detection.v1.Link.parents:type_name -> stormbell.detection.v1.Link
+	2, // 3: stormbell.detection.v1.Signal.entities:type_name -> stormbell.detection.v1.Entities
+	1, // 4: stormbell.detection.v1.Signal.parents:type_name -> stormbell.detection.v1.Link
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_stormbell_detection_v1_detection_proto_init() }
@@ -783,7 +933,7 @@ func file_stormbell_detection_v1_detection_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stormbell_detection_v1_detection_proto_rawDesc), len(file_stormbell_detection_v1_detection_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

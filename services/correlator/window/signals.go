@@ -1,0 +1,199 @@
+package window
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/bits"
+	"slices"
+	"strconv"
+)
+
+// A record that carries something is reported once, when it qualifies: as a
+// signal to those who refer to the correlation. What is reported does not depend
+// on the order of arrival: in the end it is each carrier that some set of
+// records makes qualify, buckets that have fired or not.
+//
+// Carriers are stored in the pages of records; field "sN" has a bit for each
+// record of page N that has been reported, so that nothing is reported again
+// because it was read from the store.
+
+// carriers are the records of a group that carry something.
+type carriers struct {
+	carried map[uint64][]byte   // by sequence number
+	told    map[uint64]uint64   // by page
+	changed map[uint64]struct{} // pages of which told has changed since Changes
+	untold  int
+}
+
+func (c *carriers) add(seq uint64, carry []byte) {
+	if len(carry) == 0 {
+		return
+	}
+	if c.carried == nil {
+		c.carried, c.told, c.changed = map[uint64][]byte{}, map[uint64]uint64{}, map[uint64]struct{}{}
+	}
+	c.carried[seq] = carry
+	if !c.isTold(seq) {
+		c.untold++
+	}
+}
+
+func (c *carriers) isTold(seq uint64) bool {
+	return c.told[seq/pageRecords]>>(seq%pageRecords)&1 != 0
+}
+
+func (c *carriers) tell(seq uint64) {
+	c.told[seq/pageRecords] |= 1 << (seq % pageRecords)
+	c.changed[seq/pageRecords] = struct{}{}
+	c.untold--
+}
+
+// drop forgets a record. That it was told stays with its page, from which it
+// may be read again.
+func (c *carriers) drop(seq uint64) {
+	if _, ok := c.carried[seq]; !ok {
+		return
+	}
+	delete(c.carried, seq)
+	if !c.isTold(seq) {
+		c.untold--
+	}
+}
+
+func (c *carriers) dropPage(n uint64) {
+	if _, ok := c.told[n]; ok {
+		delete(c.told, n)
+		c.changed[n] = struct{}{}
+	}
+}
+
+// changes appends what of a group's fields has changed, in a fixed order.
+func (c *carriers) changes(dst []Change) []Change {
+	pages := make([]uint64, 0, len(c.changed))
+	for n := range c.changed {
+		pages = append(pages, n)
+	}
+	slices.Sort(pages)
+	for _, n := range pages {
+		change := Change{Field: "s" + strconv.FormatUint(n, 10)}
+		if told := c.told[n]; told != 0 {
+			change.Value = binary.LittleEndian.AppendUint64(nil, told)
+		}
+		dst = append(dst, change)
+	}
+	return dst
+}
+
+func (c *carriers) decodeTold(n uint64, b []byte) error {
+	if len(b) != 8 {
+		return fmt.Errorf("%w: what of page %d was reported", errCorrupt, n)
+	}
+	if c.told == nil {
+		c.carried, c.told, c.changed = map[uint64][]byte{}, map[uint64]uint64{}, map[uint64]struct{}{}
+	}
+	c.told[n] = binary.LittleEndian.Uint64(b)
+	return nil
+}
+
+// recount counts what is left to report, once all fields are read.
+func (c *carriers) recount() {
+	c.untold = 0
+	for seq := range c.carried {
+		if !c.isTold(seq) {
+			c.untold++
+		}
+	}
+}
+
+// same reports whether two records carry the same.
+func (c *carriers) same(seq uint64, carry []byte) bool {
+	return string(c.carried[seq]) == string(carry)
+}
+
+// report adds the carriers that qualify by a newcomer at time t: those in
+// [t, t+T], whose windows contain it.
+func (g *Group) report(out []Firing, t int64) []Firing {
+	c := &g.pages.carriers
+	var sw sweep
+	for j := g.recs.lower(t); j < g.recs.len(); {
+		r := g.recs.at(j)
+		if r.time > t+g.spec.Timespan {
+			break
+		}
+		carry := c.carried[r.seq]
+		if len(carry) == 0 || c.isTold(r.seq) {
+			j++
+			continue
+		}
+		ok, next := g.meets(j, &sw)
+		if ok {
+			c.tell(r.seq)
+			out = append(out, Firing{
+				Signal: true, Bucket: g.spec.Bucket(r.time), EventID: r.id, Time: r.time, Ingest: r.ingest,
+				Start: r.time - g.spec.Timespan, End: r.time, Carry: carry, Keep: g.pages.keeps[r.seq],
+			})
+		}
+		j = max(next, j+1)
+	}
+	sw.close(g)
+	return out
+}
+
+// meets reports whether the record at j qualifies; where not, next is the first
+// later one that could instead.
+func (g *Group) meets(j int, sw *sweep) (ok bool, next int) {
+	e := g.recs.at(j)
+	lo, hi := g.window(e)
+	if next := g.impossible(lo, hi, sw); next > 0 {
+		return false, next
+	}
+	if g.nearest(e, lo, hi) {
+		return true, 0
+	}
+	_, count := g.stretch(lo, hi, e)
+	return count >= g.spec.Min, 0
+}
+
+// nearest reports whether the records that lie nearest to e in its window
+// satisfy the condition by themselves. It looks at few where a full look would
+// go through the whole window for each event of a busy group; a no says nothing.
+func (g *Group) nearest(e *record, lo, hi int) bool {
+	least, most, n := e.ingest, e.ingest, 0
+	var rules uint64
+	var seen map[int32]struct{}
+	switch g.spec.Kind {
+	case EventCount:
+		if g.ids.repeated > 0 {
+			return false
+		}
+		n = 1
+	case ValueCount:
+		seen, n = map[int32]struct{}{e.value: {}}, 1
+	case Temporal:
+		rules = e.rules
+		n = bits.OnesCount64(rules)
+	default:
+		return false
+	}
+	for i := hi - 1; i >= lo && n < g.spec.Min; i-- {
+		r := g.recs.at(i)
+		if r.seq == e.seq {
+			continue
+		}
+		least, most = min(least, r.ingest), max(most, r.ingest)
+		if most-least > g.spec.Reach() {
+			return false
+		}
+		switch g.spec.Kind {
+		case EventCount:
+			n++
+		case ValueCount:
+			seen[r.value] = struct{}{}
+			n = len(seen)
+		default:
+			rules |= r.rules
+			n = bits.OnesCount64(rules)
+		}
+	}
+	return n >= g.spec.Min
+}

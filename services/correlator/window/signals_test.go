@@ -1,0 +1,107 @@
+package window
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// TestSignalsArePure holds what a group reports to the definition: whatever the
+// order of arrival, drops and rereads, it reports each carrier that qualifies,
+// once.
+func TestSignalsArePure(t *testing.T) {
+	reported := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		spec := drawSpec(rt)
+		recs := drawRecords(rt, spec)
+		for i := range recs {
+			recs[i].Carry = rapid.SampledFrom([][]byte{nil, []byte("x"), []byte("x"), []byte("y")}).Draw(rt, "carry")
+		}
+		want := carriersOf(spec, recs)
+		order := rapid.Permutation(withRepeats(rt, recs)).Draw(rt, "order")
+		require.Equal(rt, want, signals(rt, spec, order), "spec %+v, order %+v", *spec, order)
+		require.Equal(rt, naive(spec, recs), fold(rt, spec, order), "buckets fire as without carriers")
+		reported += len(want)
+	})
+	require.Positive(t, reported)
+}
+
+func TestEverySignalOfABusyGroup(t *testing.T) {
+	g := New(eventCount(minute, 3))
+	n := 0
+	for i := range int64(1000) {
+		for _, f := range g.Add(Record{EventID: fmt.Sprint(i), Time: i * 500, Ingest: i * 500, Rules: 1, Carry: []byte("c"), Keep: fmt.Append(nil, i)}) {
+			if f.Signal {
+				n++
+				require.Equal(t, fmt.Sprint(i), f.EventID)
+				require.Equal(t, "c", string(f.Carry))
+				require.Equal(t, fmt.Sprint(i), string(f.Keep))
+			}
+		}
+	}
+	require.Equal(t, 998, n)
+}
+
+// signals is fold for what is reported.
+func signals(rt *rapid.T, s *Spec, order []Record) []string {
+	stored := map[string][]byte{}
+	g := New(s)
+	out := []string{}
+	for i, r := range order {
+		if rapid.IntRange(0, 3).Draw(rt, "advance") == 0 {
+			w := order[i].Ingest
+			for _, later := range order[i:] {
+				w = min(w, later.Ingest)
+			}
+			g.Advance(w)
+		}
+		for _, f := range g.Add(r) {
+			if f.Signal {
+				out = append(out, fmt.Sprintf("%s %d %d %s", f.EventID, f.Time, f.Ingest, f.Carry))
+			}
+		}
+		if rapid.IntRange(0, 3).Draw(rt, "store") == 0 {
+			g = reread(rt, g, s, stored)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// carriersOf applies the definition.
+func carriersOf(s *Spec, recs []Record) []string {
+	seen := map[string]bool{}
+	out := []string{}
+	for _, e := range recs {
+		// Records that differ in what the condition sees are reported each.
+		key := fmt.Sprint(e.EventID, e.Time, e.Ingest, e.Rules, string(e.Carry))
+		if s.Kind == ValueCount {
+			key += e.Value
+		}
+		if len(e.Carry) == 0 || seen[key] || s.Kind == ValueCount && !e.HasValue {
+			continue
+		}
+		for _, first := range recs {
+			var set []Record
+			within := false
+			for _, r := range recs {
+				inTime := e.Time-s.Timespan <= r.Time && r.Time <= e.Time
+				inReach := first.Ingest <= r.Ingest && r.Ingest <= first.Ingest+s.Reach()
+				if inTime && inReach && (r.HasValue || s.Kind != ValueCount) {
+					set = append(set, r)
+					within = within || fmt.Sprint(r) == fmt.Sprint(e)
+				}
+			}
+			if within && holds(s, set) {
+				seen[key] = true
+				out = append(out, fmt.Sprintf("%s %d %d %s", e.EventID, e.Time, e.Ingest, e.Carry))
+				break
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
