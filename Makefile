@@ -28,6 +28,8 @@ BASE ?= main
 TILT ?= tilt
 VULNDB ?=
 TEST_TIMEOUT ?= 20m
+MODEL_DEPTH ?= 9
+MODEL_CHECKS ?= 20000
 
 ##@ Run
 
@@ -85,6 +87,11 @@ test-cluster: setup ## run the end-to-end scenarios on real Kafka and Redis only
 .PHONY: test-crash
 test-crash: setup ## run the crash scenario at its full size on both runners
 	STORMBELL_CRASH=full go test -count=1 -timeout 60m -v -run '/^Crash$$' ./services/e2e
+
+.PHONY: model
+model: ## try a million schedules of the correlate protocol, and MODEL_CHECKS (20000) drawn ones
+	STORMBELL_MODEL_DEPTH=$(MODEL_DEPTH) GOWORK=off go -C services test -count=1 -v -timeout 8h -run '^TestEverySchedule' ./correlator/
+	GOWORK=off go -C services test -count=1 -v -timeout 8h -run '^TestModel' ./correlator/ -rapid.checks=$(MODEL_CHECKS)
 
 .PHONY: test-readme
 test-readme: ## type what README.md and the guides say, compare what comes out
