@@ -45,6 +45,12 @@ type model struct {
 	deadly    func(p Point, r *Record) bool // ends the process every time
 	seen      map[string]int                // how often what happened
 	problems  []string
+	// Where rules change: the rules by manifest, what the next event is stamped
+	// with, and what events and detections add up to.
+	plans    planner
+	manifest func() string
+	expect   func() map[string]bool
+	adds     func(records []bus.Record) map[string]bool
 	// defect spoils what a session has folded, for the test of the test.
 	defect func(*session)
 }
@@ -70,6 +76,8 @@ func newModel(t *rapid.T, p *plan, counts *counts, store Store) *model {
 		detectors: make(map[int][]*modelDetector), sessions: make(map[int][]*session), seen: make(map[string]int),
 	}
 	m.log.onCommit = m.checkFrontier
+	m.plans, m.manifest, m.adds = always{p}, func() string { return "" }, m.ofDetections
+	m.expect = func() map[string]bool { return expected(m.cfg, m.plan, m.events, nil) }
 	return m
 }
 
@@ -106,14 +114,14 @@ func (m *model) condemns() bool {
 
 func (m *model) detector() *detector {
 	return &detector{
-		cfg: m.cfg, reader: m.log, producer: m.log, plans: always{m.plan}, tracer: tracenoop.Tracer{}, counts: m.counts, fault: m.fault,
+		cfg: m.cfg, reader: m.log, producer: m.log, plans: m.plans, tracer: tracenoop.Tracer{}, counts: m.counts, fault: m.fault,
 		log: slog.New(slog.DiscardHandler), clock: func() time.Time { return m.log.now }, detections: modelPartitions,
 	}
 }
 
 func (m *model) correlator() *correlator {
 	return &correlator{
-		cfg: m.cfg, reader: m.log, producer: m.log, store: m.store, plans: always{m.plan}, tracer: tracenoop.Tracer{}, counts: m.counts,
+		cfg: m.cfg, reader: m.log, producer: m.log, store: m.store, plans: m.plans, tracer: tracenoop.Tracer{}, counts: m.counts,
 		fault: m.fault, log: slog.New(slog.DiscardHandler), clock: func() time.Time { return m.log.now }, events: modelPartitions,
 		share: math.MaxInt64, owned: ownership.New[progress](),
 	}
@@ -132,6 +140,7 @@ func (m *model) accept() {
 	t, now := m.t, m.log.now.UnixMilli()
 	a := accepted{partition: rapid.IntRange(0, modelPartitions-1).Draw(t, "partition")}
 	a.ingest = now - rapid.SampledFrom([]int64{0, 0, 0, 1000, 15_000, 45_000}).Draw(t, "delay")
+	a.manifest = m.manifest()
 	a.tick = rapid.IntRange(0, 5).Draw(t, "tick") == 0
 	if !a.tick {
 		a.id = fmt.Sprintf("e%02d", len(m.events))
@@ -302,7 +311,7 @@ func (m *model) checkFrontier(p place, offset int64) {
 		return
 	}
 	said := m.said()
-	for id := range m.ofDetections(m.log.parts[TopicDetections][p.partition][:offset]) {
+	for id := range m.adds(m.log.parts[TopicDetections][p.partition][:offset]) {
 		if !said[id] {
 			m.problems = append(m.problems, fmt.Sprintf("frontier of partition %d is %d and alert %s is not acknowledged", p.partition, offset, id))
 		}
@@ -387,7 +396,7 @@ func (m *model) settle() {
 
 // check compares the ids in `alerts` with the oracle's.
 func (m *model) check() {
-	want := expected(m.cfg, m.plan, m.events, nil)
+	want := m.expect()
 	m.seen["alerts"] += len(want)
 	said := m.said()
 	for id := range want {

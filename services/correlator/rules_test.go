@@ -90,6 +90,7 @@ type accepted struct {
 	id, tenant   string
 	time, ingest int64
 	fields       map[string]string // "null" is null
+	manifest     string            // of all tenants
 }
 
 func (a *accepted) raw() []byte {
@@ -111,6 +112,7 @@ func (a *accepted) record() (schema string, value []byte) {
 		return event.SchemaTick, event.EncodeTick(nil, a.ingest)
 	}
 	e := event.Event{ID: a.id, Tenant: a.tenant, Format: "json", Product: "test", TimeMS: a.time, OwnTime: true, IngestMS: a.ingest, LatenessMS: 1000, Raw: a.raw()}
+	e.ManifestAll = []byte(a.manifest)
 	e.Late, e.Early = event.Flags(e.TimeMS, e.IngestMS, e.LatenessMS)
 	return event.SchemaEvent, event.Encode(nil, &e)
 }
