@@ -27,6 +27,11 @@ COUNT ?= 1
 BASE ?= main
 TILT ?= tilt
 VULNDB ?=
+REGISTRY ?= stormbell
+TAG ?= dev
+PLATFORMS ?= linux/amd64,linux/arm64
+PROGRAMS ?=
+DOCKER ?= docker
 TEST_TIMEOUT ?= 20m
 MODEL_DEPTH ?= 9
 MODEL_CHECKS ?= 20000
@@ -52,6 +57,29 @@ build: ## compile all programs into ./bin
 .PHONY: up
 up: build ## build and serve everything in one process on the embedded default
 	./bin/stormbell up $(ARGS)
+
+##@ Deploy
+
+# Images say which commit they are of, and are of its time: made again they have
+# the same digest. PROGRAMS and PLATFORMS make some of them, which is faster.
+IMAGES_OUT = deployments/docker/out
+IMAGES = go run ./tools/cmd/images -out $(IMAGES_OUT) -registry '$(REGISTRY)' -tag '$(TAG)' -platforms '$(PLATFORMS)' \
+	-version "$$(git describe --tags --match 'v[0-9]*' --always --dirty --abbrev=12)" \
+	-revision "$$(git rev-parse HEAD)" -created "$$(git log -1 --format=%ct)"
+
+.PHONY: images
+images: ## make the container images REGISTRY/NAME:TAG without a container engine; PROGRAMS, PLATFORMS
+	@$(IMAGES) $(PROGRAMS)
+
+.PHONY: images-push
+images-push: ## the same, and push them to REGISTRY
+	@$(IMAGES) -push $(PROGRAMS)
+
+.PHONY: images-load
+images-load: PLATFORMS = linux/$(shell go env GOARCH)
+images-load: images ## the same for this machine alone, and load them into DOCKER
+	@for file in $(if $(PROGRAMS),$(PROGRAMS:%=$(IMAGES_OUT)/%-$(PLATFORMS:linux/%=%).tar),$(IMAGES_OUT)/*-$(PLATFORMS:linux/%=%).tar); do \
+		$(DOCKER) load -q -i $$file || exit 1; done
 
 ##@ Test
 

@@ -60,7 +60,7 @@ func TestCommandLines(t *testing.T) {
 func TestVersion(t *testing.T) {
 	r := stormbell(t, "", nil, "version")
 	require.Zero(t, r.code)
-	require.Regexp(t, `^stormbell \S+ go1\.\d+\S* \w+/\w+\n$`, r.out)
+	require.Regexp(t, `^stormbell \S+ go1\.\d+\S* \w+/\w+( commit [0-9a-f]{12})?\n$`, r.out)
 }
 
 func TestCompletion(t *testing.T) {

@@ -16,6 +16,7 @@ func version() string { return process.Version() }
 // build is what runs.
 type build struct {
 	Version string `json:"version"`
+	Commit  string `json:"commit,omitempty"`
 	Go      string `json:"go"`
 	OS      string `json:"os"`
 	Arch    string `json:"arch"`
@@ -30,9 +31,13 @@ func newVersion(env *environment) *cobra.Command {
 	}
 	output := outputFlag(cmd)
 	cmd.RunE = func(*cobra.Command, []string) error {
-		b := build{version(), runtime.Version(), runtime.GOOS, runtime.GOARCH}
+		b := build{version(), process.Revision(), runtime.Version(), runtime.GOOS, runtime.GOARCH}
 		return output.show(env, b, func(out io.Writer) {
-			fmt.Fprintf(out, "stormbell %s %s %s/%s\n", b.Version, b.Go, b.OS, b.Arch)
+			fmt.Fprintf(out, "stormbell %s %s %s/%s", b.Version, b.Go, b.OS, b.Arch)
+			if b.Commit != "" {
+				fmt.Fprintf(out, " commit %.12s", b.Commit)
+			}
+			fmt.Fprintln(out)
 		})
 	}
 	return cmd

@@ -17,6 +17,7 @@ import (
 func newUp(env *environment) *cobra.Command {
 	var (
 		file, listen, admin string
+		probe               string
 		opts                up.Options
 		logMaxBytes         int64
 	)
@@ -41,6 +42,8 @@ func newUp(env *environment) *cobra.Command {
 	f.BoolVar(&opts.NoDefaultRules, "no-default-rules", false, "leave out the rules that come with Stormbell")
 	f.StringVar(&file, "config", "", "YAML file with settings (or STORMBELL_CONFIG)")
 	f.Int64Var(&logMaxBytes, "log-max-bytes", 0, "cap of the log on disk, in bytes (embedded.log_max_bytes)")
+	f.StringVar(&probe, "probe", "", "ask the process with these settings whether it is live or ready, and exit with 0 or 1")
+	completeFlag(cmd, "probe", oneOf("live", "ready"))
 	completeFlag(cmd, "data", directories)
 	completeFlag(cmd, "rules", directories)
 	f.Lookup("data").DefValue = "~/.local/share/stormbell"
@@ -66,6 +69,9 @@ func newUp(env *environment) *cobra.Command {
 		}
 		if cmd.Flags().Changed("log-max-bytes") {
 			settings.Embedded.LogMaxBytes = logMaxBytes
+		}
+		if probe != "" {
+			return process.Probe(cmd.Context(), settings.Telemetry.Admin, probe) //nolint:wrapcheck // it says all
 		}
 		settings.NarrowEgress()
 		if err := settings.Validate("up"); err != nil {

@@ -50,10 +50,11 @@ func Execute(ctx context.Context, kind string, world World, args []string, start
 	err = settings.Load(flags.file, world.Environ)
 	if err == nil {
 		flags.apply(&settings)
-		err = settings.Validate(kind)
-	}
-	if err == nil {
-		err = serve(ctx, kind, settings, world, start)
+		if flags.probe != "" {
+			err = Probe(ctx, settings.Telemetry.Admin, flags.probe)
+		} else if err = settings.Validate(kind); err == nil {
+			err = serve(ctx, kind, settings, world, start)
+		}
 	}
 	if err != nil {
 		fmt.Fprintf(world.Stderr, "%s: %v\n", kind, err)
@@ -73,8 +74,8 @@ func serve(ctx context.Context, kind string, settings Settings, world World, sta
 // flags are those of a cluster's process. They override file and environment.
 type flags struct {
 	*pflag.FlagSet
-	file, listen, admin, stages string
-	show                        bool
+	file, listen, admin, stages, probe string
+	show                               bool
 }
 
 func newFlags(kind string, world World) *flags {
@@ -82,6 +83,7 @@ func newFlags(kind string, world World) *flags {
 	f.SetOutput(world.Stderr)
 	f.StringVar(&f.file, "config", world.Getenv("STORMBELL_CONFIG"), "YAML file with settings (or STORMBELL_CONFIG)")
 	f.StringVar(&f.admin, "admin", "", "host and port of /metrics, /healthz and /readyz (telemetry.admin)")
+	f.StringVar(&f.probe, "probe", "", "ask the process with these settings whether it is live or ready, and exit with 0 or 1")
 	f.BoolVar(&f.show, "version", false, "print the version")
 	f.Lookup("config").DefValue = ""
 	switch kind {

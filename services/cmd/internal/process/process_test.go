@@ -121,6 +121,8 @@ func TestExecute(t *testing.T) {
 		"version":     {[]string{"--version"}, 0, "gateway ", ""},
 		"help":        {[]string{"--help"}, 0, "--listen", ""},
 		"flag":        {[]string{"--stages", "both"}, 2, "", "unknown flag: --stages"},
+		"probe":       {[]string{"--probe", "alive"}, 1, "", `probe "alive": use live or ready`},
+		"no port":     {[]string{"--probe", "live", "--config", write(t, "telemetry: {admin: ''}")}, 1, "", "telemetry.admin"},
 		"argument":    {[]string{"now"}, 2, "", `unexpected argument "now"`},
 		"file":        {[]string{"--config", "/no/such/file"}, 1, "", "/no/such/file"},
 		"not enough":  {nil, 1, "", "seal.root_key_file"},
@@ -155,10 +157,18 @@ func TestStartsBehindTheAdminPort(t *testing.T) {
 		})
 	}()
 	require.Equal(t, http.StatusServiceUnavailable, readyz(t, p))
+	require.NoError(t, process.Probe(t.Context(), p.Admin(), "live"))
+	require.ErrorContains(t, process.Probe(t.Context(), p.Admin(), "ready"), "not ready: {")
 	close(proceed)
 	require.Eventually(t, func() bool { return readyz(t, p) == http.StatusOK }, patience, 5*time.Millisecond)
+	_, port, err := net.SplitHostPort(p.Admin())
+	require.NoError(t, err)
+	for _, addr := range []string{p.Admin(), ":" + port, "0.0.0.0:" + port, "[::]:" + port, "localhost:" + port} {
+		require.NoError(t, process.Probe(t.Context(), addr, "ready"), addr)
+	}
 	cancel()
 	require.NoError(t, <-ended, errs.String())
+	require.ErrorContains(t, process.Probe(t.Context(), p.Admin(), "live"), "not live: ")
 	var line struct {
 		Msg, Admin string
 		Rules      process.RuleCount

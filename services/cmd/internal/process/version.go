@@ -2,8 +2,16 @@ package process
 
 import "runtime/debug"
 
-// Version is what was built: the module's version, else the commit.
+// What the linker is told of a release and of images, which are built apart
+// from the repository's history. Nothing else writes them.
+var version, revision string
+
+// Version is what was built: what the linker was told, else the module's
+// version, else the commit.
 func Version() string {
+	if version != "" {
+		return version
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"
@@ -11,10 +19,25 @@ func Version() string {
 	if v := info.Main.Version; v != "" && v != "(devel)" {
 		return v
 	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return "devel-" + s.Value[:min(len(s.Value), 12)]
-		}
+	if commit := Revision(); commit != "" {
+		return "devel-" + commit[:min(len(commit), 12)]
 	}
 	return "devel"
+}
+
+// Revision is the commit of what was built, empty where it is not known.
+func Revision() string {
+	if revision != "" {
+		return revision
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return s.Value
+		}
+	}
+	return ""
 }
