@@ -115,7 +115,7 @@ func benchmarkFold(b *testing.B, groups int, store Store) {
 			if _, _, err := f.fold(b.Context(), mark.records); err != nil {
 				b.Fatal(err)
 			}
-			if err := f.drainDue(b.Context()); err != nil {
+			if err := f.drainDue(b.Context(), func([]state.Entry) error { return nil }); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -345,13 +345,13 @@ func (s *session) passed(ctx context.Context) error {
 	return err
 }
 
-// drain lets the watermark close what is due.
+// drain lets the watermark decide and close what is due. It rests where the
+// outbox is full.
 func (s *session) drain(ctx context.Context) error {
-	if err := s.f.drainDue(ctx); err != nil {
-		return err
-	}
-	s.publisher.add(s.f.applied.Offset, nil)
-	return nil
+	return s.f.drainDue(ctx, func(entries []state.Entry) error {
+		s.publisher.add(s.f.applied.Offset, entries)
+		return s.publisher.rest(ctx)
+	})
 }
 
 // reached notes what a commit at this offset would have to say. While the

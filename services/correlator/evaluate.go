@@ -22,7 +22,8 @@ import (
 
 // Evaluation is both stages over events in memory, without a log: the same
 // code that runs behind it, on the rules of one set, for events that have one
-// ingest time. Nothing is dropped, since no watermark passes.
+// ingest time, of which none is late or early. The watermark stays at −∞ until
+// Close, and then passes all of them.
 type Evaluation struct {
 	detector *detector
 	folder   *folder
@@ -41,6 +42,9 @@ func NewEvaluation(ctx context.Context, cfg Config, set *sigma.Set) (*Evaluation
 	// Everything is in one partition, which so has the groups of all of them.
 	cfg.BatchRecords, cfg.BatchBytes = maxBatchRecords, maxBatchBytes
 	rules, tracer := onePlan{cfg.newPlan(set)}, tracenoop.Tracer{}
+	for _, c := range rules.correlations {
+		c.spec.AnyAge = true
+	}
 	e := &Evaluation{
 		detector: &detector{cfg: cfg, plans: rules, tracer: tracer, counts: counts, log: slog.New(slog.DiscardHandler)},
 		folder: &folder{
@@ -132,6 +136,32 @@ func (e *Evaluation) Fold(ctx context.Context, m *Matched, alert func(*alertv1.A
 	}
 	return nil
 }
+
+// Close decides and closes all windows that wait for the watermark, and calls
+// alert for each alert that they are, in the order in which their windows end.
+// Nothing can be folded after it.
+func (e *Evaluation) Close(ctx context.Context, alert func(*alertv1.Alert) error) error {
+	f := e.folder
+	f.meta.marks.raise(upstream{}, 0, afterAll)
+	return f.drainDue(ctx, func(entries []state.Entry) error {
+		for _, entry := range entries {
+			msg, ok := decodeMessage(entry.Body)
+			if !ok {
+				return errors.New("outbox entry is damaged")
+			}
+			if err := say(msg.value, alert); err != nil {
+				return err
+			}
+		}
+		if len(entries) == 0 {
+			return nil
+		}
+		return f.store.Trim(ctx, f.partition, f.token, f.seq) //nolint:wrapcheck // the store says what failed
+	})
+}
+
+// afterAll is a watermark behind every window, and far from overflow.
+const afterAll = math.MaxInt64 / 4
 
 // fold folds detections, each at an offset of its own.
 func (e *Evaluation) fold(ctx context.Context, detections []bus.Message) ([]state.Entry, error) {

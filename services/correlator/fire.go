@@ -39,6 +39,17 @@ func (s *step) detection(ctx context.Context, it *item) error {
 		s.f.counts.copied(1)
 		return nil
 	}
+	r := window.Record{
+		EventID: d.GetEventId(), Time: d.GetTimeMs(), Ingest: d.GetIngestMs(), Rules: it.cor.mask(d.GetRuleIds()),
+		Late: d.GetLate(), Early: d.GetEarly(),
+	}
+	if len(it.cor.Field) > 0 {
+		r.Value, r.HasValue = tuple(d.GetValues()), len(d.GetValues()) > 0
+	}
+	if reason := it.cor.spec.Judge(&r); reason != window.Counts {
+		s.leaveOut(it, reason)
+		return nil
+	}
 	g := s.f.cache.get(it.key)
 	if (g == nil || !g.counted) && s.f.tallies[it.tallyKey()].groups >= s.f.groups {
 		return s.overflow(ctx, it)
@@ -52,12 +63,9 @@ func (s *step) detection(ctx context.Context, it *item) error {
 	s.touch(g)
 	s.bytes += len(it.rec.Value) + recordOverhead
 	s.f.cache.grew(g, len(it.rec.Value)+recordOverhead)
-	r := window.Record{
-		EventID: d.GetEventId(), Time: d.GetTimeMs(), Ingest: d.GetIngestMs(), Rules: it.cor.mask(d.GetRuleIds()),
-		Late: d.GetLate(), Early: d.GetEarly(), Keep: keep(it.rec),
-	}
-	if len(it.cor.Field) > 0 {
-		r.Value, r.HasValue = tuple(d.GetValues()), len(d.GetValues()) > 0
+	r.Keep = keep(it.rec)
+	if !it.cor.spec.AtOnce() {
+		r.Trace = packTrace(header(it.rec.Headers, event.HeaderTraceparent))
 	}
 	fired := g.win.Add(r)
 	if !g.counted && !g.win.Empty() {

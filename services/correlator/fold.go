@@ -261,18 +261,23 @@ func (f *folder) loadKeys(ctx context.Context, groups, tallies []string) error {
 	return nil
 }
 
-// drainDue closes what the watermark has made due, one bounded call at a
-// time, and returns once nothing is due. It is safe to repeat: what is closed
-// has left the due index by the same call.
-func (f *folder) drainDue(ctx context.Context) error {
+// drainDue decides and closes what the watermark has made due, one bounded call
+// at a time, and returns once nothing is due. It is safe to repeat: what is
+// decided is marked so, and what is closed has left the due index, by the same
+// call. After each it tells what the outbox has got.
+func (f *folder) drainDue(ctx context.Context, told func(entries []state.Entry) error) error {
 	for {
-		if done, err := f.drainSome(ctx); done || err != nil {
+		done, entries, err := f.drainSome(ctx)
+		if err != nil {
+			return err
+		}
+		if err := told(entries); done || err != nil {
 			return err
 		}
 	}
 }
 
-func (f *folder) drainSome(ctx context.Context) (done bool, err error) {
+func (f *folder) drainSome(ctx context.Context) (done bool, entries []state.Entry, err error) {
 	defer f.gate.share()()
 	w := f.watermark()
 	var (
@@ -281,40 +286,51 @@ func (f *folder) drainSome(ctx context.Context) (done bool, err error) {
 	)
 	if w >= f.due {
 		if keys, least, err = f.store.Due(ctx, f.partition, w, f.cfg.BatchRecords); err != nil {
-			return false, err //nolint:wrapcheck // the store says what failed
+			return false, nil, err //nolint:wrapcheck // the store says what failed
 		}
 	}
 	if len(keys) > 0 {
-		return false, f.closeGroups(ctx, keys, w)
+		entries, err = f.closeGroups(ctx, keys, w)
+		return false, entries, err
 	}
 	f.due = least
 	if f.applied.Step == 0 {
-		return true, nil
+		return true, nil, nil
 	}
-	return true, (&step{f: f, seq: f.seq}).write(ctx, state.Position{Offset: f.applied.Offset + 1})
+	return true, nil, (&step{f: f, seq: f.seq}).write(ctx, state.Position{Offset: f.applied.Offset + 1})
 }
 
-func (f *folder) closeGroups(ctx context.Context, keys []string, w int64) error {
+// closeGroups takes as many of the groups as one call may, and says what they
+// fire unless it has been said before. The rest stays due.
+func (f *folder) closeGroups(ctx context.Context, keys []string, w int64) ([]state.Entry, error) {
 	groups, err := f.closing(ctx, keys)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s := &step{f: f, seq: f.seq}
 	fields := 0
 	for _, g := range groups {
-		if fields > maxClosedFields {
-			break // the rest stays due
+		if fields > maxClosedFields || s.full() {
+			break
 		}
 		held := g.win.Len()
-		g.win.Advance(w)
+		fired, err := s.advance(ctx, g, w)
+		if err != nil {
+			return nil, err
+		}
 		fields += fieldsPerGroup + (held-g.win.Len())/recordsPerField
+		for i := range fired {
+			if err := s.decided(ctx, g, &fired[i]); err != nil {
+				return nil, err
+			}
+		}
 		if g.win.Empty() && g.counted {
 			g.counted = false
 			s.count(f.tallies[g.tally], -1)
 		}
 		s.touch(g)
 	}
-	return s.write(ctx, state.Position{Offset: f.applied.Offset, Step: f.applied.Step + 1})
+	return s.entries, s.write(ctx, state.Position{Offset: f.applied.Offset, Step: f.applied.Step + 1})
 }
 
 // Bounds of what one call closes: a group that is not dropped whole loses about

@@ -1,6 +1,7 @@
 package correlator
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	dlqv1 "github.com/stormbell/stormbell/proto/stormbell/dlq/v1"
 	"github.com/stormbell/stormbell/services/internal/alert"
 	"github.com/stormbell/stormbell/services/internal/bus"
+	"github.com/stormbell/stormbell/services/internal/event"
 	"github.com/stormbell/stormbell/services/internal/ownership"
 	"github.com/stormbell/stormbell/services/internal/state"
 	"github.com/stormbell/stormbell/services/sigma"
@@ -79,9 +81,7 @@ func (l *feed) watermark(w int64) {
 // returns what it says.
 func foldAll(t testing.TB, f *folder, l *feed) (alerts []*alertv1.Alert) {
 	t.Helper()
-	for at := max(f.applied.Offset, 0); at < int64(len(l.records)); at = f.applied.Offset {
-		_, entries, err := f.fold(t.Context(), l.records[at:])
-		require.NoError(t, err)
+	take := func(entries []state.Entry) error {
 		for _, e := range entries {
 			m, ok := decodeMessage(e.Body)
 			require.True(t, ok)
@@ -89,8 +89,14 @@ func foldAll(t testing.TB, f *folder, l *feed) (alerts []*alertv1.Alert) {
 			alerts = append(alerts, new(alertv1.Alert))
 			require.NoError(t, proto.Unmarshal(m.value, alerts[len(alerts)-1]))
 		}
+		return nil
+	}
+	for at := max(f.applied.Offset, 0); at < int64(len(l.records)); at = f.applied.Offset {
+		_, entries, err := f.fold(t.Context(), l.records[at:])
+		require.NoError(t, err)
+		require.NoError(t, take(entries))
 		if f.applied.Step > 0 {
-			require.NoError(t, f.drainDue(t.Context()))
+			require.NoError(t, f.drainDue(t.Context(), take))
 		}
 	}
 	return alerts
@@ -224,7 +230,7 @@ func TestManyLargeGroupsCloseInBoundedCalls(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, entries)
 	calls := len(store.history)
-	require.NoError(t, f.drainDue(t.Context()))
+	require.NoError(t, f.drainDue(t.Context(), func([]state.Entry) error { return nil }))
 	require.Zero(t, f.applied.Step)
 	require.Greater(t, len(store.history)-calls, 2, "one call and the last step would be two")
 	held := 0
@@ -315,4 +321,102 @@ func TestLogThatLostItsEndIsNotFolded(t *testing.T) {
 	log.append(TopicDetections, 0, make([]bus.Message, 9))
 	_, err = c.open(t.Context(), &claim{Committed: -1})
 	require.NoError(t, err, "mended")
+}
+
+const upperRules = `
+title: A
+id: rule-a
+logsource: {product: test}
+detection: {s: {action|contains: a}, condition: s}
+---
+title: Few of them
+id: few
+level: high
+correlation: {type: event_count, rules: [rule-a], group-by: [user], timespan: 10s, condition: {lt: 3}}
+`
+
+// TestOneTickDecidesManyGroups decides 100,000 groups by one watermark, in calls
+// that stay within the bounds, and each once, though owners end between them.
+func TestOneTickDecidesManyGroups(t *testing.T) {
+	groups := int64(100_000)
+	if testing.Short() {
+		groups = 10_000
+	}
+	cfg, store := DefaultConfig(), state.NewMemory()
+	cfg.BatchRecords = 1000
+	p := compile(t, cfg, upperRules)
+	open := func(silent int64) *folder {
+		f := openFolder(t, cfg, p, groups, store)
+		f.silent = silent
+		return f
+	}
+	f, l := open(0), &feed{p: p}
+	for i := range groups {
+		l.detect("t", "few", fmt.Sprint("user-", i), fmt.Sprint("e", i), t0, t0)
+	}
+	require.Empty(t, foldAll(t, f, l))
+	l.watermark(t0 + cfg.Lateness.Milliseconds() + 1)
+	at := int64(len(l.records)) - 1
+	_, _, err := f.fold(t.Context(), l.records[at:])
+	require.NoError(t, err)
+	said, calls := make(map[string]int), 0
+	ended := errors.New("the owner ends")
+	for f.applied.Step > 0 {
+		err := f.drainDue(t.Context(), func(entries []state.Entry) error {
+			size := 0
+			for _, e := range entries {
+				require.Equal(t, at, e.Offset)
+				size += len(e.Body)
+				m, ok := decodeMessage(e.Body)
+				require.True(t, ok)
+				said[string(m.key)]++
+			}
+			require.Less(t, size, maxBatchBytes)
+			if calls++; calls%50 == 0 {
+				return ended
+			}
+			return nil
+		})
+		if errors.Is(err, ended) {
+			f = open(0)
+			continue
+		}
+		require.NoError(t, err)
+	}
+	require.Greater(t, calls, int(groups)/1000)
+	require.Len(t, said, int(groups))
+	for id, n := range said {
+		require.Equal(t, 1, n, id)
+	}
+
+	// A rebuild decides the same below the frontier, silently, and never again.
+	store = state.NewMemory()
+	silent := open(at + 1)
+	require.Empty(t, foldAll(t, silent, l))
+	l.watermark(t0 + cfg.Lateness.Milliseconds() + 2)
+	require.Empty(t, foldAll(t, silent, l))
+}
+
+// TestDecidedAlertNamesItsRuleAndTrace has all that an alert at once has.
+func TestDecidedAlertNamesItsRuleAndTrace(t *testing.T) {
+	cfg := modelConfig()
+	p := compile(t, cfg, upperRules)
+	f, l := openFolder(t, cfg, p, 10, state.NewMemory()), &feed{p: p}
+	const parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+	for i := range int64(3) {
+		l.detect("t", "few", "u", fmt.Sprint(i), t0+i*20_000, t0+i*20_000)
+	}
+	l.records[1].Headers = append(l.records[1].Headers, Header{Key: event.HeaderTraceparent, Value: []byte(parent)})
+	l.watermark(t0 + 21_001)
+	alerts := foldAll(t, f, l)
+	require.Len(t, alerts, 2, "the third is not decided")
+	a := alerts[1]
+	require.Equal(t, "Few of them", a.GetRule().GetTitle())
+	require.Equal(t, "high", a.GetRule().GetLevel())
+	require.Equal(t, "user", a.GetGroup()[0].GetField())
+	require.EqualValues(t, t0+20_000, a.GetTimeMs())
+	require.EqualValues(t, 1, a.GetCount())
+	require.Equal(t, `{"action":"a"}`, string(a.GetEvents()[0].GetEvent()))
+	require.Equal(t, parent, unpackTrace(packTrace(parent)))
+	require.Empty(t, packTrace("00-zz"))
 }

@@ -36,6 +36,7 @@ const (
 	tagShape
 	tagGap
 	tagPercentile
+	tagAnyAge
 
 	tagTenant      protowire.Number = 20
 	tagCorrelation protowire.Number = 21
@@ -49,6 +50,7 @@ func specInts(s *window.Spec) []taggedInt {
 		{tagKind, intOf(&s.Kind)}, {tagTimespan, intOf(&s.Timespan)}, {tagLateness, intOf(&s.Lateness)},
 		{tagMin, intOf(&s.Min)}, {tagRules, intOf(&s.Rules)}, {tagTies, boolOf(&s.StrictTies)}, {tagSuppress, intOf(&s.Suppress)},
 		{tagOp1, intOf(&s.Bounds[0].Op)}, {tagOp2, intOf(&s.Bounds[1].Op)}, {tagShape, intOf(&s.Shape)}, {tagGap, intOf(&s.Gap)},
+		{tagAnyAge, boolOf(&s.AnyAge)},
 	}
 }
 

@@ -63,6 +63,10 @@ var kinds = map[sigma.CorrelationType]window.Kind{
 	sigma.Temporal: window.Temporal, sigma.TemporalOrdered: window.TemporalOrdered,
 }
 
+var ops = map[sigma.Op]window.Op{
+	sigma.GT: window.GT, sigma.GTE: window.GTE, sigma.LT: window.LT, sigma.LTE: window.LTE, sigma.EQ: window.EQ, sigma.NEQ: window.NEQ,
+}
+
 // Accept reports why the correlator cannot evaluate a correlation, nil if it
 // can. It is what a compiler of rules for this correlator sets as
 // sigma.Options.Accept.
@@ -84,16 +88,16 @@ func (c Config) spec(sc *sigma.Correlation, set *sigma.Set) (*window.Spec, error
 	if sc.Depth > 1 {
 		return nil, errors.New("a correlation of correlations is not supported yet: refer to detection rules")
 	}
-	least, ok := sc.Condition.AtOnce()
-	if !ok {
-		return nil, errors.New("only conditions with one of gt and gte are supported yet")
-	}
-	if least > window.MaxRecords {
-		least = window.MaxRecords + 1 // Validate says why not
-	}
 	spec := &window.Spec{
-		Kind: kind, Timespan: sc.Timespan, Lateness: c.lateness(sc, set), Min: int(least),
+		Kind: kind, Timespan: sc.Timespan, Lateness: c.lateness(sc, set),
 		Rules: len(sc.Rules), StrictTies: sc.StrictTies, Suppress: sc.Suppress,
+	}
+	if least, ok := sc.Condition.AtOnce(); ok {
+		spec.Min = int(min(least, window.MaxRecords+1)) // Validate says why not
+	} else {
+		for i, b := range sc.Condition.Bounds {
+			spec.Bounds[i] = window.Bound{Op: ops[b.Op], Number: b.Number}
+		}
 	}
 	if err := spec.Validate(); err != nil {
 		return nil, err

@@ -146,6 +146,9 @@ func (e *evaluation) all(ctx context.Context, in *inputs) error {
 	began := time.Now()
 	e.out = bufio.NewWriterSize(e.env.out, 1<<16)
 	err := e.pipeline(ctx, in)
+	if err == nil {
+		err = e.run.Close(ctx, e.print)
+	}
 	if err == nil && e.summary != nil {
 		err = e.summary.tell(e.env, e.output, e.set)
 	}

@@ -185,6 +185,9 @@ func (g *Group) appendMeta(b []byte) []byte {
 		b = binary.AppendVarint(b, k)
 		b = binary.AppendVarint(b, g.fired[k])
 	}
+	if g.decider != nil {
+		b = g.decider.append(b)
+	}
 	return b
 }
 
@@ -192,6 +195,7 @@ func (g *Group) appendMeta(b []byte) []byte {
 const (
 	hasValue = 1 << iota
 	hasCarry
+	hasTrace
 )
 
 func appendRecord(b []byte, r *record, of *Record) []byte {
@@ -211,6 +215,11 @@ func appendRecord(b []byte, r *record, of *Record) []byte {
 		b[at] |= hasCarry
 		b = binary.AppendUvarint(b, uint64(len(of.Carry)))
 		b = append(b, of.Carry...)
+	}
+	if of.Trace != "" {
+		b[at] |= hasTrace
+		b = binary.AppendUvarint(b, uint64(len(of.Trace)))
+		b = append(b, of.Trace...)
 	}
 	return b
 }
@@ -255,6 +264,9 @@ func Decode(spec *Spec, fields []Change) (*Group, error) {
 	g.pages.recount()
 	slices.SortFunc(recs, func(a, b record) int { return compare(&a, &b) })
 	g.recs.fill(recs)
+	if g.decider != nil {
+		g.decider.opened(g)
+	}
 	g.reindex()
 	g.schedule()
 	return g, nil
@@ -275,6 +287,9 @@ func (g *Group) decodeMeta(b []byte) error {
 	for range n {
 		bucket := d.varint()
 		g.fired[bucket] = d.varint()
+	}
+	if g.decider != nil {
+		g.decider.decode(&d)
 	}
 	return d.end("field m")
 }
@@ -297,6 +312,11 @@ func (g *Group) decodePage(recs []record, n uint64, b []byte) ([]record, error) 
 		}
 		if flags&hasCarry != 0 {
 			g.pages.carriers.add(seq, d.bytes())
+		}
+		if flags&hasTrace != 0 {
+			if trace := d.bytes(); g.decider != nil && r.time >= g.decider.closed {
+				g.decider.traces[seq] = string(trace)
+			}
 		}
 		if g.spec.Kind == ValueCount && r.value < 0 {
 			return nil, fmt.Errorf("%w: page %d: a record without a value", errCorrupt, n)

@@ -19,6 +19,9 @@ type Record struct {
 	// Late and Early say how the event time lies to the ingest time. What is
 	// decided at the watermark leaves such records out.
 	Late, Early bool
+	// Trace, where the watermark decides, is handed back with the Firing that is
+	// for this event.
+	Trace string
 	// Keep is handed back with a Firing for the events that it shows whole.
 	Keep []byte
 	// Carry, where it is not empty, is handed back with the signal that says that
@@ -46,6 +49,8 @@ type Group struct {
 	sheds    int   // since the last reindex
 	minDrop  int64 // watermark at which a drop is due
 	pages    pages
+	// decider is there where the watermark decides.
+	decider *decider
 }
 
 type record struct {
@@ -67,6 +72,9 @@ func New(spec *Spec) *Group {
 		minDrop: math.MaxInt64,
 	}
 	g.pages.init()
+	if !spec.AtOnce() {
+		g.decider = newDecider(spec)
+	}
 	g.reindex()
 	return g
 }
@@ -76,12 +84,21 @@ func New(spec *Spec) *Group {
 // with a Carry that qualify by it. A record that the group has already, and
 // one that does not count, change nothing.
 func (g *Group) Add(r Record) []Firing {
-	if r.Rules == 0 || (g.spec.Kind == ValueCount && !r.HasValue) {
+	if g.spec.Judge(&r) != Counts {
 		return nil
 	}
 	rec := record{id: r.EventID, time: r.Time, ingest: r.Ingest, rules: r.Rules, value: -1, hash: hashOf(r.EventID)}
 	if g.spec.Kind == ValueCount {
 		rec.value = g.values.intern(r.Value)
+	}
+	if d := g.decider; d != nil {
+		if g.spec.AnyAge {
+			rec.ingest = rec.time // it only says when the record is dropped
+		}
+		if r.Time >= d.closed { // else the watermark has broken its promise
+			g.insert(rec, &r)
+		}
+		return nil
 	}
 	if !g.insert(rec, &r) {
 		return nil
@@ -106,22 +123,41 @@ func (g *Group) Len() int { return g.recs.len() }
 // Overflowed reports whether records were dropped because the group was full.
 func (g *Group) Overflowed() bool { return g.overflow }
 
-// Advance drops what no later record can reach, now that the watermark has
-// come to w: a record once w has passed its ingest time by Reach, a fired mark
-// a bucket later. Later records have ingest times of at least w, so what is
-// dropped can't qualify with them and dropping is invisible in the alerts.
-func (g *Group) Advance(w int64) {
+// Advance decides what the watermark, now that it has come to w, lets decide,
+// and drops what no later record can reach: a record once w has passed its
+// ingest time by Reach, a fired mark a bucket later. Later records have ingest
+// times of at least w, so what is dropped can't qualify with them and dropping
+// is invisible in the alerts.
+//
+// It returns at most MaxFirings. Where there may be more, Next is at most w, and
+// Advance is to be called again.
+func (g *Group) Advance(w int64) []Firing { return g.AdvanceUnless(nil, w) }
+
+// AdvanceUnless is Advance, but for windows of which cut says that they must be
+// left undecided. It is asked with all of a Firing but what it counts, for each
+// event that would make a bucket fire; one that is cut does not mark its bucket.
+func (g *Group) AdvanceUnless(cut func(*Firing) bool, w int64) []Firing {
 	if w < g.minDrop {
-		return
+		return nil
 	}
-	g.drop(w - g.spec.Reach())
-	for b, ingest := range g.fired {
-		if ingest+g.spec.LookBack() < w {
-			delete(g.fired, b)
-			g.pages.meta = true
+	var out []Firing
+	if g.decider != nil {
+		var done bool
+		g.decider.cut = cut
+		if out, done = g.decide(w - g.spec.Lateness); !done {
+			w = g.decider.closed + g.spec.Lateness // as if it had come no further
+		}
+	} else {
+		for b, ingest := range g.fired {
+			if ingest+g.spec.LookBack() < w {
+				delete(g.fired, b)
+				g.pages.meta = true
+			}
 		}
 	}
+	g.drop(w - g.spec.Reach())
 	g.schedule()
+	return out
 }
 
 // drop lets go of all records with an ingest time below least.
@@ -130,7 +166,10 @@ func (g *Group) drop(least int64) {
 		return
 	}
 	counts := g.spec.Kind == ValueCount
-	latest, front := g.recs.latest().seq, g.front
+	latest, front, lo := g.recs.latest().seq, g.front, 0
+	if g.decider != nil {
+		lo = g.decider.lo
+	}
 	g.recs.drop(least, func(i int, r *record) {
 		g.sheds++
 		g.pages.drop(r.seq)
@@ -138,16 +177,19 @@ func (g *Group) drop(least int64) {
 		if counts {
 			g.values.total.leave(r.value)
 		}
-		if i < front {
+		switch {
+		case g.decider != nil:
+			g.decider.dropped(r, i < lo)
+		case i < front:
 			g.front--
-		} else if counts {
+		case counts:
 			g.values.front.leave(r.value)
 		}
 	})
 	switch {
 	case g.recs.len() == 0, g.recs.latest().seq != latest, g.worn():
 		g.reindex()
-	case g.spec.temporal():
+	case g.spec.temporal() && g.decider == nil:
 		g.rules.trim(g.recs.first().time)
 	}
 }
@@ -158,6 +200,10 @@ func (g *Group) schedule() {
 	g.minDrop = math.MaxInt64
 	if g.recs.len() > 0 {
 		g.minDrop = g.dropAt(g.recs.oldest())
+	}
+	if g.decider != nil {
+		g.minDrop = min(g.minDrop, g.decider.due(g))
+		return
 	}
 	for _, ingest := range g.fired {
 		g.minDrop = min(g.minDrop, g.markDropAt(ingest))
@@ -180,15 +226,22 @@ func (g *Group) insert(r record, of *Record) bool {
 	if at > 0 && compare(g.recs.latest(), &r) >= 0 {
 		at = g.recs.place(&r)
 	}
+	if g.decider != nil && at > 0 && sameButIngest(g.recs.at(at-1), &r) || g.decider != nil && at < g.recs.len() && sameButIngest(g.recs.at(at), &r) {
+		return false // there the ingest time makes no difference
+	}
 	if g.redundant(at, &r, of.Carry) {
 		return false
 	}
 	r.seq = g.pages.append(&r, of)
 	g.recs.insert(at, r)
 	g.ids.add(r.hash)
-	g.index(&r, at)
 	g.minDrop = min(g.minDrop, g.dropAt(r.ingest))
-	g.keepAround(at, of.Keep)
+	if g.decider != nil {
+		g.decider.inserted(g, &r, of)
+	} else {
+		g.index(&r, at)
+		g.keepAround(at, of.Keep)
+	}
 	if g.recs.len() > MaxRecords {
 		g.overflow = true
 		g.pages.meta = true
@@ -202,15 +255,18 @@ func (g *Group) shed() {
 	r := g.recs.first()
 	g.pages.drop(r.seq)
 	g.ids.remove(r.hash)
-	if g.spec.temporal() {
+	if g.spec.temporal() && g.decider == nil {
 		g.rules.shed(r.rules)
 	}
 	if g.spec.Kind == ValueCount {
 		g.values.total.leave(r.value)
 	}
-	if g.front > 0 {
+	switch {
+	case g.decider != nil:
+		g.decider.dropped(r, g.decider.lo > 0)
+	case g.front > 0:
 		g.front--
-	} else if g.spec.Kind == ValueCount {
+	case g.spec.Kind == ValueCount:
 		g.values.front.leave(r.value)
 	}
 	g.recs.shift()
@@ -284,6 +340,10 @@ func (g *Group) reindex() {
 	counts := g.spec.Kind == ValueCount
 	if counts {
 		g.values.rebuild(&g.recs)
+	}
+	if g.decider != nil {
+		g.decider.begun = false
+		return
 	}
 	if g.spec.temporal() {
 		g.rules.rebuild(g.spec, &g.recs)

@@ -20,7 +20,15 @@ func (g *Group) ordered(recs []*record) int {
 		}
 		return 0
 	}
-	for n := g.spec.Rules; n >= g.spec.Min; n-- {
+	return g.longestOf(byTime, g.spec.Min)
+}
+
+// longest is how many rules at most are met in listed order.
+func (g *Group) longest(byTime []*record) int { return g.longestOf(byTime, 1) }
+
+// longestOf is that, or zero where it is below least.
+func (g *Group) longestOf(byTime []*record, least int) int {
+	for n := g.spec.Rules; n >= least; n-- {
 		for order := range subsets(g.spec.Rules, n) {
 			if g.walk(byTime, order) {
 				return n

@@ -8,7 +8,8 @@ import (
 // Firing says that a bucket of a group has fired: an event in it qualifies. A
 // signal says that of an event by itself, whatever its bucket has said before.
 type Firing struct {
-	// Signal: only EventID, Time, Ingest, Bucket, Start, End, Carry and Keep are set.
+	// Signal: only EventID, Time, Ingest, Bucket, Start, End, Carry, Keep, Trace and
+	// Near are set.
 	Signal bool
 	// Carry and Keep are what a signal's Record had; Keep, where it is kept whole.
 	Carry, Keep []byte
@@ -27,6 +28,10 @@ type Firing struct {
 	// MaxRefs of them, the first and the last, in order of (time, id).
 	Total  int
 	Events []Ref
+	// Trace is the event's Record.Trace, and Near what is kept of it, or of the
+	// event nearest to it of which anything is, where the watermark has decided.
+	Trace string
+	Near  []byte
 }
 
 // MaxRefs is how many events a Firing names.

@@ -7,7 +7,11 @@
 // alert ids or Sigma's syntax.
 package window
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+	"strconv"
+)
 
 // Kind is how a correlation's condition is measured.
 type Kind uint8
@@ -66,6 +70,9 @@ type Spec struct {
 	// Percentile is which one is measured, a decimal number from 0 to 100; empty
 	// is the share of an event's own value.
 	Percentile string
+	// AnyAge takes no record for late or early, whatever its times say: ingest
+	// times mean nothing.
+	AnyAge bool
 }
 
 // Bound compares what is measured with a number.
@@ -120,6 +127,15 @@ func (s *Spec) Validate() error {
 		return fmt.Errorf("suppress of %d ms: must be at least the timespan of %d ms", s.Suppress, s.Timespan)
 	case s.Rules < 1 || s.Rules > MaxRules:
 		return fmt.Errorf("%d rules: a correlation refers to 1 to %d", s.Rules, MaxRules)
+	}
+	if s.Bounds[0].Op != 0 {
+		return s.validateBounds()
+	}
+	return s.validateMin()
+}
+
+func (s *Spec) validateMin() error {
+	switch {
 	case s.Min < 1:
 		return fmt.Errorf("a threshold of %d would fire without an event: use absence", s.Min)
 	case s.Min > MaxRecords:
@@ -130,6 +146,65 @@ func (s *Spec) Validate() error {
 		return fmt.Errorf("%d of %d rules in order are more than %d ways to fire: demand all, or refer to fewer rules", s.Min, s.Rules, maxChoices)
 	}
 	return nil
+}
+
+func (s *Spec) validateBounds() error {
+	if s.Min != 0 {
+		return errors.New("a threshold beside other bounds")
+	}
+	if s.Kind == TemporalOrdered && choices(s.Rules, 1) > maxChoices {
+		return fmt.Errorf("%d rules in order are more than %d ways to count: refer to fewer rules", s.Rules, maxChoices)
+	}
+	for i, b := range s.Bounds {
+		if i > 0 && b.Op == 0 && b.Number == "" {
+			continue
+		}
+		if b.Op < GT || b.Op > NEQ {
+			return fmt.Errorf("unknown comparison %d", b.Op)
+		}
+		n, err := strconv.ParseInt(b.Number, 10, 64)
+		if err != nil || n < 0 {
+			return fmt.Errorf("bound %q: must be a whole number", b.Number)
+		}
+		if n > MaxRecords {
+			return fmt.Errorf("a bound of %d needs more events than the %d that a group keeps", n, MaxRecords)
+		}
+	}
+	return nil
+}
+
+// AtOnce reports whether the condition is monotone, so that a bucket fires with
+// the record that completes it. Otherwise the watermark decides.
+func (s *Spec) AtOnce() bool { return s.Bounds[0].Op == 0 }
+
+// Reason is why a record does not count.
+type Reason uint8
+
+// The reasons.
+const (
+	Counts  Reason = iota
+	NoRule         // it matched none of the rules
+	NoValue        // it lacks the value that counts
+	IsLate         // older than the lateness, where the watermark decides
+	IsEarly        // ahead of its ingest, where the watermark decides
+)
+
+// Judge says whether a record counts. Add leaves out what does not.
+func (s *Spec) Judge(r *Record) Reason {
+	switch {
+	case r.Rules == 0:
+		return NoRule
+	case s.Kind == ValueCount && !r.HasValue:
+		return NoValue
+	case s.AtOnce() || s.AnyAge:
+		return Counts
+	case r.Late || r.Ingest-r.Time > s.Lateness:
+		// The flag is of the source's lateness, which may be longer than the rule's.
+		return IsLate
+	case r.Early || r.Time-r.Ingest > EarlyAllowance:
+		return IsEarly
+	}
+	return Counts
 }
 
 // choices is in how many ways at least k of n rules can be chosen, or a number
@@ -172,5 +247,8 @@ func (s *Spec) Bucket(t int64) int64 {
 	}
 	return b
 }
+
+// begins is the first event time of a bucket.
+func (s *Spec) begins(bucket int64) int64 { return bucket * s.Width() }
 
 func (s *Spec) temporal() bool { return s.Kind == Temporal || s.Kind == TemporalOrdered }

@@ -28,6 +28,13 @@ func (t *tally) leave(value int32) {
 	}
 }
 
+// grow makes room for so many values.
+func (t *tally) grow(n int) {
+	if n > len(t.counts) {
+		t.counts = append(t.counts, make([]int32, n-len(t.counts))...)
+	}
+}
+
 func (t *tally) clear() {
 	clear(t.counts)
 	t.distinct = 0

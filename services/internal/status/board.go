@@ -194,6 +194,11 @@ type Rule struct {
 	Hits Counter
 	// Ungrouped are matches that a correlation left out for want of a field.
 	Ungrouped Counter
+	// Late and Early are events that a rule which the watermark decides left out,
+	// Skipped those whose value is none that it can take.
+	Late, Early, Skipped Counter
+	// Cut are windows left undecided because other rules ruled within them.
+	Cut Counter
 
 	mu       sync.Mutex
 	revision string

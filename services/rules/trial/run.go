@@ -167,6 +167,9 @@ func (r *runner) run(ctx context.Context, events []probe) (*outcome, error) {
 			return nil, fmt.Errorf("event %d (line %d): %w", i+1, p.line, err)
 		}
 	}
+	if err := evaluation.Close(ctx, fired); err != nil {
+		return nil, fmt.Errorf("close windows: %w", err)
+	}
 	return out, nil
 }
 

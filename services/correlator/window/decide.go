@@ -1,0 +1,262 @@
+package window
+
+import (
+	"encoding/binary"
+	"math"
+	"slices"
+)
+
+// A decider is what a group has beside its records where the watermark decides.
+//
+// A window is decided once no record that counts can come into it any more: a
+// record that is not late has an event time of at least its ingest time less L,
+// and so of at least W − L. What has an event time below closed is decided, and
+// closed never goes back; what is not late therefore always comes at closed or
+// after it. How far the watermark moves at a time makes no difference.
+type decider struct {
+	cond   condition
+	closed int64
+	traces map[uint64]string // of records that are not decided, by their numbers
+	// kept are the numbers of the events that are kept whole, in order of arrival.
+	kept []uint64
+	// What the records from lo to hi add up to: those of the latest window that
+	// was looked at, without what no further window has. Once begun, hi is the
+	// first record that is not decided.
+	begun  bool
+	lo, hi int
+	sum    aggregate
+	// cut, where it is there, says of a firing that it must not be.
+	cut func(*Firing) bool
+}
+
+const (
+	// MaxFirings is about how many firings one call of Advance returns at most: one
+	// more where an event's bucket fires and the event is a signal too.
+	MaxFirings = 16
+	// maxKept is how many events a decider keeps whole; beyond it every other
+	// one is let go, so that what is left lies evenly.
+	maxKept = 64
+	// never is before every event time, and far from overflow.
+	never = math.MinInt64 / 4
+)
+
+func newDecider(s *Spec) *decider {
+	return &decider{cond: newCondition(s), closed: never, traces: map[uint64]string{}, sum: newAggregate(s)}
+}
+
+// inserted takes notice of a new record.
+func (d *decider) inserted(g *Group, r *record, from *Record) {
+	if from.Trace != "" {
+		d.traces[r.seq] = from.Trace
+	}
+	if len(from.Keep) > 0 {
+		g.pages.keep(r.seq, from.Keep)
+		d.kept = append(d.kept, r.seq)
+		d.thin(g)
+	}
+	if r.value >= 0 {
+		g.values.total.enter(r.value)
+	}
+	g.minDrop = min(g.minDrop, d.dueOf(g, r.time))
+}
+
+// thin lets go of kept events where they are too many.
+func (d *decider) thin(g *Group) {
+	if len(d.kept) <= maxKept {
+		return
+	}
+	d.kept = slices.DeleteFunc(d.kept, func(seq uint64) bool { return g.pages.keeps[seq] == nil })
+	if len(d.kept) <= maxKept {
+		return
+	}
+	left := d.kept[:0]
+	for i, seq := range d.kept {
+		if i%2 == 0 || i == len(d.kept)-1 {
+			left = append(left, seq)
+			continue
+		}
+		g.pages.unkeep(seq)
+	}
+	d.kept = left
+}
+
+// near is what is kept of the event nearest in arrival.
+func (d *decider) near(g *Group, seq uint64) (keep []byte) {
+	least := uint64(math.MaxUint64)
+	for _, s := range d.kept {
+		apart := max(s, seq) - min(s, seq)
+		if k := g.pages.keeps[s]; k != nil && apart < least {
+			least, keep = apart, k
+		}
+	}
+	return keep
+}
+
+// dropped takes notice of a record at an index below lo, or anywhere, that goes.
+func (d *decider) dropped(r *record, beforeLo bool) {
+	delete(d.traces, r.seq)
+	if beforeLo {
+		d.lo--
+		d.hi--
+	} else {
+		d.begun = false
+	}
+}
+
+// decide decides what ends before limit, and reports whether that is all.
+func (g *Group) decide(limit int64) (out []Firing, done bool) {
+	d := g.decider
+	if limit <= d.closed {
+		return nil, true
+	}
+	g.pages.meta = true
+	d.begin(g)
+	from := d.hi
+	for i := from; i < g.recs.len() && len(out) < MaxFirings; {
+		t := g.recs.at(i).time
+		if t >= limit {
+			break
+		}
+		b := g.spec.Bucket(t)
+		if _, ok := g.fired[b]; ok && g.pages.untold == 0 {
+			i = max(i+1, g.recs.lower(min(limit, g.spec.begins(b+1))))
+			continue
+		}
+		next := g.recs.upper(t)
+		d.slide(g, t-g.spec.Timespan, next)
+		for j := i; j < next && len(out) < MaxFirings; j++ {
+			out = d.at(g, j, b, out)
+		}
+		i = next
+		if len(out) >= MaxFirings {
+			limit = t // what is said is marked so: the rest of this time is looked at again
+		}
+	}
+	d.decided(g, from, limit)
+	return out, len(out) < MaxFirings
+}
+
+// at appends what the record at an index says, for whose window the sum stands:
+// that its bucket fires, unless it has, and that it qualifies, where someone
+// wants to know.
+func (d *decider) at(g *Group, j int, b int64, out []Firing) []Firing {
+	e := g.recs.at(j)
+	_, fired := g.fired[b]
+	carry := g.pages.carried[e.seq]
+	signals := len(carry) > 0 && !g.pages.isTold(e.seq)
+	if fired && !signals {
+		return out
+	}
+	count := d.sum.count(g, d.lo, d.hi)
+	if !d.cond.holds(count) {
+		return out
+	}
+	said := Firing{
+		Bucket: b, EventID: e.id, Time: e.time, Ingest: e.ingest, Start: e.time - g.spec.Timespan, End: e.time,
+		Trace: d.traces[e.seq], Near: d.near(g, e.seq),
+	}
+	if d.cut != nil && d.cut(&said) {
+		return out
+	}
+	if !fired {
+		recs := make([]*record, 0, d.hi-d.lo)
+		for _, r := range g.recs.each(d.lo, d.hi) {
+			recs = append(recs, r)
+		}
+		f := g.firing(e, recs, count)
+		f.Bucket, f.Trace, f.Near = b, said.Trace, said.Near
+		g.fired[b] = e.ingest
+		out = append(out, f)
+	}
+	if signals {
+		g.pages.tell(e.seq)
+		said.Signal, said.Carry, said.Keep = true, carry, g.pages.keeps[e.seq]
+		out = append(out, said)
+	}
+	return out
+}
+
+// begin adds up anew what is lost with what is kept in memory only.
+func (d *decider) begin(g *Group) {
+	if d.begun {
+		return
+	}
+	d.begun = true
+	d.sum.reset(g)
+	d.lo = g.recs.lower(d.closed - g.spec.Timespan)
+	d.hi = d.lo
+	d.slide(g, d.closed-g.spec.Timespan, g.recs.lower(d.closed))
+}
+
+// slide brings the sum to the records from an event time on and up to an index.
+func (d *decider) slide(g *Group, from int64, to int) {
+	lo := d.lo
+	for lo < to && g.recs.at(lo).time < from {
+		lo++
+	}
+	for _, r := range g.recs.each(d.lo, min(lo, d.hi)) {
+		d.sum.leave(g, r)
+	}
+	if lo >= d.hi { // nothing stays, and what lies between never came in
+		d.sum.emptied(g)
+		d.hi = lo
+	}
+	for _, r := range g.recs.each(d.hi, to) {
+		d.sum.enter(g, r)
+	}
+	d.lo, d.hi = lo, max(d.hi, to)
+}
+
+// decided notes that all before limit is decided.
+func (d *decider) decided(g *Group, from int, limit int64) {
+	d.closed = limit
+	end := g.recs.lower(limit)
+	if d.begun = d.hi <= end; d.begun {
+		d.slide(g, limit-g.spec.Timespan, end)
+	}
+	for _, r := range g.recs.each(min(from, end), end) {
+		delete(d.traces, r.seq)
+	}
+	for b := range g.fired {
+		if g.spec.begins(b+1) <= limit {
+			delete(g.fired, b)
+		}
+	}
+}
+
+// due is the watermark at which there is something to decide, or a mark to
+// forget; math.MaxInt64 where nothing is.
+func (d *decider) due(g *Group) int64 {
+	due := int64(math.MaxInt64)
+	i := g.recs.lower(d.closed)
+	if i < g.recs.len() {
+		due = d.dueOf(g, g.recs.at(i).time)
+	}
+	for b := range g.fired {
+		due = min(due, g.markDropAt(g.spec.begins(b+1)))
+	}
+	return due
+}
+
+// dueOf is the watermark at which the window of an event time is decided, or,
+// where its bucket has fired, the next that may be.
+func (d *decider) dueOf(g *Group, t int64) int64 {
+	if b := g.spec.Bucket(t); len(g.fired) > 0 {
+		if _, ok := g.fired[b]; ok {
+			t = g.spec.begins(b + 1)
+		}
+	}
+	return t + g.spec.Lateness + 1
+}
+
+func (d *decider) append(b []byte) []byte { return binary.AppendVarint(b, d.closed) }
+
+func (d *decider) decode(from *decoder) { d.closed = max(never, from.varint()) }
+
+// opened takes notice of the group's decoded records.
+func (d *decider) opened(g *Group) {
+	for seq := range g.pages.keeps {
+		d.kept = append(d.kept, seq)
+	}
+	slices.Sort(d.kept)
+}
