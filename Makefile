@@ -18,7 +18,8 @@ ORACLE := $(BIN)/oracle
 RACE = $$(command -v gcc >/dev/null 2>&1 && echo -race)
 
 # What `make generate` writes; nothing else may differ after it.
-GENERATED := ':(glob)proto/**/*.pb.go' docs/reference
+GENERATED := ':(glob)proto/**/*.pb.go' docs/reference deployments/prometheus deployments/grafana/dashboards \
+	deployments/kubernetes/components/monitoring/prometheusrule.yaml
 
 # Settings of single targets, for the command line.
 FUZZTIME ?= 30s
@@ -240,6 +241,7 @@ vuln: $(BIN)/govulncheck ## look for known vulnerabilities in what ships
 generate: $(BIN)/buf $(BIN)/protoc-gen-go ## write Go from contracts, and references from code
 	$(BIN)/buf generate
 	go -C services generate ./...
+	go -C tools generate ./observability
 
 .PHONY: fmt
 fmt: $(BIN)/golangci-lint $(BIN)/buf ## format code and contracts

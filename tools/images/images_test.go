@@ -181,8 +181,10 @@ func requireBOM(t *testing.T, path string) {
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)
 	var bom struct {
-		BOMFormat  string
-		Metadata   struct{ Component struct{ Name, Version string } }
+		BOMFormat string
+		Metadata  struct {
+			Component struct{ Name, Version string }
+		}
 		Components []struct{ Name, Version, PURL string }
 	}
 	require.NoError(t, json.Unmarshal(text, &bom))

@@ -145,6 +145,9 @@ func (p *Process) Connect(ctx context.Context) error {
 	if err := p.Control.AwaitReady(ctx); err != nil {
 		return fmt.Errorf("read control: %w", err)
 	}
+	if err := p.Status.Observe(p.Telemetry.Meters()); err != nil {
+		return err //nolint:wrapcheck // it names itself
+	}
 	// It is stopped after the services, and so tells all that they have counted.
 	reports := status.NewPublisher(status.DefaultConfig(), p.kind, p.Status, client, p.Log, p.Clock)
 	p.App.Add("status", reports.Run, nil)
