@@ -51,9 +51,14 @@ func (p *pages) init() {
 }
 
 func (p *pages) append(r *record, of *Record) uint64 {
-	seq := p.next
 	p.tail = appendRecord(p.tail, r, of)
-	p.carriers.add(seq, of.Carry)
+	p.carriers.add(p.next, of.Carry)
+	return p.appended()
+}
+
+// appended counts the record that the tail has got.
+func (p *pages) appended() uint64 {
+	seq := p.next
 	p.next++
 	p.live.add(seq/pageRecords, 1)
 	p.dirty, p.meta = true, true
@@ -137,7 +142,20 @@ func (p *pages) unkeep(seq uint64) {
 // Changes appends what has changed since the last call, in a fixed order. The
 // values stay valid until the group's next method.
 func (g *Group) Changes(dst []Change) []Change {
-	p := &g.pages
+	if g.sequence != nil {
+		return g.sequence.changes(dst)
+	}
+	meta := g.pages.meta
+	g.pages.meta = false
+	dst = g.pages.changes(dst)
+	if meta {
+		dst = append(dst, Change{Field: "m", Value: g.appendMeta(nil)})
+	}
+	return dst
+}
+
+// changes appends what has changed of pages and what is kept.
+func (p *pages) changes(dst []Change) []Change {
 	for _, c := range p.full {
 		if !slices.ContainsFunc(p.gone, func(n uint64) bool { return pageField(n) == c.Field }) {
 			dst = append(dst, c)
@@ -158,10 +176,7 @@ func (g *Group) Changes(dst []Change) []Change {
 		dst = append(dst, Change{Field: keepField(seq), Value: p.keeps[seq]})
 	}
 	dst = p.carriers.changes(dst)
-	if p.meta {
-		dst = append(dst, Change{Field: "m", Value: g.appendMeta(nil)})
-	}
-	p.full, p.gone, p.dirty, p.meta, p.stored = nil, nil, false, false, p.next
+	p.full, p.gone, p.dirty, p.stored = nil, nil, false, p.next
 	clear(p.rekept)
 	clear(p.changed)
 	return dst
@@ -230,6 +245,11 @@ func Decode(spec *Spec, fields []Change) (*Group, error) {
 	g := New(spec)
 	if len(fields) == 0 {
 		return g, nil
+	}
+	if g.sequence != nil {
+		var err error
+		g.sequence, err = decodeSequence(spec, fields)
+		return g, err
 	}
 	i := slices.IndexFunc(fields, func(c Change) bool { return c.Field == "m" })
 	if i < 0 {

@@ -51,6 +51,8 @@ type Group struct {
 	pages    pages
 	// decider is there where the watermark decides.
 	decider *decider
+	// sequence is all of the state of kinds that take events in order.
+	sequence *sequence
 }
 
 type record struct {
@@ -65,6 +67,9 @@ type record struct {
 
 // New returns an empty group.
 func New(spec *Spec) *Group {
+	if spec.Kind.sequential() {
+		return &Group{spec: spec, sequence: newSequence(spec)}
+	}
 	g := &Group{
 		spec:    spec,
 		recs:    newTimeline(),
@@ -84,6 +89,10 @@ func New(spec *Spec) *Group {
 // with a Carry that qualify by it. A record that the group has already, and
 // one that does not count, change nothing.
 func (g *Group) Add(r Record) []Firing {
+	if g.sequence != nil {
+		g.sequence.add(&r)
+		return nil
+	}
 	if g.spec.Judge(&r) != Counts {
 		return nil
 	}
@@ -112,16 +121,33 @@ func (g *Group) Add(r Record) []Firing {
 
 // Next is the watermark at which Advance has something to do; math.MaxInt64
 // where the group is empty.
-func (g *Group) Next() int64 { return g.minDrop }
+func (g *Group) Next() int64 {
+	if g.sequence != nil {
+		return g.sequence.next
+	}
+	return g.minDrop
+}
 
 // Empty reports whether nothing is left to remember.
-func (g *Group) Empty() bool { return g.recs.len() == 0 && len(g.fired) == 0 }
+func (g *Group) Empty() bool {
+	if g.sequence != nil {
+		return g.sequence.empty()
+	}
+	return g.recs.len() == 0 && len(g.fired) == 0
+}
 
 // Len is how many records the group holds.
-func (g *Group) Len() int { return g.recs.len() }
+func (g *Group) Len() int {
+	if g.sequence != nil {
+		return g.sequence.len()
+	}
+	return g.recs.len()
+}
 
 // Overflowed reports whether records were dropped because the group was full.
-func (g *Group) Overflowed() bool { return g.overflow }
+func (g *Group) Overflowed() bool {
+	return g.overflow || g.sequence != nil && g.sequence.full
+}
 
 // Advance decides what the watermark, now that it has come to w, lets decide,
 // and drops what no later record can reach: a record once w has passed its
@@ -137,6 +163,9 @@ func (g *Group) Advance(w int64) []Firing { return g.AdvanceUnless(nil, w) }
 // left undecided. It is asked with all of a Firing but what it counts, for each
 // event that would make a bucket fire; one that is cut does not mark its bucket.
 func (g *Group) AdvanceUnless(cut func(*Firing) bool, w int64) []Firing {
+	if g.sequence != nil {
+		return g.sequence.advance(cut, w)
+	}
 	if w < g.minDrop {
 		return nil
 	}

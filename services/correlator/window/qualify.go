@@ -32,6 +32,13 @@ type Firing struct {
 	// event nearest to it of which anything is, where the watermark has decided.
 	Trace string
 	Near  []byte
+	// ByEvent says that the alert is of the event, which names it in the bucket's
+	// place.
+	ByEvent bool
+	// Metres is how far apart two places are, Baseline what a count was compared
+	// with, in thousandths.
+	Metres, Baseline int64
+	since            int64 // how far back the decision reaches, where that is before Start
 }
 
 // MaxRefs is how many events a Firing names.

@@ -73,6 +73,8 @@ type Spec struct {
 	// AnyAge takes no record for late or early, whatever its times say: ingest
 	// times mean nothing.
 	AnyAge bool
+	// Extension is what the sequential kinds have beside these.
+	Extension Extension
 }
 
 // Bound compares what is measured with a number.
@@ -117,16 +119,18 @@ const (
 // threshold that no group could ever hold.
 func (s *Spec) Validate() error {
 	switch {
-	case s.Kind < EventCount || s.Kind > TemporalOrdered:
+	case !s.Kind.sequential() && (s.Kind < EventCount || s.Kind > TemporalOrdered):
 		return fmt.Errorf("unknown kind %d", s.Kind)
 	case s.Timespan <= 0 || s.Timespan > maxSpan:
 		return fmt.Errorf("timespan of %d ms: must be above 0 and at most ten years", s.Timespan)
 	case s.Lateness < 0 || s.Lateness > maxSpan:
 		return fmt.Errorf("lateness of %d ms: must be from 0 to ten years", s.Lateness)
-	case s.Suppress != 0 && (s.Suppress < s.Timespan || s.Suppress > maxSpan):
+	case s.Suppress != 0 && !s.Kind.sequential() && (s.Suppress < s.Timespan || s.Suppress > maxSpan):
 		return fmt.Errorf("suppress of %d ms: must be at least the timespan of %d ms", s.Suppress, s.Timespan)
 	case s.Rules < 1 || s.Rules > MaxRules:
 		return fmt.Errorf("%d rules: a correlation refers to 1 to %d", s.Rules, MaxRules)
+	case s.Kind.sequential():
+		return s.validateExtension()
 	}
 	if s.Bounds[0].Op != 0 {
 		return s.validateBounds()
@@ -175,7 +179,7 @@ func (s *Spec) validateBounds() error {
 
 // AtOnce reports whether the condition is monotone, so that a bucket fires with
 // the record that completes it. Otherwise the watermark decides.
-func (s *Spec) AtOnce() bool { return s.Bounds[0].Op == 0 }
+func (s *Spec) AtOnce() bool { return s.Bounds[0].Op == 0 && !s.Kind.sequential() }
 
 // Reason is why a record does not count.
 type Reason uint8
@@ -194,7 +198,7 @@ func (s *Spec) Judge(r *Record) Reason {
 	switch {
 	case r.Rules == 0:
 		return NoRule
-	case s.Kind == ValueCount && !r.HasValue:
+	case s.Kind == ValueCount && !r.HasValue, s.Kind.sequential() && !s.hasValue(r):
 		return NoValue
 	case s.AtOnce() || s.AnyAge:
 		return Counts
@@ -223,7 +227,7 @@ func choices(n, k int) int {
 // Reach is R = T + L + 5 min: how far apart the ingest times of records that
 // qualify together may lie. It is also how long past its ingest the watermark
 // must be before a record is dropped: nothing later could reach it.
-func (s *Spec) Reach() int64 { return s.Timespan + s.Lateness + EarlyAllowance }
+func (s *Spec) Reach() int64 { return s.Memory() + s.Lateness + EarlyAllowance }
 
 // LookBack is how far before the watermark a rebuild has to start reading:
 // memory + bucket + L + 5 min. The caller adds the produce slack S and, along
@@ -232,8 +236,11 @@ func (s *Spec) LookBack() int64 { return s.Reach() + s.Width() }
 
 // Width is the width of an alert's bucket.
 func (s *Spec) Width() int64 {
-	if s.Suppress > 0 {
+	switch {
+	case s.Suppress > 0:
 		return s.Suppress
+	case s.Kind.sequential() && s.Kind != Rate:
+		return 0 // each event is a bucket by itself
 	}
 	return s.Timespan
 }

@@ -506,3 +506,37 @@ func FuzzDecode(f *testing.F) {
 		g.Advance(1 << 50)
 	})
 }
+
+func FuzzDecodeSequence(f *testing.F) {
+	specs := []*Spec{
+		{Kind: Absence, Timespan: minute, Rules: 2}, {Kind: Absence, Timespan: minute, Rules: 1},
+		{Kind: NewValue, Timespan: minute, Rules: 1, Extension: Extension{History: minute, Learn: 1}},
+		{Kind: Travel, Timespan: minute, Rules: 1, Extension: Extension{MaxSpeed: 900, MinDistance: 1}},
+		{Kind: Rate, Timespan: minute, Rules: 1, Min: 1, Extension: Extension{Baseline: 2 * minute, Learn: minute, Ratio: 1000}},
+	}
+	for kind, s := range specs {
+		g := New(s)
+		for i := range 3 {
+			g.Add(Record{EventID: fmt.Sprint(i), Time: int64(i), Ingest: 2, Rules: 1, Value: "1,1", HasValue: true, Keep: []byte("x")})
+		}
+		g.Advance(2)
+		fields := map[string][]byte{}
+		for _, c := range g.Changes(nil) {
+			fields[c.Field] = c.Value
+		}
+		for field, value := range fields {
+			f.Add(byte(kind), fields["m"], fields["p0"], fields["sh"], field, value)
+		}
+	}
+	f.Fuzz(func(t *testing.T, kind byte, meta, page, held []byte, field string, value []byte) {
+		s := specs[int(kind)%len(specs)]
+		g, err := Decode(s, []Change{{Field: "m", Value: meta}, {Field: "p0", Value: page}, {Field: "sh", Value: held}, {Field: field, Value: value}})
+		if err != nil {
+			return
+		}
+		g.Advance(0)
+		g.Add(Record{EventID: "z", Time: 5, Ingest: 5, Rules: 1, Value: "2,2", HasValue: true})
+		g.Changes(nil)
+		g.Advance(1 << 50)
+	})
+}

@@ -1,0 +1,319 @@
+package window
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"strings"
+)
+
+// A sequence is the state of a group whose events are taken one after the
+// other, in order of (time, id). An event waits until the watermark has passed
+// its time by the lateness: from then on nothing that counts can come before
+// it, so what the machine makes of it does not depend on the order of arrival.
+type sequence struct {
+	spec    *Spec
+	machine machine
+	memory  memory
+	// waiting are the events that are not taken yet, in order; held those that
+	// the machine has taken and still needs.
+	waiting, held []*entry
+	// taken is the last event that the machine has taken; without an id: none.
+	taken *entry
+	// frontier: all events with earlier times are taken.
+	frontier int64
+	// bucket is the latest that has fired, where alerts are suppressed.
+	bucket  int64
+	pages   pages
+	kept    int    // events that are kept whole
+	basis   []byte // what is kept of one that has gone, while others have nothing
+	rebased bool
+	full    bool
+	next    int64
+}
+
+// A machine makes firings of events in order.
+type machine interface {
+	// take takes the next event and returns what fires by it.
+	take(e *entry) *Firing
+	// pass lets the event time come to t: no event before it will follow. It
+	// returns the next thing that fires, or nil.
+	pass(t int64) *Firing
+	// due is the least time that pass has something to do at.
+	due() int64
+}
+
+// memory is what a machine remembers beside the events that it holds.
+type memory interface {
+	// size is how much it remembers; 0 is nothing.
+	size() int
+	// changes appends what has changed since the last call.
+	changes(dst []Change) []Change
+	// load takes one stored field.
+	load(field string, value []byte) error
+}
+
+// entry is one event of a sequence.
+type entry struct {
+	id           string
+	time, ingest int64
+	rules        uint64
+	value        string
+	trace        string
+	seq          uint64
+	// settled says that nothing will fire by it, whatever else comes.
+	settled bool
+}
+
+const (
+	// maxWhole is how many events a sequence keeps whole.
+	maxWhole = 64
+	noBucket = math.MinInt64
+)
+
+func newSequence(s *Spec) *sequence {
+	q := &sequence{spec: s, taken: &entry{}, frontier: math.MinInt64, bucket: noBucket, next: math.MaxInt64}
+	q.pages.init()
+	switch s.Kind {
+	case Absence:
+		m := &absence{sequence: q}
+		q.machine, q.memory = m, m
+	case NewValue:
+		m := newNovelty(q)
+		q.machine, q.memory = m, m
+	case Travel:
+		m := &travel{sequence: q}
+		q.machine, q.memory = m, m
+	default:
+		m := newRate(q)
+		q.machine, q.memory = m, m
+	}
+	return q
+}
+
+func (q *sequence) add(r *Record) {
+	if q.spec.Judge(r) != Counts || r.Time < q.frontier {
+		return
+	}
+	e := &entry{id: r.EventID, time: r.Time, ingest: r.Ingest, rules: r.Rules, value: r.Value, trace: r.Trace}
+	if !q.spec.valued() {
+		e.value = ""
+	}
+	if q.hasTaken(e) {
+		return
+	}
+	at, known := slices.BinarySearchFunc(q.waiting, e, compareEntries)
+	if known {
+		return
+	}
+	if len(q.waiting) >= MaxRecords {
+		q.full, q.pages.meta = true, true
+		return
+	}
+	if n, ok := q.machine.(*novelty); ok {
+		e.settled = n.knows(e)
+	}
+	q.pages.tail = appendEntry(q.pages.tail, e)
+	e.seq = q.pages.appended()
+	q.waiting = slices.Insert(q.waiting, at, e)
+	if q.kept < maxWhole && !e.settled && len(r.Keep) > 0 && !(q.spec.triggered() && e.rules&1 == 0) {
+		q.pages.keep(e.seq, r.Keep)
+		q.kept++
+	}
+	q.next = min(q.next, q.wake(e))
+	if len(q.waiting) > maxWhole { // take them in bulk, before they are many
+		q.next = min(q.next, q.watermarkOf(q.waiting[0].time+1))
+	}
+}
+
+func compareEntries(a, b *entry) int {
+	return cmp.Or(cmp.Compare(a.time, b.time), strings.Compare(a.id, b.id), cmp.Compare(a.rules, b.rules), strings.Compare(a.value, b.value))
+}
+
+// wake is the watermark at which a waiting event must be taken: nothing fires
+// by it before.
+func (q *sequence) wake(e *entry) int64 {
+	t := e.time
+	switch {
+	case q.spec.Kind == Absence:
+		t += q.spec.Timespan
+	case e.settled:
+		t += q.spec.Extension.History / 64
+	}
+	return q.watermarkOf(t + 1)
+}
+
+// watermarkOf is the watermark at which the frontier comes to t.
+func (q *sequence) watermarkOf(t int64) int64 {
+	if t == math.MaxInt64 {
+		return t
+	}
+	return t + q.spec.Lateness
+}
+
+func (q *sequence) schedule() {
+	q.next = q.watermarkOf(q.machine.due())
+	for _, e := range q.waiting {
+		q.next = min(q.next, q.wake(e))
+	}
+	if len(q.waiting) > maxWhole {
+		q.next = min(q.next, q.watermarkOf(q.waiting[0].time+1))
+	}
+	if q.bucket != noBucket {
+		q.next = min(q.next, q.watermarkOf(q.bucketEnd()))
+	}
+}
+
+// bucketEnd is when no event of the bucket that has fired fires any more.
+func (q *sequence) bucketEnd() int64 {
+	end := (q.bucket + 1) * q.spec.Suppress
+	if q.spec.Kind == Absence { // whose events fire later than they are
+		end += q.spec.Timespan + 1
+	}
+	return end
+}
+
+// advance takes what the watermark has settled. It returns at most MaxFirings
+// firings; where there may be more, next is at most w.
+func (q *sequence) advance(cut func(*Firing) bool, w int64) []Firing {
+	if w < q.next {
+		return nil
+	}
+	to := w - q.spec.Lateness
+	var out []Firing
+	say := func(f *Firing) bool {
+		if f != nil && q.fires(f, cut) {
+			out = append(out, *f)
+		}
+		return len(out) < MaxFirings
+	}
+	for len(q.waiting) > 0 && q.waiting[0].time < to {
+		e := q.waiting[0]
+		if !q.passes(e.time, say) {
+			return q.interrupted(w, out)
+		}
+		q.waiting[0] = nil
+		q.waiting = q.waiting[1:]
+		q.frontier = max(q.frontier, e.time)
+		q.held = append(q.held, e)
+		f := q.machine.take(e)
+		q.taken = e
+		if !say(f) {
+			return q.interrupted(w, out)
+		}
+	}
+	if !q.passes(to, say) {
+		return q.interrupted(w, out)
+	}
+	q.frontier = max(q.frontier, to)
+	if q.bucket != noBucket && q.bucketEnd() <= q.frontier {
+		q.bucket = noBucket
+	}
+	q.pages.meta = true
+	q.schedule()
+	return out
+}
+
+func (q *sequence) passes(t int64, say func(*Firing) bool) bool {
+	for f := q.machine.pass(t); f != nil; f = q.machine.pass(t) {
+		if !say(f) {
+			return false
+		}
+	}
+	return true
+}
+
+func (q *sequence) interrupted(w int64, out []Firing) []Firing {
+	q.pages.meta, q.next = true, w
+	return out
+}
+
+// fires gives a firing its bucket; false where that has fired, or where it is
+// cut. Firings come in order of their events' times, so the latest bucket is all
+// there is to know.
+func (q *sequence) fires(f *Firing, cut func(*Firing) bool) bool {
+	s := q.spec.Suppress
+	if s > 0 {
+		f.Bucket, f.ByEvent = floorDiv(f.Time, s), false
+		if f.Bucket == q.bucket {
+			return false
+		}
+	}
+	if cut != nil {
+		whole := *f
+		whole.Start = min(f.Start, f.since)
+		if cut(&whole) {
+			return false
+		}
+	}
+	if s > 0 {
+		q.bucket = f.Bucket
+	}
+	return true
+}
+
+// release lets go of an event that the machine holds.
+func (q *sequence) release(e *entry) {
+	switch n := len(q.held); e {
+	case q.held[0]:
+		q.held = q.held[1:]
+	case q.held[n-1]:
+		q.held = q.held[:n-1]
+	default:
+		i := slices.Index(q.held, e)
+		q.held = slices.Delete(q.held, i, i+1)
+	}
+	if keep, ok := q.pages.keeps[e.seq]; ok {
+		if q.kept--; q.kept == 0 {
+			q.basis, q.rebased = keep, true
+		}
+	}
+	q.pages.drop(e.seq)
+	q.pages.meta = true
+}
+
+// firing is one for event e, which shows these events.
+func (q *sequence) firing(e *entry, start, end int64, shown ...*entry) *Firing {
+	f := &Firing{
+		EventID: e.id, Time: e.time, Ingest: e.ingest, Start: start, End: end, Count: len(shown), Total: len(shown),
+		ByEvent: true, AtLeast: q.full, Trace: e.trace, Near: q.pages.keeps[e.seq], since: start,
+	}
+	for _, x := range shown {
+		f.Events = append(f.Events, Ref{ID: x.id, Time: x.time, Rules: x.rules, Keep: q.pages.keeps[x.seq]})
+	}
+	if f.Near == nil {
+		f.Near = q.near(e)
+	}
+	return f
+}
+
+// near is what is kept of the event nearest to e of which anything is.
+func (q *sequence) near(e *entry) (keep []byte) {
+	best := int64(math.MaxInt64)
+	for _, list := range [][]*entry{q.held, q.waiting} {
+		for _, x := range list {
+			k, ok := q.pages.keeps[x.seq]
+			if d := max(x.time-e.time, e.time-x.time); ok && d < best {
+				keep, best = k, d
+			}
+		}
+	}
+	if keep == nil {
+		return q.basis
+	}
+	return keep
+}
+
+func (q *sequence) empty() bool {
+	return len(q.waiting)+len(q.held) == 0 && q.memory.size() == 0 && q.bucket == noBucket
+}
+
+func (q *sequence) len() int { return len(q.waiting) + len(q.held) + q.memory.size() }
+
+func floorDiv(a, b int64) int64 {
+	d := a / b
+	if a%b < 0 {
+		d--
+	}
+	return d
+}
