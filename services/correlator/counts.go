@@ -31,6 +31,7 @@ type counts struct {
 	late     metric.Int64Counter
 	copies   metric.Int64Counter
 	alerts   metric.Int64Counter
+	shadow   metric.Int64Counter
 	poisoned metric.Int64Counter
 	refused  metric.Int64Counter
 	gaps     metric.Int64Counter
@@ -72,6 +73,7 @@ func newCounts(m metric.Meter, clock func() time.Time) (*counts, error) {
 		{&c.late, "stormbell_correlator_raised_total", "Events whose ingest time was raised to the watermark."},
 		{&c.copies, "stormbell_correlator_copies_total", "Detections ignored because the watermark has passed them."},
 		{&c.alerts, "stormbell_correlator_alerts_total", "Alerts, repetitions under the same id included."},
+		{&c.shadow, "stormbell_correlator_shadow_alerts_total", "Alerts of rules in the shadow, which go to nobody."},
 		{&c.poisoned, "stormbell_correlator_poison_total", "Records that could not be processed."},
 		{&c.refused, "stormbell_correlator_refused_writes_total", "Writes that the store refused."},
 		{&c.over, "stormbell_correlator_overflow_total", "Detections not counted because their correlation has as many groups as it may have."},

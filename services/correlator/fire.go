@@ -102,6 +102,10 @@ func (c *correlation) mask(rules []string) (bits uint64) {
 // The other events that are kept whole are links.
 func (s *step) fire(ctx context.Context, it *item, firing *window.Firing) error {
 	s.f.counts.board.Tenant(it.det.GetTenant()).Rule(it.cor.ID).Hits.Add(1, s.f.counts.now())
+	if it.cor.Shadow {
+		s.f.counts.shadowed(s.f.counts.board.Tenant(it.det.GetTenant()), it.cor.ID)
+		return nil
+	}
 	kept := keptEvents(firing)
 	ctx, span := s.f.tracer.Start(telemetry.Extract(ctx, it.rec.Headers), "correlate fire",
 		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithLinks(links(ctx, kept, it.det.GetEventId())...), trace.WithAttributes(

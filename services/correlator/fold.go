@@ -186,7 +186,7 @@ func (f *folder) read(ctx context.Context, it *item) error {
 			it.bad = "its manifests hold no correlation " + it.det.GetCorrelationId() + " of revision " + it.det.GetCorrelationRevision()
 			return nil
 		}
-		it.cor, it.key = c, stateKey(it.det)
+		it.cor, it.key = c, stateKey(it.det, c.Shadow)
 	case schemaWatermark:
 		it.mark = new(detectionv1.Watermark)
 		if err := proto.Unmarshal(it.rec.Value, it.mark); err != nil {

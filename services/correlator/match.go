@@ -247,6 +247,10 @@ func (m *matching) found(ctx context.Context, r *bus.Record, e *event.Event, p *
 		if !rule.Alerts {
 			continue
 		}
+		if rule.Shadow {
+			m.d.counts.shadowed(tenant, rule.ID)
+			continue
+		}
 		a := alert.New(&alert.Finding{
 			ID: alert.StandAloneID(e.Tenant, rule.ID, rule.Revision, e.ID), Tenant: e.Tenant, Rule: p.rules[rule.ID],
 			TimeMS: e.TimeMS, IngestMS: e.IngestMS, StartMS: e.TimeMS, EndMS: e.TimeMS, Count: 1, Total: 1,

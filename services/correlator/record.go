@@ -33,11 +33,17 @@ func groupKey(tenant, correlationID string, group []string) string {
 	return event.Hash(groupLabel, append(parts, group...)...)
 }
 
-// stateKey is the key of a group in the store.
-func stateKey(d *detectionv1.Detection) string {
+// stateKey is the key of a group in the store. In the shadow a rule has a
+// state of its own: which alerts there are must not depend on whether an event
+// of the one time or of the other comes first.
+func stateKey(d *detectionv1.Detection, shadow bool) string {
 	parts := make([]string, 0, len(d.GetGroup())+3)
 	parts = append(parts, d.GetTenant(), d.GetCorrelationId(), d.GetCorrelationRevision())
-	return event.Hash(stateLabel, append(parts, d.GetGroup()...)...)
+	parts = append(parts, d.GetGroup()...)
+	if shadow {
+		parts = append(parts, "shadow") // one more than the group has
+	}
+	return event.Hash(stateLabel, parts...)
 }
 
 // maxValue is how long a value is kept in a window as it is; a longer one is

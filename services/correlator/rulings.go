@@ -238,6 +238,14 @@ func (f *folder) cut(ctx context.Context, d *detectionv1.Detection, startMS, end
 	if len(f.meta.reigns) == 0 {
 		return false, nil
 	}
+	p, err := f.plans.Get(ctx, d.GetManifestAll(), d.GetManifestTenant())
+	if err != nil {
+		return false, fmt.Errorf("rules of a window of %s: %w", d.GetCorrelationId(), err)
+	}
+	now := p.correlations[d.GetCorrelationId()]
+	if now == nil {
+		return true, nil
+	}
 	own := f.meta.reigns.within(d.GetTenant(), d.GetManifestTenant(), startMS, endMS)
 	for _, a := range f.meta.reigns.within(allTenants, d.GetManifestAll(), startMS, endMS) {
 		for _, o := range own {
@@ -248,7 +256,7 @@ func (f *folder) cut(ctx context.Context, d *detectionv1.Detection, startMS, end
 			if err != nil {
 				return false, fmt.Errorf("rules that ruled within a window of %s: %w", d.GetCorrelationId(), err)
 			}
-			if c := p.correlations[d.GetCorrelationId()]; c == nil || c.Revision != d.GetCorrelationRevision() {
+			if c := p.correlations[d.GetCorrelationId()]; c == nil || c.Revision != d.GetCorrelationRevision() || c.Shadow != now.Shadow {
 				return true, nil
 			}
 		}

@@ -38,6 +38,9 @@ func (s *Service) countRules(tenant string, rules []ruleBody) {
 		r, groups := &rules[i], int64(0)
 		if c := known[r.ID]; c != nil {
 			r.Hits, groups = showCount(c.Hits), c.OpenGroups
+			if shadowed := showCount(c.Shadowed); r.Shadow || shadowed.Count > 0 {
+				r.ShadowAlerts = &shadowed
+			}
 		}
 		if r.Kind == kindCorrelation {
 			r.OpenGroups = &groups

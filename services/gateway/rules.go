@@ -58,6 +58,9 @@ type ruleBody struct {
 	Hits countBody `json:"hits"`
 	// OpenGroups is there for correlations.
 	OpenGroups *int64 `json:"open_groups,omitempty"`
+	// Shadow says that its alerts go to nobody; ShadowAlerts counts those.
+	Shadow       bool       `json:"shadow,omitempty"`
+	ShadowAlerts *countBody `json:"shadow_alerts,omitempty"`
 }
 
 type rulesList struct {
@@ -132,7 +135,7 @@ func (s *Service) rulesOf(ctx context.Context, scope string, hash []byte) ([]rul
 		case sigma.KindFilter:
 			kind = kindFilter
 		}
-		rules = append(rules, ruleBody{ID: d.ID, Title: d.Title, Kind: kind, Scope: scope, File: d.File, Line: d.Line, Hash: hexOf(sum[:])})
+		rules = append(rules, ruleBody{ID: d.ID, Title: d.Title, Kind: kind, Scope: scope, File: d.File, Line: d.Line, Hash: hexOf(sum[:]), Shadow: d.Shadow})
 	}
 	s.listsMu.Lock()
 	defer s.listsMu.Unlock()

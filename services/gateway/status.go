@@ -42,13 +42,15 @@ type statusBody struct {
 
 // countsBody are the figures along the journey.
 type countsBody struct {
-	Received     countBody `json:"received"`
-	Rejected     countBody `json:"rejected"`
-	Late         countBody `json:"late"`
-	Early        countBody `json:"early"`
-	Matched      countBody `json:"matched"`
-	Detections   countBody `json:"detections"`
-	Alerts       countBody `json:"alerts"`
+	Received   countBody `json:"received"`
+	Rejected   countBody `json:"rejected"`
+	Late       countBody `json:"late"`
+	Early      countBody `json:"early"`
+	Matched    countBody `json:"matched"`
+	Detections countBody `json:"detections"`
+	Alerts     countBody `json:"alerts"`
+	// Shadowed are alerts of rules in the shadow, which go to nobody.
+	Shadowed     countBody `json:"shadow_alerts"`
 	Unsubscribed countBody `json:"unsubscribed_alerts"`
 	Delivered    countBody `json:"delivered"`
 	Retrying     countBody `json:"retrying"`
@@ -130,7 +132,7 @@ func (b *statusBody) show(sum *status.Summary) {
 	b.Since = optionalTime(sum.SinceMS)
 	b.Counts = countsBody{
 		Received: showCount(sum.Received), Rejected: showCount(sum.Rejected), Late: showCount(sum.Late), Early: showCount(sum.Early),
-		Matched: showCount(sum.Matched), Detections: showCount(sum.Detections), Alerts: showCount(sum.Alerts),
+		Matched: showCount(sum.Matched), Detections: showCount(sum.Detections), Alerts: showCount(sum.Alerts), Shadowed: showCount(sum.Shadowed),
 		Unsubscribed: showCount(sum.Unheard), Delivered: showCount(sum.Delivered),
 		Retrying: countBody{sum.Retrying, optionalTime(sum.Failed.LastMS)},
 		Parked:   showCount(sum.Parked), DLQ: showCount(sum.Dead),

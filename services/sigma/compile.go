@@ -165,7 +165,7 @@ func (c *compiler) detection(d *Document) {
 	r := &Rule{
 		ID: d.ID, Name: d.Name, Title: d.Title, Description: d.meta.description, Status: d.meta.status,
 		Author: d.meta.author, Level: d.meta.level, Tags: d.meta.tags, References: d.meta.references,
-		Fields: d.meta.fields, LogSource: a.logsource, File: d.File, Line: d.Line, Alerts: true,
+		Fields: d.meta.fields, LogSource: a.logsource, File: d.File, Line: d.Line, Alerts: true, Shadow: d.Shadow,
 		Revision: a.revision,
 		index:    len(c.set.rules), expr: c.intern(a.expr), class: c.class(a.logsource), active: a.active,
 	}
@@ -309,7 +309,7 @@ func (c *compiler) build(d *Document) *Correlation {
 		Author: d.meta.author, Level: d.meta.level, Tags: d.meta.tags, References: d.meta.references,
 		Type: doc.typ, GroupBy: doc.groupBy, Timespan: doc.timespan, Condition: doc.condition, Field: doc.field, Percentile: doc.percent,
 		Generate: doc.generate, StrictTies: doc.strict, Lateness: doc.lateness, Suppress: doc.suppress, Extension: doc.extension,
-		File: d.File, Line: d.Line, Alerts: true, Depth: 1, extractors: map[string]*extractor{},
+		File: d.File, Line: d.Line, Alerts: true, Shadow: d.Shadow, Depth: 1, extractors: map[string]*extractor{},
 	}
 	level := -1
 	var revisions []string

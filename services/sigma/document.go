@@ -109,6 +109,8 @@ type Document struct {
 	// Pipelines change this rule in place of those of Options; nil: those.
 	// Whoever compiles sets them: a set may hold rules from several places.
 	Pipelines []*Pipeline
+	// Shadow says that its alerts go to nobody (`stormbell: shadow`).
+	Shadow bool
 
 	meta        meta
 	detection   *detection

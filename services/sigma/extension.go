@@ -82,7 +82,7 @@ type extensionKey struct {
 // refinementKeys may stand beside `correlation:`.
 func refinementKeys() []extensionKey {
 	return []extensionKey{
-		latenessKey(),
+		latenessKey(), shadowKey(),
 		{name: "suppress", form: formDuration, about: "Width of an alert's bucket, at least the timespan: one alert for each."},
 		{name: "ties", form: formChoice, choices: []string{"strict"}, about: "Events of the same millisecond are not ordered; of temporal_ordered only."},
 	}
@@ -92,13 +92,17 @@ func latenessKey() extensionKey {
 	return extensionKey{name: "lateness", form: formDuration, about: "How late events may be, in place of what their sources say."}
 }
 
+func shadowKey() extensionKey {
+	return extensionKey{name: "shadow", form: formBoolean, about: "Its alerts are counted and go to nobody."}
+}
+
 // extensionKeys are the keys of a rule of this type, but for `type`.
 func extensionKeys(t CorrelationType) []extensionKey {
 	common := []extensionKey{
 		{name: "group-by", form: formFields, about: "Fields that make up a group; an event without one of them is not counted."},
 		{name: "aliases", form: formAliases, about: "Alias to rule to field, where rules call a field differently."},
 		{name: "generate", form: formBoolean, about: "The referred rules alert by themselves too."},
-		latenessKey(),
+		latenessKey(), shadowKey(),
 		{name: "suppress", form: formDuration, about: "At most one alert of a group in each bucket of this width, by the time of its event."},
 	}
 	rules := extensionKey{name: "rules", form: formReferences, required: true, about: "Ids or names of the rules whose events count."}
@@ -171,6 +175,7 @@ func (p *docParser) extensionRule() {
 		p.extensionKey(n, c, k)
 	}
 	p.aliases(n, c)
+	p.doc.Shadow = p.boolean(n, "stormbell", shadowKey().name)
 	c.generate = p.boolean(n, "stormbell", "generate") || p.boolean(p.root, "", "generate")
 	if len(c.groupBy) == 0 {
 		p.warn(n, "stormbell.group-by", "is missing: all events are one group")

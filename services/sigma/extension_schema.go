@@ -5,7 +5,10 @@ import "encoding/json"
 // ExtensionSchema is the JSON Schema of rules that have `stormbell:`, made of
 // what the parser goes by. It describes that key alone.
 func ExtensionSchema() []byte {
-	defs := object{"refinement": keysSchema("Refines `correlation:`.", refinementKeys(), "")}
+	defs := object{
+		"refinement": keysSchema("Refines `correlation:`.", refinementKeys(), ""),
+		"shadow":     keysSchema("Beside `detection:`.", []extensionKey{shadowKey()}, ""),
+	}
 	var kinds []any
 	for _, t := range extensions() {
 		defs[string(t)] = keysSchema("", extensionKeys(t), t)
@@ -14,12 +17,16 @@ func ExtensionSchema() []byte {
 	b, err := json.MarshalIndent(object{
 		"$schema":     "https://json-schema.org/draft/2020-12/schema",
 		"title":       "Sigma rules with `stormbell:`",
-		"description": "Beside `correlation:` the key refines it; without `detection:` and `correlation:` it is the rule.",
+		"description": "Beside `correlation:` the key refines it, beside `detection:` it says one thing; without `detection:` and `correlation:` it is the rule.",
 		"type":        "object",
 		"if":          object{"required": []string{"correlation"}},
 		"then":        object{"properties": object{"stormbell": object{"$ref": "#/$defs/refinement"}}},
-		"else":        object{"properties": object{"stormbell": object{"oneOf": kinds}}},
-		"$defs":       defs,
+		"else": object{
+			"if":   object{"required": []string{"detection"}},
+			"then": object{"properties": object{"stormbell": object{"$ref": "#/$defs/shadow"}}},
+			"else": object{"properties": object{"stormbell": object{"oneOf": kinds}}},
+		},
+		"$defs": defs,
 	}, "", "  ")
 	if err != nil {
 		return nil // it holds texts and numbers only

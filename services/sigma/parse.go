@@ -289,8 +289,12 @@ func (p *docParser) dimensions(n *node, path string) LogSource {
 
 func (p *docParser) detectionRule() {
 	if n := p.root.get("stormbell"); n != nil {
-		p.fail(n, "stormbell", "refines correlations only, a detection has none of its keys")
-		return
+		if n.kind != yaml.MappingNode {
+			p.fail(n, "stormbell", "must be a mapping, not %s", n.what())
+			return
+		}
+		p.onlyKeys(n, "stormbell", []string{shadowKey().name})
+		p.doc.Shadow = p.boolean(n, "stormbell", shadowKey().name)
 	}
 	d := &detection{node: p.root.get("detection")}
 	var ok bool

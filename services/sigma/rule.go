@@ -30,6 +30,9 @@ type Rule struct {
 	// Alerts says that a match is an alert by itself: no correlation refers to
 	// the rule, or one that does says `generate: true`.
 	Alerts bool
+	// Shadow says that such an alert is counted and goes to nobody (`stormbell:
+	// shadow`). It is no part of the revision.
+	Shadow bool
 	// Correlations are those that refer to the rule directly, in the set's order.
 	Correlations []*Correlation
 	File         string
@@ -92,6 +95,9 @@ type Correlation struct {
 	// Alerts says that firing is an alert: no correlation refers to this one, or
 	// one that does says `generate: true`.
 	Alerts bool
+	// Shadow says that such an alert is counted and goes to nobody (`stormbell:
+	// shadow`). It is no part of the revision.
+	Shadow bool
 	// Parents are the correlations that refer to this one directly, Children the
 	// correlations that it refers to.
 	Parents, Children []*Correlation

@@ -252,6 +252,9 @@ type rule struct {
 	// Hits are matches, or firings of a correlation, which has open groups too.
 	Hits       count  `json:"hits"`
 	OpenGroups *int64 `json:"open_groups,omitempty"`
+	// Shadow: its alerts go to nobody, and are counted.
+	Shadow       bool   `json:"shadow,omitempty"`
+	ShadowAlerts *count `json:"shadow_alerts,omitempty"`
 }
 
 func newRulesList(env *environment) *cobra.Command {
@@ -278,13 +281,19 @@ func newRulesList(env *environment) *cobra.Command {
 			fmt.Fprintf(env.err, "version: all tenants %s, own %s\n", manifestName(answer.Manifests.All), manifestName(answer.Manifests.Tenant))
 		}
 		now := time.Now()
-		return list(env, output, answer.Rules, "ID\tKIND\tSCOPE\tHITS\tLAST\tGROUPS\tAT\tTITLE", func(r rule) string {
+		return list(env, output, answer.Rules, "ID\tKIND\tSCOPE\tHITS\tLAST\tGROUPS\tSHADOW\tAT\tTITLE", func(r rule) string {
 			groups := "-"
 			if r.OpenGroups != nil {
 				groups = strconv.FormatInt(*r.OpenGroups, 10)
 			}
+			shadow := "-"
+			if r.ShadowAlerts != nil {
+				shadow = strconv.FormatInt(r.ShadowAlerts.Count, 10)
+			} else if r.Shadow {
+				shadow = "0"
+			}
 			return strings.Join([]string{
-				r.ID, r.Kind, r.Scope, strconv.FormatInt(r.Hits.Count, 10), cmp.Or(ago(r.Hits.Last, now), "-"), groups,
+				r.ID, r.Kind, r.Scope, strconv.FormatInt(r.Hits.Count, 10), cmp.Or(ago(r.Hits.Last, now), "-"), groups, shadow,
 				fmt.Sprintf("%s:%d", r.File, r.Line), r.Title,
 			}, "\t")
 		})

@@ -112,6 +112,7 @@ func (s *status) write(out io.Writer) {
 		{"matched", "matched"},
 		{"detections", "detections"},
 		{"alerts", "alerts"},
+		{"in the shadow", "shadow_alerts"},
 		{"without subscriber", "unsubscribed_alerts"},
 		{"delivered", "delivered"},
 		{"retrying", "retrying"},

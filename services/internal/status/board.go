@@ -149,7 +149,7 @@ type Tenant struct {
 	// By the gateway.
 	Received, Rejected, Late, Early Counter
 	// By the correlator.
-	Matched, Detections, Alerts Counter
+	Matched, Detections, Alerts, Shadowed Counter
 	// By the notifier.
 	Unheard, Delivered, Failed, Parked Counter
 	// RetriesBegun counts deliveries whose first attempt failed, RetriesEnded
@@ -199,6 +199,8 @@ type Rule struct {
 	Late, Early, Skipped Counter
 	// Cut are windows left undecided because other rules ruled within them.
 	Cut Counter
+	// Shadowed are its alerts that went to nobody.
+	Shadowed Counter
 
 	mu       sync.Mutex
 	revision string

@@ -62,7 +62,7 @@ func (t *Tenant) full() bool {
 func (t *Tenant) report(id string, open map[tenantRule]int64, left *int) *statusv1.Tenant {
 	out := &statusv1.Tenant{
 		Id: id, Received: t.Received.report(), Rejected: t.Rejected.report(), Late: t.Late.report(), Early: t.Early.report(),
-		Matched: t.Matched.report(), Detections: t.Detections.report(), Alerts: t.Alerts.report(),
+		Matched: t.Matched.report(), Detections: t.Detections.report(), Alerts: t.Alerts.report(), Shadowed: t.Shadowed.report(),
 		Unheard: t.Unheard.report(), Delivered: t.Delivered.report(), Failed: t.Failed.report(), Parked: t.Parked.report(),
 		RetriesBegun: t.RetriesBegun.n.Load(), RetriesEnded: t.RetriesEnded.n.Load(), Dead: t.Dead.report(),
 	}
@@ -95,7 +95,7 @@ func (t *Tenant) report(id string, open map[tenantRule]int64, left *int) *status
 func sourceName(s *statusv1.Source) string { return s.GetProduct() + "/" + s.GetService() }
 
 func (r *Rule) report(id string) *statusv1.Rule {
-	out := &statusv1.Rule{Id: id, Hits: r.Hits.report(), Ungrouped: r.Ungrouped.report()}
+	out := &statusv1.Rule{Id: id, Hits: r.Hits.report(), Ungrouped: r.Ungrouped.report(), Shadowed: r.Shadowed.report()}
 	if out.Hits != nil {
 		return out // it works: what it lacked elsewhere says nothing
 	}

@@ -27,6 +27,7 @@ type Summary struct {
 
 	Received, Rejected, Late, Early    Count
 	Matched, Detections, Alerts        Count
+	Shadowed                           Count
 	Unheard, Delivered, Failed, Parked Count
 	Dead                               Count
 	// Retrying is how many deliveries wait to be tried again.
@@ -48,6 +49,7 @@ type SourceCount struct {
 // RuleCount is what is known of one rule.
 type RuleCount struct {
 	Hits, Ungrouped  Count
+	Shadowed         Count
 	OpenGroups, Near int64
 	Lacking          []string
 }
@@ -127,6 +129,7 @@ func (s *Summary) counts(t *statusv1.Tenant) {
 		{&s.Early, t.GetEarly()},
 		{&s.Matched, t.GetMatched()},
 		{&s.Detections, t.GetDetections()},
+		{&s.Shadowed, t.GetShadowed()},
 		{&s.Alerts, t.GetAlerts()},
 		{&s.Unheard, t.GetUnheard()},
 		{&s.Delivered, t.GetDelivered()},
@@ -163,6 +166,7 @@ func (s *Summary) rules(t *statusv1.Tenant, live bool) {
 		}
 		c.Hits.add(r.GetHits())
 		c.Ungrouped.add(r.GetUngrouped())
+		c.Shadowed.add(r.GetShadowed())
 		if live {
 			c.OpenGroups += r.GetOpenGroups()
 		}

@@ -292,7 +292,9 @@ type Tenant struct {
 	RetriesEnded int64      `protobuf:"varint,16,opt,name=retries_ended,json=retriesEnded,proto3" json:"retries_ended,omitempty"`
 	Webhooks     []*Webhook `protobuf:"bytes,17,rep,name=webhooks,proto3" json:"webhooks,omitempty"`
 	// By all: records that went to `stormbell.dlq`.
-	Dead          *Count `protobuf:"bytes,18,opt,name=dead,proto3" json:"dead,omitempty"`
+	Dead *Count `protobuf:"bytes,18,opt,name=dead,proto3" json:"dead,omitempty"`
+	// By the correlator: alerts of rules in the shadow, which went to nobody.
+	Shadowed      *Count `protobuf:"bytes,19,opt,name=shadowed,proto3" json:"shadowed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -453,6 +455,13 @@ func (x *Tenant) GetDead() *Count {
 	return nil
 }
 
+func (x *Tenant) GetShadowed() *Count {
+	if x != nil {
+		return x.Shadowed
+	}
+	return nil
+}
+
 // Source is a log source that events asserted.
 type Source struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -542,8 +551,10 @@ type Rule struct {
 	Ungrouped *Count `protobuf:"bytes,4,opt,name=ungrouped,proto3" json:"ungrouped,omitempty"`
 	// Events, of those looked into, that fit a rule without hits in all but the
 	// fields that they lack, and those of the fields that no event had.
-	Near          int64    `protobuf:"varint,5,opt,name=near,proto3" json:"near,omitempty"`
-	Lacking       []string `protobuf:"bytes,6,rep,name=lacking,proto3" json:"lacking,omitempty"`
+	Near    int64    `protobuf:"varint,5,opt,name=near,proto3" json:"near,omitempty"`
+	Lacking []string `protobuf:"bytes,6,rep,name=lacking,proto3" json:"lacking,omitempty"`
+	// Its alerts that went to nobody.
+	Shadowed      *Count `protobuf:"bytes,7,opt,name=shadowed,proto3" json:"shadowed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -616,6 +627,13 @@ func (x *Rule) GetNear() int64 {
 func (x *Rule) GetLacking() []string {
 	if x != nil {
 		return x.Lacking
+	}
+	return nil
+}
+
+func (x *Rule) GetShadowed() *Count {
+	if x != nil {
+		return x.Shadowed
 	}
 	return nil
 }
@@ -723,7 +741,7 @@ const file_stormbell_status_v1_status_proto_rawDesc = "" +
 	"partitions\x18\x02 \x01(\x05R\n" +
 	"partitions\x12\x10\n" +
 	"\x03lag\x18\x03 \x01(\x03R\x03lag\x12!\n" +
-	"\fwatermark_ms\x18\x04 \x01(\x03R\vwatermarkMs\"\x84\a\n" +
+	"\fwatermark_ms\x18\x04 \x01(\x03R\vwatermarkMs\"\xbc\a\n" +
 	"\x06Tenant\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x126\n" +
 	"\breceived\x18\x02 \x01(\v2\x1a.stormbell.status.v1.CountR\breceived\x126\n" +
@@ -745,13 +763,14 @@ const file_stormbell_status_v1_status_proto_rawDesc = "" +
 	"\rretries_begun\x18\x0f \x01(\x03R\fretriesBegun\x12#\n" +
 	"\rretries_ended\x18\x10 \x01(\x03R\fretriesEnded\x128\n" +
 	"\bwebhooks\x18\x11 \x03(\v2\x1c.stormbell.status.v1.WebhookR\bwebhooks\x12.\n" +
-	"\x04dead\x18\x12 \x01(\v2\x1a.stormbell.status.v1.CountR\x04dead\"\xa4\x01\n" +
+	"\x04dead\x18\x12 \x01(\v2\x1a.stormbell.status.v1.CountR\x04dead\x126\n" +
+	"\bshadowed\x18\x13 \x01(\v2\x1a.stormbell.status.v1.CountR\bshadowed\"\xa4\x01\n" +
 	"\x06Source\x12\x18\n" +
 	"\aproduct\x18\x01 \x01(\tR\aproduct\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x1a\n" +
 	"\bcategory\x18\x03 \x01(\tR\bcategory\x12\x16\n" +
 	"\x06strict\x18\x04 \x01(\bR\x06strict\x122\n" +
-	"\x06events\x18\x05 \x01(\v2\x1a.stormbell.status.v1.CountR\x06events\"\xcf\x01\n" +
+	"\x06events\x18\x05 \x01(\v2\x1a.stormbell.status.v1.CountR\x06events\"\x87\x02\n" +
 	"\x04Rule\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x04hits\x18\x02 \x01(\v2\x1a.stormbell.status.v1.CountR\x04hits\x12\x1f\n" +
@@ -759,7 +778,8 @@ const file_stormbell_status_v1_status_proto_rawDesc = "" +
 	"openGroups\x128\n" +
 	"\tungrouped\x18\x04 \x01(\v2\x1a.stormbell.status.v1.CountR\tungrouped\x12\x12\n" +
 	"\x04near\x18\x05 \x01(\x03R\x04near\x12\x18\n" +
-	"\alacking\x18\x06 \x03(\tR\alacking\"\xd1\x01\n" +
+	"\alacking\x18\x06 \x03(\tR\alacking\x126\n" +
+	"\bshadowed\x18\a \x01(\v2\x1a.stormbell.status.v1.CountR\bshadowed\"\xd1\x01\n" +
 	"\aWebhook\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x128\n" +
 	"\tdelivered\x18\x02 \x01(\v2\x1a.stormbell.status.v1.CountR\tdelivered\x122\n" +
@@ -807,17 +827,19 @@ var file_stormbell_status_v1_status_proto_depIdxs = []int32{
 	1,  // 14: stormbell.status.v1.Tenant.parked:type_name -> stormbell.status.v1.Count
 	6,  // 15: stormbell.status.v1.Tenant.webhooks:type_name -> stormbell.status.v1.Webhook
 	1,  // 16: stormbell.status.v1.Tenant.dead:type_name -> stormbell.status.v1.Count
-	1,  // 17: stormbell.status.v1.Source.events:type_name -> stormbell.status.v1.Count
-	1,  // 18: stormbell.status.v1.Rule.hits:type_name -> stormbell.status.v1.Count
-	1,  // 19: stormbell.status.v1.Rule.ungrouped:type_name -> stormbell.status.v1.Count
-	1,  // 20: stormbell.status.v1.Webhook.delivered:type_name -> stormbell.status.v1.Count
-	1,  // 21: stormbell.status.v1.Webhook.failed:type_name -> stormbell.status.v1.Count
-	1,  // 22: stormbell.status.v1.Webhook.parked:type_name -> stormbell.status.v1.Count
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	1,  // 17: stormbell.status.v1.Tenant.shadowed:type_name -> stormbell.status.v1.Count
+	1,  // 18: stormbell.status.v1.Source.events:type_name -> stormbell.status.v1.Count
+	1,  // 19: stormbell.status.v1.Rule.hits:type_name -> stormbell.status.v1.Count
+	1,  // 20: stormbell.status.v1.Rule.ungrouped:type_name -> stormbell.status.v1.Count
+	1,  // 21: stormbell.status.v1.Rule.shadowed:type_name -> stormbell.status.v1.Count
+	1,  // 22: stormbell.status.v1.Webhook.delivered:type_name -> stormbell.status.v1.Count
+	1,  // 23: stormbell.status.v1.Webhook.failed:type_name -> stormbell.status.v1.Count
+	1,  // 24: stormbell.status.v1.Webhook.parked:type_name -> stormbell.status.v1.Count
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_stormbell_status_v1_status_proto_init() }
