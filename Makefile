@@ -34,7 +34,7 @@ PLATFORMS ?= linux/amd64,linux/arm64
 PROGRAMS ?=
 DOCKER ?= docker
 TEST_TIMEOUT ?= 20m
-MODEL_DEPTH ?= 9
+MODEL_DEPTH ?= 8
 MODEL_CHECKS ?= 20000
 
 ##@ Run
@@ -116,6 +116,12 @@ test-cluster: setup ## run the end-to-end scenarios on real Kafka and Redis only
 .PHONY: test-crash
 test-crash: setup ## run the crash scenario at its full size on both runners
 	STORMBELL_CRASH=full go test -count=1 -timeout 60m -v -run '/^Crash$$' ./services/e2e
+
+# FAULT names one row of the table.
+.PHONY: faults
+faults: setup ## bear every fault in full on both runners and print a table; FAULT=name runs one
+	STORMBELL_FAULTS=full STORMBELL_FAULT=$(FAULT) STORMBELL_REQUIRE_REAL=1 \
+		go test -count=1 -timeout 12h -v -run '^TestFaults$$' ./services/e2e
 
 .PHONY: model
 model: ## try a million schedules of the correlate protocol, and MODEL_CHECKS (20000) drawn ones

@@ -14,6 +14,11 @@ const (
 	PointTrimmed   Point = "correlate.trimmed"   // trimmed, not committed
 )
 
+// Points are all of them.
+func Points() []Point {
+	return []Point{PointMatch, PointProduced, PointFold, PointFolded, PointApplied, PointPublished, PointTrimmed}
+}
+
 // Fault is called at each point; an error ends Run as a crash would, with
 // nothing flushed. It may panic at PointMatch and PointFold, as rules might. A
 // nil Fault does nothing. The record is nil where several are meant.

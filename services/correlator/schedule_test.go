@@ -33,7 +33,7 @@ const (
 	// scheduleEnv is one schedule to repeat, as a failure names it.
 	scheduleEnv = "STORMBELL_MODEL_SCHEDULE"
 
-	// Depth 6 has more than 10^4 schedules, depth 9 more than 10^6; each step
+	// Depth 6 has more than 10^4 schedules, depth 8 more than 10^6; each step
 	// multiplies them by six at least. Under the race detector five must do.
 	depth          = 5
 	leastSchedules = 1700

@@ -56,6 +56,8 @@ type Deps struct {
 	// processes have counted; without them nothing is shown.
 	Status  *status.Board
 	Reports Reports
+	// Fault injects crashes; nil outside tests.
+	Fault Fault
 
 	Log            *slog.Logger
 	TracerProvider trace.TracerProvider

@@ -88,6 +88,9 @@ func (p *partitions) wrote(partition int, ms int64) {
 func (s *Service) produce(ctx context.Context, b *batch) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ProduceTimeout)
 	defer cancel()
+	if err := s.deps.Fault.at(PointTaken); err != nil {
+		return err
+	}
 	begin := s.deps.Clock()
 	size := s.cfg.TenantPartitions
 	if t, ok := s.deps.Control.Tenant(b.tenant); ok && t.GetPartitions() > 0 {
@@ -115,7 +118,7 @@ func (s *Service) produce(ctx context.Context, b *batch) error {
 		return err
 	}
 	s.metrics.produceDuration.Record(ctx, s.deps.Clock().Sub(begin).Seconds())
-	return nil
+	return s.deps.Fault.at(PointProduced)
 }
 
 // chunk returns how many events go into the next produce, and at most how many

@@ -39,13 +39,6 @@ func memories(t *testing.T, run func(t *testing.T, m memory)) {
 	})
 }
 
-func points() []notifier.Point {
-	return []notifier.Point{
-		notifier.PointRouted, notifier.PointCreated, notifier.PointClaimed, notifier.PointSent,
-		notifier.PointSettled, notifier.PointPublished, notifier.PointTrimmed,
-	}
-}
-
 // crashAt injects one crash, when a point is reached for the nth time.
 func crashAt(p notifier.Point, nth int64) option {
 	var reached atomic.Int64
@@ -63,7 +56,7 @@ func crashAt(p notifier.Point, nth int64) option {
 // whom an alert goes to nor under which id, and loses nothing.
 func TestCrash(t *testing.T) {
 	memories(t, func(t *testing.T, m memory) {
-		for _, p := range points() {
+		for _, p := range notifier.Points() {
 			for _, lost := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s/lost=%t", p, lost), func(t *testing.T) {
 					m.lose()

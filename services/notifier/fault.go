@@ -14,6 +14,11 @@ const (
 	PointTrimmed   Point = "notifier.trimmed"   // trimmed
 )
 
+// Points are all of them.
+func Points() []Point {
+	return []Point{PointRouted, PointCreated, PointClaimed, PointSent, PointSettled, PointPublished, PointTrimmed}
+}
+
 // Fault is called at each point; an error ends Run as a crash would, with
 // nothing flushed and no lease given back. A nil Fault does nothing.
 type Fault func(p Point) error

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/stormbell/stormbell/tools/child"
@@ -58,6 +59,38 @@ func (p *Process) Replace(path string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.argv[0] = path
+}
+
+// Setenv has the next start add env to the caller's environment, and nothing
+// else.
+func (p *Process) Setenv(env ...string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.env = env
+}
+
+// Signal sends a signal: SIGSTOP and SIGCONT make a process that is away for a
+// while.
+func (p *Process) Signal(sig syscall.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.proc == nil {
+		return fmt.Errorf("signal %s: it is not running", p.Name)
+	}
+	return p.proc.Signal(sig)
+}
+
+// AwaitEnd returns when the process has ended by itself.
+func (p *Process) AwaitEnd(ctx context.Context) error {
+	p.mu.Lock()
+	proc := p.proc
+	p.mu.Unlock()
+	select {
+	case <-proc.Done():
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%s has not ended: %w; it said:\n%s", p.Name, ctx.Err(), child.Tail(p.log))
+	}
 }
 
 // Launch starts the process without waiting for it to be ready.

@@ -65,6 +65,15 @@ func BuildDefect(t *testing.T, file, old, by string) {
 	t.Setenv(BinEnv, dir)
 }
 
+// BuildTagged builds the programs anew with a build tag and has Program find
+// them for the rest of the test.
+func BuildTagged(t *testing.T, tag string) {
+	t.Helper()
+	dir := t.TempDir()
+	require.NoError(t, build(dir, "-tags", tag))
+	t.Setenv(BinEnv, dir)
+}
+
 func build(dir string, more ...string) error {
 	args := append([]string{"build", "-o", dir + string(filepath.Separator)}, more...)
 	if os.Getenv(RaceEnv) == "1" {

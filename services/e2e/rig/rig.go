@@ -78,6 +78,9 @@ type Options struct {
 	// Services of a cluster; none is all of them. Copies of each; 0 is two.
 	Services []string
 	Copies   int
+	// Redis returns where a cluster finds the Redis at an address: what stands
+	// between the two. nil is nothing.
+	Redis func(addr string) string
 }
 
 // A Process is one of Stormbell's programs.
@@ -105,6 +108,7 @@ type Deployment struct {
 	Redis *redis.Server
 
 	prefix  string
+	config  string // the file
 	brokers []string
 	root    string
 	t       testing.TB
@@ -172,18 +176,23 @@ func (d *Deployment) startCluster(t testing.TB, opts Options) {
 	t.Helper()
 	d.brokers = d.Kafka.Brokers()
 	d.Redis = redis.ForTest(t, func(o *redis.Options) { o.AppendOnly, o.Fsync = true, "everysec" })
+	redisAddr := d.Redis.Addr()
+	if opts.Redis != nil {
+		redisAddr = opts.Redis(redisAddr)
+	}
 	d.root = filepath.Join(d.Dir, "root-key")
 	_, err := seal.CreateRoot(d.root)
 	require.NoError(t, err)
 	settings := map[string]string{
 		"kafka":  fmt.Sprintf("brokers: [%s]\ntopic_prefix: %s", strings.Join(d.brokers, ", "), d.prefix),
-		"topics": fmt.Sprintf("partitions: %d\nreplication_factor: 1", Partitions),
-		"redis":  fmt.Sprintf("addrs: [%q]", d.Redis.Addr()),
+		"topics": fmt.Sprintf("partitions: %d\nreplication_factor: %d", Partitions, len(d.brokers)),
+		"redis":  fmt.Sprintf("addrs: [%q]", redisAddr),
 		"seal":   fmt.Sprintf("root_key_file: %q", d.root),
 		"egress": "allow: [127.0.0.0/8]\nallow_http: true",
 	}
 	merge(settings, opts.Settings)
 	config := d.settings(t, settings)
+	d.config = config
 	d.addServices(t, config, opts)
 	for _, p := range d.Processes {
 		require.NoError(t, p.Launch())
@@ -224,6 +233,28 @@ func (d *Deployment) addServices(t testing.TB, config string, opts Options) {
 		}
 	}
 }
+
+// Join adds one more process of a service to a cluster and starts it.
+func (d *Deployment) Join(t testing.TB, kind, name string) *Process {
+	t.Helper()
+	p := d.add(name, kind, []string{Program(kind), "--config", d.config, "--admin", "127.0.0.1:0"}, nil)
+	require.NoError(t, p.Start(t.Context()))
+	return p
+}
+
+// Tenant makes a tenant of a cluster and returns an API key of its own.
+func (d *Deployment) Tenant(t testing.TB, name string) string {
+	t.Helper()
+	path := filepath.Join(d.Dir, "key-"+name)
+	_, _, err := d.Stormbell(t.Context(), 0, "keys", "bootstrap", "--config", d.config, "--tenant", name, "--out", path)
+	require.NoError(t, err)
+	key, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return strings.TrimSpace(string(key))
+}
+
+// Topic is the full name of a topic of a cluster.
+func (d *Deployment) Topic(topic string) string { return d.prefix + topic }
 
 // merge adds lines to groups of settings.
 func merge(settings, more map[string]string) {

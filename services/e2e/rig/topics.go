@@ -45,5 +45,16 @@ func (d *Deployment) Records(t testing.TB, topics ...string) map[string][]bus.Re
 	return all
 }
 
+// Produce appends records to a topic of a cluster, as somebody would who is
+// none of its services.
+func (d *Deployment) Produce(t testing.TB, topic string, partition int, msgs []bus.Message) {
+	t.Helper()
+	client, err := bus.New(d.busConfig(d.brokers), slog.New(slog.DiscardHandler), noop.NewMeterProvider())
+	require.NoError(t, err)
+	defer client.Close()
+	_, err = client.Produce(t.Context(), topic, partition, msgs)
+	require.NoError(t, err)
+}
+
 // LogDir is where an embedded deployment keeps its log.
 func (d *Deployment) LogDir() string { return d.Data() }

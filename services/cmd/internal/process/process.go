@@ -49,6 +49,9 @@ type Process struct {
 	kind  string
 	admin string
 	ready readyLine
+	// crash is called at each place at which a crash must do no harm. It is nil
+	// but in programs that are built with the tag fault.
+	crash func(point string) error
 }
 
 // New sets up telemetry and opens the admin port; kind is the name by which
@@ -62,7 +65,7 @@ func New(ctx context.Context, kind string, settings Settings, world World) (*Pro
 	}
 	p := &Process{
 		Settings: settings, World: world, Telemetry: t, Log: t.Logger(), Clock: time.Now,
-		App: run.New(t.Logger(), stopTimeout), Status: status.NewBoard(), kind: kind,
+		App: run.New(t.Logger(), stopTimeout), Status: status.NewBoard(), kind: kind, crash: crashAt(world),
 	}
 	p.App.Defer("telemetry", func() error {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)

@@ -31,7 +31,7 @@ func (p *Process) AddGateway(sealer *seal.Sealer, full func() (bool, string)) (*
 	service, err := gateway.New(p.Settings.Gateway, gateway.Deps{
 		Producer: producer, Partitions: p.Partitions, Control: p.Control, Sealer: sealer,
 		CheckURL: guard.CheckURL, Full: full, Rules: p.Settings.Sigma(), Deliveries: p.Bus, History: p.Bus, Replays: p.Bus,
-		Status: p.Status, Reports: reports,
+		Status: p.Status, Reports: reports, Fault: gatewayFault(p.crash),
 		Log: p.Log, TracerProvider: p.Telemetry.Tracers(), MeterProvider: p.Telemetry.Meters(), Clock: p.Clock,
 	})
 	if errors.Is(err, syscall.EADDRINUSE) {
@@ -51,7 +51,7 @@ func (p *Process) AddCorrelator(store correlator.Store) (*correlator.Service, er
 	service, err := correlator.New(p.Settings.Correlator, correlator.Deps{
 		Reader: p.Bus, Producer: p.Bus, Group: p.Bus, Control: p.Control, Store: store,
 		Log: p.Log, Tracers: p.Telemetry.Tracers(), Meters: p.Telemetry.Meters(), Clock: p.Clock,
-		Placeholders: p.Settings.Rules.Placeholders, Status: p.Status,
+		Placeholders: p.Settings.Rules.Placeholders, Status: p.Status, Fault: correlatorFault(p.crash),
 	})
 	if err != nil {
 		return nil, err //nolint:wrapcheck // it names itself
@@ -69,7 +69,7 @@ func (p *Process) AddNotifier(sealer *seal.Sealer, q notifier.Queue) (*notifier.
 	client := egress.NewClient(guard, egress.DefaultClientConfig())
 	p.App.Defer("egress", func() error { client.Close(); return nil })
 	service, err := notifier.New(p.Settings.Notifier, notifier.Deps{
-		Reader: p.Bus, Producer: p.Bus, Group: p.Bus, Control: p.Control, Sealer: sealer, Sender: client, Queue: q, Status: p.Status,
+		Reader: p.Bus, Producer: p.Bus, Group: p.Bus, Control: p.Control, Sealer: sealer, Sender: client, Queue: q, Status: p.Status, Fault: notifierFault(p.crash),
 		Log: p.Log, Tracers: p.Telemetry.Tracers(), Meters: p.Telemetry.Meters(), Clock: p.Clock,
 	})
 	if err != nil {

@@ -1,0 +1,112 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/stormbell/stormbell/services/correlator"
+	"github.com/stormbell/stormbell/services/e2e/rig"
+	"github.com/stormbell/stormbell/services/gateway"
+	"github.com/stormbell/stormbell/services/notifier"
+)
+
+// crashAtEnv is what programs built with the tag fault read.
+const crashAtEnv = "STORMBELL_CRASH_AT"
+
+// A crashPoint is one by its name, and whether it is reached once per record
+// and not once per batch.
+type crashPoint struct {
+	name string
+	many bool
+}
+
+// crashPoints are those of each service.
+func crashPoints() map[string][]crashPoint {
+	all := map[string][]crashPoint{}
+	for _, p := range gateway.Points() {
+		all["gateway"] = append(all["gateway"], crashPoint{name: string(p)})
+	}
+	for _, p := range correlator.Points() {
+		all["correlator"] = append(all["correlator"], crashPoint{string(p), p == correlator.PointMatch || p == correlator.PointFold})
+	}
+	for _, p := range notifier.Points() {
+		all["notifier"] = append(all["notifier"], crashPoint{name: string(p)})
+	}
+	return all
+}
+
+// faultPoints has processes kill themselves at every named point under load.
+// A process that starts again is told the next place to die at.
+func faultPoints(t *testing.T, r *rig.Runner) string {
+	rig.BuildTagged(t, "fault")
+	o := begin(t, r, rig.Options{})
+	n := times(1, 20)
+	g, ctx := errgroup.WithContext(within(t, time.Duration(n)*10*time.Minute))
+	died, recovery := make(chan string, 1000), make(chan time.Duration, 1000)
+	if r.Kind == rig.Embedded {
+		g.Go(func() error {
+			all := crashPoints()
+			return dieAt(ctx, o, o.d.Processes[0], append(append(all["gateway"], all["correlator"]...), all["notifier"]...), n, died, recovery)
+		})
+	} else {
+		for kind, points := range crashPoints() {
+			g.Go(func() error { return dieAt(ctx, o, o.of(kind)[0], points, n, died, recovery) })
+		}
+	}
+	require.NoError(t, g.Wait())
+	close(died)
+	close(recovery)
+	hit := map[string]int{}
+	for p := range died {
+		hit[p]++
+	}
+	for _, points := range crashPoints() {
+		for _, p := range points {
+			require.Equal(t, n, hit[p.name], "the process has died at %s", p.name)
+		}
+	}
+	most := time.Duration(0)
+	for d := range recovery {
+		most = max(most, d)
+	}
+	return fmt.Sprintf("%d points, %d deaths at each; ready again after %s at most; %s", len(hit), n, most.Round(time.Millisecond), o.judge())
+}
+
+// dieAt has a process die at each of the points n times, and start again.
+func dieAt(ctx context.Context, o *ordeal, p *rig.Process, points []crashPoint, n int, died chan<- string, recovery chan<- time.Duration) error {
+	r := rand.New(rand.NewPCG(o.seed, uint64(len(points))))
+	for range n {
+		for _, point := range points {
+			// Not at the first time: what has ended there must have got on before.
+			at := 2 + r.IntN(3)
+			if point.many {
+				at = 30 + r.IntN(50)
+			}
+			if err := p.Kill(); err != nil {
+				return err
+			}
+			p.Setenv(fmt.Sprintf("%s=%s:%d", crashAtEnv, point.name, at))
+			began := time.Now()
+			if err := p.Start(ctx); err != nil && !strings.Contains(err.Error(), "ended before it was ready") {
+				return err
+			}
+			recovery <- time.Since(began)
+			if err := p.AwaitEnd(ctx); err != nil {
+				return fmt.Errorf("at %s: %w", point.name, err)
+			}
+			died <- point.name
+		}
+	}
+	if err := p.Kill(); err != nil {
+		return err
+	}
+	p.Setenv()
+	return p.Start(ctx)
+}

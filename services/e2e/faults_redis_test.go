@@ -1,0 +1,88 @@
+package e2e_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/stormbell/stormbell/services/e2e/rig"
+)
+
+func faultRedisKills(t *testing.T, r *rig.Runner) string {
+	return losses(t, r, times(1, 20), func(d *rig.Deployment, c *redis.Client, _ *rand.Rand) {
+		await(t, c, "look")
+		require.NoError(t, d.Redis.Kill())
+		require.NoError(t, d.Redis.Restart(t.Context()))
+	})
+}
+
+func faultRedisTails(t *testing.T, r *rig.Runner) string {
+	return losses(t, r, times(1, 20), func(d *rig.Deployment, c *redis.Client, random *rand.Rand) {
+		await(t, c, "look")
+		require.NoError(t, d.Redis.Kill())
+		cut, err := d.Redis.CutTail(1 + random.IntN(30))
+		require.NoError(t, err)
+		require.Positive(t, cut)
+		require.NoError(t, d.Redis.Restart(t.Context()))
+	})
+}
+
+func faultRedisFlushes(t *testing.T, r *rig.Runner) string {
+	return losses(t, r, times(1, 10), func(_ *rig.Deployment, c *redis.Client, _ *rand.Rand) { await(t, c, "flush") })
+}
+
+// losses loses what Redis holds n times under load, and once more webhooks have
+// come before each.
+func losses(t *testing.T, r *rig.Runner, n int, lose func(*rig.Deployment, *redis.Client, *rand.Rand)) string {
+	t.Helper()
+	o := begin(t, r, rig.Options{})
+	// Deliveries to this one are pending whenever something is lost.
+	slow := newReceiver(t, refuseFirst(4))
+	o.d.Subscribe(t, 1, slow)
+	c := redis.NewClient(&redis.Options{Addr: o.d.Redis.Addr()})
+	t.Cleanup(func() { require.NoError(t, c.Close()) })
+	o.await(times(0, 200_000)) // so that there is something to rebuild
+	random := rand.New(rand.NewPCG(o.seed, 17))
+	for range n {
+		lose(o.d, c, random)
+		o.progress(5)
+	}
+	judged := o.judge()
+	records, took := rebuilds(t, o)
+	figure := fmt.Sprintf("%d times; %s", n, judged)
+	if records > 10_000 {
+		figure += fmt.Sprintf("; %d records rebuilt, %s per million", records, time.Duration(float64(took)*1e6/float64(records)).Round(time.Millisecond))
+	}
+	return figure
+}
+
+// rebuilds adds up what correlators say of their rebuilds.
+func rebuilds(t *testing.T, o *ordeal) (records int64, took time.Duration) {
+	t.Helper()
+	for _, p := range o.of("correlator") {
+		text, err := os.ReadFile(p.LogFile())
+		require.NoError(t, err)
+		for lines := bufio.NewScanner(bytes.NewReader(text)); lines.Scan(); {
+			var line struct {
+				Msg      string
+				From, To int64
+				Took     json.Number
+			}
+			if json.Unmarshal(lines.Bytes(), &line) != nil || line.Msg != "rebuilt from the log" {
+				continue
+			}
+			ns, err := line.Took.Int64()
+			require.NoError(t, err)
+			records, took = records+line.To-line.From, took+time.Duration(ns)
+		}
+	}
+	return records, took
+}

@@ -1,0 +1,198 @@
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/stormbell/stormbell/services/e2e/rig"
+	"github.com/stormbell/stormbell/services/internal/bus"
+	"github.com/stormbell/stormbell/tools/ledger"
+	"github.com/stormbell/stormbell/tools/oracle"
+)
+
+const crashRules = "testdata/rules/crash"
+
+// An ordeal is a deployment under a load that goes on until somebody has seen
+// enough, and a judge at its end.
+type ordeal struct {
+	t       *testing.T
+	d       *rig.Deployment
+	healthy *ledger.Receiver
+	client  *ledger.Client
+	began   time.Time
+	seed    uint64
+	stop    chan struct{}
+	ended   chan error
+
+	mu   sync.Mutex
+	sent []crashEvent
+	// dead is how many records are in `dlq` for a reason.
+	dead int
+}
+
+// pace is the time between two batches of a load that goes on: a thousand
+// events a second, half of which are stories, and five times that in full.
+func pace() time.Duration {
+	if full() {
+		return batch * time.Millisecond / 5
+	}
+	return batch * time.Millisecond
+}
+
+// begin starts a deployment and a load on it.
+func begin(t *testing.T, r *rig.Runner, opts rig.Options) *ordeal {
+	t.Helper()
+	o := prepare(t, r, opts)
+	o.load()
+	return o
+}
+
+// prepare starts a deployment with the rules of the crash scenario and a
+// subscriber.
+func prepare(t *testing.T, r *rig.Runner, opts rig.Options) *ordeal {
+	t.Helper()
+	opts.Rules = crashRules
+	o := &ordeal{t: t, seed: seedOfCrash(t), d: r.Start(t, opts), healthy: newReceiver(t, ledger.Behave{}), began: time.Now()}
+	o.d.Subscribe(t, 0, o.healthy)
+	o.client = newClient(t, o.d)
+	return o
+}
+
+// load posts batches, one after the other, until rest is called.
+func (o *ordeal) load() {
+	o.stop, o.ended = make(chan struct{}), make(chan error, 1)
+	ctx := o.t.Context()
+	go func() { o.ended <- o.stream(ctx) }()
+}
+
+func (o *ordeal) stream(ctx context.Context) error {
+	tick := time.NewTicker(pace())
+	defer tick.Stop()
+	for n := uint64(0); ; n++ {
+		for events := range slices.Chunk(newLoad(o.seed+n, 5000, 60, o.began).sent, batch) {
+			if err := o.post(ctx, events); err != nil {
+				return err
+			}
+			select {
+			case <-o.stop:
+				return nil
+			case <-tick.C:
+			}
+		}
+	}
+}
+
+// rest ends the load.
+func (o *ordeal) rest() {
+	o.t.Helper()
+	close(o.stop)
+	select {
+	case err := <-o.ended:
+		require.NoError(o.t, err)
+	case <-within(o.t, patience).Done():
+		o.t.Fatal("the load does not end: nothing is accepted")
+	}
+}
+
+// post posts events until they are accepted.
+func (o *ordeal) post(ctx context.Context, events []crashEvent) error {
+	var body bytes.Buffer
+	for _, e := range events {
+		body.Write(e.raw)
+		body.WriteByte('\n')
+	}
+	if _, err := o.client.Post(ctx, ledger.Batch{ContentType: "application/x-ndjson", Body: body.Bytes(), Events: len(events)}); err != nil {
+		return err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.sent = append(o.sent, events...)
+	return nil
+}
+
+// progress returns when n more webhooks have come.
+func (o *ordeal) progress(n int) {
+	o.t.Helper()
+	before := len(o.healthy.Deliveries())
+	require.NoError(o.t, o.healthy.Await(within(o.t, patience), func(got []ledger.Delivery) bool { return len(got) >= before+n }))
+}
+
+// await returns when so many events are accepted.
+func (o *ordeal) await(events int) {
+	o.t.Helper()
+	require.NoError(o.t, rig.Every(within(o.t, patience), "events are accepted", func() bool {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return len(o.sent) >= events
+	}))
+}
+
+// judge ends the load, waits until all is delivered and compares with the
+// oracle. It returns what there was.
+func (o *ordeal) judge() string {
+	t := o.t
+	t.Helper()
+	if o.stop != nil {
+		o.rest()
+	}
+	rules, settings := rulesOf(t, crashRules)
+	want, err := oracle.Alerts(rules, (&load{sent: o.sent}).records(o.began), settings)
+	require.NoError(t, err)
+	require.NotEmpty(t, want)
+	limit := patience + time.Duration(len(o.sent))*time.Millisecond
+	if err := o.healthy.Await(within(t, limit), func(got []ledger.Delivery) bool { return len(ledger.Alerts(got)) >= len(want) }); err != nil {
+		t.Log(err) // the judge says which are lost
+	}
+	require.NoError(t, o.d.AwaitDrained(within(t, patience)))
+	o.d.Stop(t)
+	topics := o.d.Records(t, bus.TopicEvents, bus.TopicAlerts, bus.TopicDLQ)
+	require.Len(t, topics[bus.TopicDLQ], o.dead)
+	v := &verdict{
+		rules: rules, settings: settings, told: o.client.Accepted(), events: accepted(t, topics[bus.TopicEvents]),
+		alerts: alertIDs(t, topics[bus.TopicAlerts]), deliveries: o.healthy.Deliveries(),
+	}
+	found, err := v.judge()
+	require.NoError(t, err)
+	require.Empty(t, found)
+	return fmt.Sprintf("%d events, %d alerts, %d records of them, %d webhooks", len(v.told), len(want), len(v.alerts), len(v.deliveries))
+}
+
+// ids are those of the alerts in the topic, sorted, each once. The deployment
+// must have been stopped.
+func (o *ordeal) ids() []string {
+	ids := alertIDs(o.t, o.d.Records(o.t, bus.TopicAlerts)[bus.TopicAlerts])
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+// of returns the processes of a service; embedded, the one that is all.
+func (o *ordeal) of(kind string) (out []*rig.Process) {
+	for _, p := range o.d.Processes {
+		if p.Kind == kind || p.Kind == "up" {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+const faultsEnv = "STORMBELL_FAULTS" // full
+
+// full says that the full forms of faults are asked for.
+func full() bool { return os.Getenv(faultsEnv) == "full" }
+
+// times is how often a fault happens: as often as the promise says in the full
+// form, a few times in the short one.
+func times(short, whole int) int {
+	if full() {
+		return whole
+	}
+	return short
+}
