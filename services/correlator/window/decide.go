@@ -14,7 +14,7 @@ import (
 // closed never goes back; what is not late therefore always comes at closed or
 // after it. How far the watermark moves at a time makes no difference.
 type decider struct {
-	cond   condition
+	cond   *condition
 	closed int64
 	traces map[uint64]string // of records that are not decided, by their numbers
 	// kept are the numbers of the events that are kept whole, in order of arrival.
@@ -25,6 +25,7 @@ type decider struct {
 	begun  bool
 	lo, hi int
 	sum    aggregate
+	session
 	// cut, where it is there, says of a firing that it must not be.
 	cut func(*Firing) bool
 }
@@ -40,8 +41,8 @@ const (
 	never = math.MinInt64 / 4
 )
 
-func newDecider(s *Spec) *decider {
-	return &decider{cond: newCondition(s), closed: never, traces: map[uint64]string{}, sum: newAggregate(s)}
+func newDecider(s *Spec, c *condition) *decider {
+	return &decider{cond: c, closed: never, traces: map[uint64]string{}, sum: newAggregate(s), session: session{run: never, last: never}}
 }
 
 // inserted takes notice of a new record.
@@ -55,7 +56,7 @@ func (d *decider) inserted(g *Group, r *record, from *Record) {
 		d.thin(g)
 	}
 	if r.value >= 0 {
-		g.values.total.enter(r.value)
+		g.values.enterTotal(r.value)
 	}
 	g.minDrop = min(g.minDrop, d.dueOf(g, r.time))
 }
@@ -111,10 +112,17 @@ func (g *Group) decide(limit int64) (out []Firing, done bool) {
 	}
 	g.pages.meta = true
 	d.begin(g)
+	if g.spec.Shape == Session {
+		return d.sessions(g, limit)
+	}
+	if g.spec.Shape == Tumbling {
+		limit = g.spec.start(limit)
+	}
 	from := d.hi
 	for i := from; i < g.recs.len() && len(out) < MaxFirings; {
 		t := g.recs.at(i).time
-		if t >= limit {
+		end := g.spec.end(t)
+		if end > limit {
 			break
 		}
 		b := g.spec.Bucket(t)
@@ -122,58 +130,64 @@ func (g *Group) decide(limit int64) (out []Firing, done bool) {
 			i = max(i+1, g.recs.lower(min(limit, g.spec.begins(b+1))))
 			continue
 		}
-		next := g.recs.upper(t)
-		d.slide(g, t-g.spec.Timespan, next)
-		for j := i; j < next && len(out) < MaxFirings; j++ {
-			out = d.at(g, j, b, out)
+		next := g.recs.lower(end)
+		d.slide(g, g.spec.start(t), next)
+		for j := next - 1; j >= i && len(out) < MaxFirings; j-- {
+			out = d.at(g, j, Firing{Bucket: b, Start: g.spec.start(t), End: end - 1}, out)
 		}
 		i = next
 		if len(out) >= MaxFirings {
-			limit = t // what is said is marked so: the rest of this time is looked at again
+			// What is said is marked so: the rest of this window is looked at again.
+			if limit = t; g.spec.Shape == Tumbling {
+				limit = g.spec.start(t)
+			}
 		}
 	}
-	d.decided(g, from, limit)
+	d.decided(g, from, max(limit, d.closed))
 	return out, len(out) < MaxFirings
 }
 
 // at appends what the record at an index says, for whose window the sum stands:
 // that its bucket fires, unless it has, and that it qualifies, where someone
 // wants to know.
-func (d *decider) at(g *Group, j int, b int64, out []Firing) []Firing {
+func (d *decider) at(g *Group, j int, f Firing, out []Firing) []Firing {
 	e := g.recs.at(j)
-	_, fired := g.fired[b]
+	_, fired := g.fired[f.Bucket]
 	carry := g.pages.carried[e.seq]
 	signals := len(carry) > 0 && !g.pages.isTold(e.seq)
 	if fired && !signals {
 		return out
 	}
-	count := d.sum.count(g, d.lo, d.hi)
-	if !d.cond.holds(count) {
+	v := d.sum.judge(g, d.cond, e, d.lo, d.hi)
+	if !v.ok {
 		return out
 	}
-	said := Firing{
-		Bucket: b, EventID: e.id, Time: e.time, Ingest: e.ingest, Start: e.time - g.spec.Timespan, End: e.time,
-		Trace: d.traces[e.seq], Near: d.near(g, e.seq),
-	}
-	if d.cut != nil && d.cut(&said) {
+	f.EventID, f.Time, f.Ingest, f.Trace, f.Near = e.id, e.time, e.ingest, d.traces[e.seq], d.near(g, e.seq)
+	if d.cut != nil && d.cut(&f) {
 		return out
 	}
 	if !fired {
-		recs := make([]*record, 0, d.hi-d.lo)
-		for _, r := range g.recs.each(d.lo, d.hi) {
-			recs = append(recs, r)
-		}
-		f := g.firing(e, recs, count)
-		f.Bucket, f.Trace, f.Near = b, said.Trace, said.Near
-		g.fired[b] = e.ingest
-		out = append(out, f)
+		said := g.firing(e, g.listed(d.lo, d.hi), v.count)
+		said.Bucket, said.Start, said.End, said.Trace, said.Near = f.Bucket, f.Start, f.End, f.Trace, f.Near
+		said.Measured = d.sum.measured(g, d.cond, e)
+		g.fired[f.Bucket] = e.ingest
+		out = append(out, said)
 	}
 	if signals {
 		g.pages.tell(e.seq)
-		said.Signal, said.Carry, said.Keep = true, carry, g.pages.keeps[e.seq]
-		out = append(out, said)
+		f.Signal, f.Carry, f.Keep = true, carry, g.pages.keeps[e.seq]
+		out = append(out, f)
 	}
 	return out
+}
+
+// listed is the records from lo to hi.
+func (g *Group) listed(lo, hi int) []*record {
+	recs := make([]*record, 0, hi-lo)
+	for _, r := range g.recs.each(lo, hi) {
+		recs = append(recs, r)
+	}
+	return recs
 }
 
 // begin adds up anew what is lost with what is kept in memory only.
@@ -183,9 +197,15 @@ func (d *decider) begin(g *Group) {
 	}
 	d.begun = true
 	d.sum.reset(g)
-	d.lo = g.recs.lower(d.closed - g.spec.Timespan)
+	from := g.spec.start(d.closed)
+	if g.spec.Shape == Session {
+		if from = d.closed; d.open {
+			from = d.start
+		}
+	}
+	d.lo = g.recs.lower(from)
 	d.hi = d.lo
-	d.slide(g, d.closed-g.spec.Timespan, g.recs.lower(d.closed))
+	d.slide(g, from, g.recs.lower(d.closed))
 }
 
 // slide brings the sum to the records from an event time on and up to an index.
@@ -212,11 +232,16 @@ func (d *decider) decided(g *Group, from int, limit int64) {
 	d.closed = limit
 	end := g.recs.lower(limit)
 	if d.begun = d.hi <= end; d.begun {
-		d.slide(g, limit-g.spec.Timespan, end)
+		d.slide(g, g.spec.start(limit), end)
 	}
 	for _, r := range g.recs.each(min(from, end), end) {
 		delete(d.traces, r.seq)
 	}
+	d.forget(g, limit)
+}
+
+// forget forgets the marks of buckets in which nothing is decided any more.
+func (d *decider) forget(g *Group, limit int64) {
 	for b := range g.fired {
 		if g.spec.begins(b+1) <= limit {
 			delete(g.fired, b)
@@ -228,8 +253,9 @@ func (d *decider) decided(g *Group, from int, limit int64) {
 // forget; math.MaxInt64 where nothing is.
 func (d *decider) due(g *Group) int64 {
 	due := int64(math.MaxInt64)
-	i := g.recs.lower(d.closed)
-	if i < g.recs.len() {
+	if d.open {
+		due = d.until(g.spec) + g.spec.Lateness
+	} else if i := g.recs.lower(d.closed); i < g.recs.len() {
 		due = d.dueOf(g, g.recs.at(i).time)
 	}
 	for b := range g.fired {
@@ -239,19 +265,46 @@ func (d *decider) due(g *Group) int64 {
 }
 
 // dueOf is the watermark at which the window of an event time is decided, or,
-// where its bucket has fired, the next that may be.
+// where its bucket has fired and nobody wants to know more, the next that may be.
 func (d *decider) dueOf(g *Group, t int64) int64 {
-	if b := g.spec.Bucket(t); len(g.fired) > 0 {
-		if _, ok := g.fired[b]; ok {
+	if len(g.fired) > 0 && g.spec.Shape != Session && g.pages.untold == 0 {
+		if b := g.spec.Bucket(t); g.fires(b) {
 			t = g.spec.begins(b + 1)
 		}
 	}
-	return t + g.spec.Lateness + 1
+	return g.spec.end(t) + g.spec.Lateness
 }
 
-func (d *decider) append(b []byte) []byte { return binary.AppendVarint(b, d.closed) }
+func (g *Group) fires(bucket int64) bool {
+	_, ok := g.fired[bucket]
+	return ok
+}
 
-func (d *decider) decode(from *decoder) { d.closed = max(never, from.varint()) }
+func (d *decider) append(b []byte) []byte {
+	b = binary.AppendVarint(b, d.closed)
+	if !d.open && d.last == never {
+		return append(b, 0)
+	}
+	if d.open {
+		b = append(b, 2)
+		b = binary.AppendVarint(b, d.start)
+	} else {
+		b = append(b, 1)
+	}
+	b = binary.AppendVarint(b, d.run)
+	return binary.AppendVarint(b, d.last)
+}
+
+func (d *decider) decode(from *decoder) {
+	d.closed = max(never, from.varint())
+	switch from.byte() {
+	case 2:
+		d.open, d.start = true, from.varint()
+		fallthrough
+	case 1:
+		d.run, d.last = from.varint(), from.varint()
+	}
+}
 
 // opened takes notice of the group's decoded records.
 func (d *decider) opened(g *Group) {

@@ -3,8 +3,9 @@ package window
 import (
 	"fmt"
 	"math"
+	"math/big"
+	"math/bits"
 	"slices"
-	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -30,22 +31,49 @@ func TestDecidedBucketsArePure(t *testing.T) {
 
 func drawDecided(rt *rapid.T) *Spec {
 	s := &Spec{
-		Kind:     rapid.SampledFrom([]Kind{EventCount, ValueCount, Temporal, TemporalOrdered}).Draw(rt, "kind"),
+		Kind:     Kind(rapid.IntRange(int(EventCount), int(ValueMedian)).Draw(rt, "kind")),
 		Timespan: rapid.SampledFrom([]int64{10, 60_000, 600_000}).Draw(rt, "timespan"),
 		Lateness: rapid.SampledFrom([]int64{0, 5, 30_000, 600_000}).Draw(rt, "lateness"),
+		Shape:    Shape(rapid.IntRange(int(Sliding), int(Session)).Draw(rt, "shape")),
 		Rules:    1,
+	}
+	if s.Shape == Session {
+		s.Gap = rapid.SampledFrom([]int64{1, s.Timespan / 2, s.Timespan - 1, s.Timespan}).Draw(rt, "gap")
 	}
 	if s.temporal() {
 		s.Rules = rapid.IntRange(1, 4).Draw(rt, "rules")
 		s.StrictTies = s.Kind == TemporalOrdered && rapid.Bool().Draw(rt, "strict")
 	}
 	if rapid.Bool().Draw(rt, "suppressed") {
-		s.Suppress = 3 * s.Timespan
+		s.Suppress = s.Timespan * rapid.SampledFrom([]int64{1, 3}).Draw(rt, "times")
+		s.Suppress += rapid.SampledFrom([]int64{0, 7}).Draw(rt, "and")
 	}
-	s.Bounds[0] = Bound{Op(rapid.IntRange(int(GT), int(NEQ)).Draw(rt, "op")), strconv.Itoa(rapid.IntRange(0, 4).Draw(rt, "bound"))}
+	bounds := []string{"0", "1", "2", "3", "4"}
+	if s.Kind == ValuePercentile {
+		s.Percentile = rapid.SampledFrom([]string{"", "0", "50", "95", "99.9", "100"}).Draw(rt, "percentile")
+	}
+	switch {
+	case s.temporal() && rapid.Bool().Draw(rt, "expression"):
+		s.Expr = drawExpr(rt, s.Rules, 3, true)
+		if s.AtOnce() {
+			s.Expr += string([]byte{ExprAbsent, ExprOr})
+		}
+		return s
+	case s.share():
+		bounds = []string{"10", "25", "33.3", "50", "100"}
+	case s.measures():
+		bounds = []string{"-2", "0", "0.2", "0.3", "0.55", "1", "1.5", "3.5"}
+	case s.Shape == Session && rapid.Bool().Draw(rt, "least"):
+		s.Min = rapid.IntRange(1, s.Rules).Draw(rt, "min")
+		return s
+	}
+	s.Bounds[0] = Bound{Op(rapid.IntRange(int(GT), int(NEQ)).Draw(rt, "op")), rapid.SampledFrom(bounds).Draw(rt, "bound")}
 	if rapid.Bool().Draw(rt, "range") {
 		s.Bounds[0].Op = GTE
-		s.Bounds[1] = Bound{LT, strconv.Itoa(rapid.IntRange(1, 5).Draw(rt, "upper"))}
+		s.Bounds[1] = Bound{LT, rapid.SampledFrom(bounds).Draw(rt, "upper")}
+	}
+	if s.AtOnce() { // sums
+		s.Bounds[0].Op = LT
 	}
 	return s
 }
@@ -54,7 +82,7 @@ func drawDecided(rt *rapid.T) *Spec {
 // end and whose ingest times lie about where they are late or early; some are
 // flagged, some have copies.
 func drawTimely(rt *rapid.T, s *Spec) []Record {
-	times := []int64{0, 1, s.Timespan - 1, s.Timespan, s.Timespan + 1, 2 * s.Timespan, -1, s.Timespan / 2, 3*s.Timespan + 2, 7 * s.Timespan}
+	times := []int64{0, 1, s.Gap, s.Gap + 1, 2 * s.Gap, 3*s.Gap + 1, s.Timespan - 1, s.Timespan, s.Timespan + 1, 2 * s.Timespan, -1, s.Timespan / 2, 3*s.Timespan + 2, 7 * s.Timespan}
 	after := []int64{0, 0, 1, s.Lateness / 2, s.Lateness, s.Lateness, s.Lateness + 1, -EarlyAllowance, -EarlyAllowance - 1}
 	var out []Record
 	for i := range rapid.IntRange(1, 14).Draw(rt, "n") {
@@ -69,12 +97,18 @@ func drawTimely(rt *rapid.T, s *Spec) []Record {
 			Trace:    rapid.SampledFrom([]string{"", "trace"}).Draw(rt, "trace"),
 			Keep:     []byte("k"),
 		}
+		if s.measures() {
+			r.Value = rapid.SampledFrom(someNumbers()).Draw(rt, "number")
+		}
 		r.Ingest = r.Time + rapid.SampledFrom(after).Draw(rt, "after")
 		out = append(out, r)
 		for range rapid.IntRange(0, 2).Draw(rt, "copies") {
 			c := r
 			if rapid.IntRange(0, 3).Draw(rt, "moved") == 0 {
 				c.Time = rapid.SampledFrom(times).Draw(rt, "copy time")
+			}
+			if s.measures() && rapid.IntRange(0, 2).Draw(rt, "other") == 0 {
+				c.Value = rapid.SampledFrom(someNumbers()).Draw(rt, "number")
 			}
 			c.Ingest = c.Time + rapid.SampledFrom(after).Draw(rt, "copy")
 			out = append(out, c)
@@ -138,20 +172,15 @@ func naiveDecided(s *Spec, recs []Record) []int64 {
 	for _, r := range recs {
 		late := r.Late || r.Ingest-r.Time > s.Lateness
 		early := r.Early || r.Time-r.Ingest > EarlyAllowance
-		if !late && !early && (r.HasValue || s.Kind != ValueCount) {
+		if !late && !early && naiveCounts(s, r) {
 			timely = append(timely, r)
 		}
 	}
 	fired := map[int64]bool{}
 	for _, e := range timely {
-		var set []Record
-		for _, r := range timely {
-			if e.Time-s.Timespan <= r.Time && r.Time <= e.Time {
-				set = append(set, r)
-			}
-		}
-		if naiveBounds(s, naiveCount(s, set)) {
-			fired[s.Bucket(e.Time)] = true
+		set, bucket := naiveWindow(s, timely, e)
+		if naiveHolds(s, set, e) {
+			fired[bucket] = true
 		}
 	}
 	out := []int64{}
@@ -162,26 +191,218 @@ func naiveDecided(s *Spec, recs []Record) []int64 {
 	return out
 }
 
-// naiveCount is the largest threshold that the set would meet.
-func naiveCount(s *Spec, set []Record) (n int) {
-	atLeast := *s
-	for atLeast.Min = 1; holds(&atLeast, set); atLeast.Min++ {
-		n = atLeast.Min
+// naiveWindow is the window by which an event is decided, and its bucket.
+func naiveWindow(s *Spec, timely []Record, e Record) (set []Record, bucket int64) {
+	in := func(from, to int64) {
+		for _, r := range timely {
+			if from <= r.Time && r.Time <= to {
+				set = append(set, r)
+			}
+		}
 	}
-	return n
+	switch s.Shape {
+	case Sliding:
+		in(e.Time-s.Timespan, e.Time)
+		return set, naiveBucket(s, e.Time)
+	case Tumbling:
+		from := naiveFloor(e.Time, s.Timespan) * s.Timespan
+		in(from, from+s.Timespan-1)
+		return set, naiveBucket(s, e.Time)
+	}
+	var times []int64
+	for _, r := range timely {
+		times = append(times, r.Time)
+	}
+	slices.Sort(times)
+	var starts []int64 // of sessions
+	run := int64(math.MinInt64)
+	for i, t := range times {
+		begins := i == 0 || t-times[i-1] > s.Gap
+		if begins {
+			run = t
+		} else if t > run+s.Timespan {
+			// A first cut there, and then one at each multiple of the timespan.
+			begins = times[i-1] <= run+s.Timespan || naiveFloor(t, s.Timespan) > naiveFloor(times[i-1], s.Timespan)
+		}
+		if begins {
+			starts = append(starts, t)
+		}
+	}
+	from, to := int64(0), int64(math.MaxInt64)
+	for i, t := range starts {
+		if t <= e.Time {
+			from, to = t, math.MaxInt64
+			if i+1 < len(starts) {
+				to = starts[i+1] - 1
+			}
+		}
+	}
+	in(from, to)
+	return set, naiveFloor(from, max(s.Timespan, s.Suppress))
 }
 
-func naiveBounds(s *Spec, n int) bool {
+func naiveFloor(a, b int64) int64 { return int64(math.Floor(float64(a) / float64(b))) }
+
+func naiveBucket(s *Spec, t int64) int64 {
+	if s.Shape == Tumbling {
+		t = naiveFloor(t, s.Timespan) * s.Timespan
+	}
+	return naiveFloor(t, max(s.Timespan, s.Suppress))
+}
+
+// naiveNumber is a number within the bounds of what one may be.
+func naiveNumber(text string) (*big.Rat, bool) {
+	if text == "1e-39" || text == "" {
+		return nil, false
+	}
+	return new(big.Rat).SetString(text)
+}
+
+// naiveCounts reports whether a record counts, its times left aside.
+func naiveCounts(s *Spec, r Record) bool {
+	switch {
+	case s.Kind == ValueCount:
+		return r.HasValue
+	case s.Kind < ValueSum:
+		return true
+	case s.Kind == ValuePercentile && s.Percentile == "":
+		return r.HasValue
+	}
+	x, ok := naiveNumber(r.Value)
+	return ok && r.HasValue && (!s.AtOnce() || x.Sign() >= 0)
+}
+
+// naiveHolds applies the condition to a set, for an event of it.
+func naiveHolds(s *Spec, set []Record, e Record) bool {
+	if s.Expr != "" {
+		return naiveExpr(s, set)
+	}
+	if s.Kind < ValueSum && s.Bounds[0].Op == 0 {
+		return holds(s, set)
+	}
+	x := naiveMeasure(s, set, e)
 	for _, b := range s.Bounds {
 		if b.Op == 0 {
 			continue
 		}
-		x, _ := strconv.Atoi(b.Number)
-		if !map[Op]bool{GT: n > x, GTE: n >= x, LT: n < x, LTE: n <= x, EQ: n == x, NEQ: n != x}[b.Op] {
+		n, _ := new(big.Rat).SetString(b.Number)
+		c := x.Cmp(n)
+		if !map[Op]bool{GT: c > 0, GTE: c >= 0, LT: c < 0, LTE: c <= 0, EQ: c == 0, NEQ: c != 0}[b.Op] {
 			return false
 		}
 	}
 	return true
+}
+
+// naiveMeasure is what the condition compares.
+func naiveMeasure(s *Spec, set []Record, e Record) *big.Rat {
+	if s.Kind < ValueSum {
+		// The largest threshold that the set would meet.
+		atLeast, n := *s, int64(0)
+		for atLeast.Min = 1; holds(&atLeast, set); atLeast.Min++ {
+			n = int64(atLeast.Min)
+		}
+		return big.NewRat(n, 1)
+	}
+	if s.Kind == ValuePercentile && s.Percentile == "" {
+		ids, same := map[string]bool{}, map[string]bool{}
+		for _, r := range set {
+			ids[r.EventID] = true
+			if r.Value == e.Value {
+				same[r.EventID] = true
+			}
+		}
+		return big.NewRat(int64(100*len(same)), int64(len(ids)))
+	}
+	greatest := map[string]*big.Rat{}
+	for _, r := range set {
+		if x, _ := naiveNumber(r.Value); greatest[r.EventID] == nil || x.Cmp(greatest[r.EventID]) > 0 {
+			greatest[r.EventID] = x
+		}
+	}
+	var sorted []*big.Rat
+	sum, n := new(big.Rat), big.NewRat(int64(len(greatest)), 1)
+	for _, x := range greatest {
+		sorted = append(sorted, x)
+		sum.Add(sum, x)
+	}
+	slices.SortFunc(sorted, (*big.Rat).Cmp)
+	switch s.Kind {
+	case ValueSum:
+		return sum
+	case ValueAvg:
+		return sum.Quo(sum, n)
+	}
+	p := "50"
+	if s.Kind == ValuePercentile {
+		p = s.Percentile
+	}
+	rank, _ := new(big.Rat).SetString(p)
+	rank.Mul(rank, big.NewRat(int64(len(sorted)-1), 100))
+	at := new(big.Int).Quo(rank.Num(), rank.Denom()).Int64()
+	part := rank.Sub(rank, big.NewRat(at, 1))
+	if part.Sign() == 0 {
+		return sorted[at]
+	}
+	step := new(big.Rat).Sub(sorted[at+1], sorted[at])
+	return step.Add(step.Mul(step, part), sorted[at])
+}
+
+// naiveExpr tries every set of rules that is met, in order where that matters.
+func naiveExpr(s *Spec, set []Record) bool {
+	var all uint64
+	for _, r := range set {
+		all |= r.Rules
+	}
+	for some := range uint64(1 << s.Rules) {
+		met := some&all == some && (s.Kind == TemporalOrdered || some == all)
+		if s.Kind == TemporalOrdered && some > 0 {
+			met = met && naiveInOrder(s, set, some)
+		}
+		if met && naiveRun(s.Expr, some, all) {
+			return true
+		}
+	}
+	return false
+}
+
+// naiveInOrder narrows the records to the rules of a set, all of which must be
+// met.
+func naiveInOrder(s *Spec, set []Record, some uint64) bool {
+	narrow := *s
+	narrow.Rules, narrow.Min = bits.OnesCount64(some), bits.OnesCount64(some)
+	var out []Record
+	for _, r := range set {
+		n, place := uint64(0), 0
+		for i := range s.Rules {
+			if some>>i&1 == 0 {
+				continue
+			}
+			n |= r.Rules >> i & 1 << place
+			place++
+		}
+		r.Rules = n
+		out = append(out, r)
+	}
+	return chain(&narrow, out, map[string]bool{}, -1, 0, 0)
+}
+
+func naiveRun(program string, seen, all uint64) bool {
+	var stack []bool
+	for _, op := range []byte(program) {
+		n := len(stack)
+		switch {
+		case op == ExprAnd:
+			stack = append(stack[:n-2], stack[n-2] && stack[n-1])
+		case op == ExprOr:
+			stack = append(stack[:n-2], stack[n-2] || stack[n-1])
+		case op >= ExprAbsent:
+			stack = append(stack, all>>(op-ExprAbsent)&1 == 0)
+		default:
+			stack = append(stack, seen>>op&1 == 1)
+		}
+	}
+	return stack[0]
 }
 
 // TestOneAdvanceGivesSoManyFirings goes on where it has left off.

@@ -328,17 +328,20 @@ func (g *Group) decodePage(recs []record, n uint64, b []byte) ([]record, error) 
 		r.rules = d.uvarint()
 		flags := d.byte()
 		if flags&hasValue != 0 {
-			r.value = g.values.intern(string(d.bytes()))
+			var ok bool
+			if r.value, _, ok = g.values.intern(string(d.bytes())); !ok {
+				return nil, fmt.Errorf("%w: page %d: a value that is no number", errCorrupt, n)
+			}
 		}
 		if flags&hasCarry != 0 {
 			g.pages.carriers.add(seq, d.bytes())
 		}
 		if flags&hasTrace != 0 {
-			if trace := d.bytes(); g.decider != nil && r.time >= g.decider.closed {
+			if trace := d.bytes(); g.decider != nil && (r.time >= g.decider.closed || g.decider.open) {
 				g.decider.traces[seq] = string(trace)
 			}
 		}
-		if g.spec.Kind == ValueCount && r.value < 0 {
+		if g.spec.tallied() && r.value < 0 {
 			return nil, fmt.Errorf("%w: page %d: a record without a value", errCorrupt, n)
 		}
 		recs = append(recs, r)

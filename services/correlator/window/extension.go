@@ -89,7 +89,7 @@ func (s *Spec) Memory() int64 {
 	case Rate:
 		return 2*x.Baseline + 2*s.Timespan
 	default:
-		return s.Timespan
+		return s.Timespan + s.Gap
 	}
 }
 

@@ -49,8 +49,10 @@ type Group struct {
 	sheds    int   // since the last reindex
 	minDrop  int64 // watermark at which a drop is due
 	pages    pages
-	// decider is there where the watermark decides.
-	decider *decider
+	// condition is there where Min does not say all, decider where the watermark
+	// decides.
+	condition *condition
+	decider   *decider
 	// sequence is all of the state of kinds that take events in order.
 	sequence *sequence
 }
@@ -77,8 +79,14 @@ func New(spec *Spec) *Group {
 		minDrop: math.MaxInt64,
 	}
 	g.pages.init()
+	if spec.numbers() || spec.Expr != "" || !spec.AtOnce() {
+		g.condition = new(newCondition(spec))
+	}
+	if spec.numbers() {
+		g.values.numbers = newNumbers(g.condition)
+	}
 	if !spec.AtOnce() {
-		g.decider = newDecider(spec)
+		g.decider = newDecider(spec, g.condition)
 	}
 	g.reindex()
 	return g
@@ -97,8 +105,8 @@ func (g *Group) Add(r Record) []Firing {
 		return nil
 	}
 	rec := record{id: r.EventID, time: r.Time, ingest: r.Ingest, rules: r.Rules, value: -1, hash: hashOf(r.EventID)}
-	if g.spec.Kind == ValueCount {
-		rec.value = g.values.intern(r.Value)
+	if g.spec.tallied() {
+		rec.value, r.Value, _ = g.values.intern(r.Value) // Judge has read the number
 	}
 	if d := g.decider; d != nil {
 		if g.spec.AnyAge {
@@ -194,7 +202,7 @@ func (g *Group) drop(least int64) {
 	if g.recs.oldest() >= least {
 		return
 	}
-	counts := g.spec.Kind == ValueCount
+	counts := g.spec.tallied()
 	latest, front, lo := g.recs.latest().seq, g.front, 0
 	if g.decider != nil {
 		lo = g.decider.lo
@@ -204,7 +212,7 @@ func (g *Group) drop(least int64) {
 		g.pages.drop(r.seq)
 		g.ids.remove(r.hash)
 		if counts {
-			g.values.total.leave(r.value)
+			g.values.leaveTotal(r.value)
 		}
 		switch {
 		case g.decider != nil:
@@ -212,7 +220,7 @@ func (g *Group) drop(least int64) {
 		case i < front:
 			g.front--
 		case counts:
-			g.values.front.leave(r.value)
+			g.values.leaveFront(r.value)
 		}
 	})
 	switch {
@@ -287,16 +295,16 @@ func (g *Group) shed() {
 	if g.spec.temporal() && g.decider == nil {
 		g.rules.shed(r.rules)
 	}
-	if g.spec.Kind == ValueCount {
-		g.values.total.leave(r.value)
+	if g.spec.tallied() {
+		g.values.leaveTotal(r.value)
 	}
 	switch {
 	case g.decider != nil:
 		g.decider.dropped(r, g.decider.lo > 0)
 	case g.front > 0:
 		g.front--
-	case g.spec.Kind == ValueCount:
-		g.values.front.leave(r.value)
+	case g.spec.tallied():
+		g.values.leaveFront(r.value)
 	}
 	g.recs.shift()
 	if g.sheds++; g.worn() {
@@ -342,22 +350,22 @@ func (g *Group) index(r *record, at int) {
 	if g.spec.temporal() {
 		g.rules.insert(r, at == g.recs.len()-1)
 	}
-	counts := g.spec.Kind == ValueCount
+	counts := g.spec.tallied()
 	if counts {
-		g.values.total.enter(r.value)
+		g.values.enterTotal(r.value)
 	}
-	start := g.recs.latest().time - g.spec.Timespan
+	start := g.spec.start(g.recs.latest().time)
 	if at < g.front || r.time < start {
 		g.front++
 		return
 	}
 	if counts {
-		g.values.front.enter(r.value)
+		g.values.enterFront(r.value)
 	}
 	// The latest record ends this at the latest.
 	for x := g.recs.at(g.front); x.time < start; x = g.recs.at(g.front) {
 		if counts {
-			g.values.front.leave(x.value)
+			g.values.leaveFront(x.value)
 		}
 		g.front++
 	}
@@ -366,7 +374,7 @@ func (g *Group) index(r *record, at int) {
 // reindex rebuilds what else is derived from recs, after records were dropped.
 func (g *Group) reindex() {
 	g.sheds = 0
-	counts := g.spec.Kind == ValueCount
+	counts := g.spec.tallied()
 	if counts {
 		g.values.rebuild(&g.recs)
 	}
@@ -381,10 +389,10 @@ func (g *Group) reindex() {
 	if g.front == 0 {
 		return
 	}
-	g.front = g.recs.lower(g.recs.latest().time - g.spec.Timespan)
+	g.front = g.recs.lower(g.spec.start(g.recs.latest().time))
 	if counts {
 		for _, r := range g.recs.each(g.front, g.recs.len()) {
-			g.values.front.enter(r.value)
+			g.values.enterFront(r.value)
 		}
 	}
 }

@@ -1,6 +1,9 @@
 package window
 
-import "slices"
+import (
+	"math/bits"
+	"slices"
+)
 
 // ordered reports how many rules, in listed order, are met by distinct events
 // of which none is earlier than the one before; zero if fewer than demanded.
@@ -14,6 +17,9 @@ import "slices"
 func (g *Group) ordered(recs []*record) int {
 	byTime := slices.Clone(recs)
 	slices.SortFunc(byTime, compare)
+	if g.spec.Expr != "" {
+		return g.orderedBy(byTime)
+	}
 	if g.spec.Min == g.spec.Rules {
 		if g.walk(byTime, allRules(g.spec.Rules)) {
 			return g.spec.Rules
@@ -33,6 +39,29 @@ func (g *Group) longestOf(byTime []*record, least int) int {
 			if g.walk(byTime, order) {
 				return n
 			}
+		}
+	}
+	return 0
+}
+
+// orderedBy is how many rules are met in listed order so that the condition over
+// rules holds; zero where it does not. What must not be there must not be there
+// in any order.
+func (g *Group) orderedBy(byTime []*record) int {
+	var all uint64
+	for _, r := range byTime {
+		all |= r.rules
+	}
+	for set := uint64(0); set < 1<<g.spec.Rules; set++ {
+		if set&^all != 0 || !exprHolds(g.spec.Expr, set, all) {
+			continue
+		}
+		order := make([]int, 0, g.spec.Rules)
+		for left := set; left != 0; left &= left - 1 {
+			order = append(order, bits.TrailingZeros64(left))
+		}
+		if g.walk(byTime, order) {
+			return max(len(order), 1)
 		}
 	}
 	return 0

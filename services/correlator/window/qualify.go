@@ -1,6 +1,7 @@
 package window
 
 import (
+	"math/big"
 	"math/bits"
 	"slices"
 )
@@ -20,8 +21,11 @@ type Firing struct {
 	Time, Ingest int64
 	// Start and End are the window's ends, both in.
 	Start, End int64
-	// Count is what the condition counted in it: distinct events, values or rules.
+	// Count is what the condition counted in it: distinct events, values or rules;
+	// where it measures numbers, the events that have one.
 	Count int
+	// Measured is what the numbers come to, as a decimal, where that is asked.
+	Measured string
 	// AtLeast says that the group was full, so that Count is a lower bound.
 	AtLeast bool
 	// Total is how many distinct events the window holds; Events names up to
@@ -56,6 +60,9 @@ type Ref struct {
 // evaluate re-evaluates every window that contains a newcomer at time t, and
 // so every event in [t, t+T]: without this, the order of arrival would decide.
 func (g *Group) evaluate(t, ingest int64) []Firing {
+	if g.spec.Shape == Tumbling {
+		return g.evaluateOne(t, ingest)
+	}
 	var out []Firing
 	var sw sweep
 	for j := g.recs.lower(t); j < g.recs.len() && g.recs.at(j).time <= t+g.spec.Timespan; {
@@ -77,6 +84,31 @@ func (g *Group) evaluate(t, ingest int64) []Firing {
 	}
 	sw.close(g)
 	return out
+}
+
+// evaluateOne re-evaluates the window of the newcomer where each event is in one
+// only: a set that satisfies the condition by the newcomer contains it.
+func (g *Group) evaluateOne(t, ingest int64) []Firing {
+	b := g.spec.Bucket(t)
+	if last, ok := g.fired[b]; ok {
+		g.touch(b, last, ingest)
+		return nil
+	}
+	j := g.recs.lower(t)
+	for g.recs.at(j).seq != g.pages.next-1 {
+		if j++; j == g.recs.len() {
+			return nil // the group was full, and the newcomer has gone
+		}
+	}
+	var sw sweep
+	f, next := g.qualifies(j, &sw)
+	sw.close(g)
+	if next > 0 {
+		return nil
+	}
+	f.Bucket = b
+	g.touch(b, ingest, f.Ingest)
+	return []Firing{f}
 }
 
 // touch marks a bucket as fired, for as long as records that touch it can
@@ -103,7 +135,7 @@ func (g *Group) qualifies(j int, sw *sweep) (f Firing, next int) {
 		return Firing{}, next
 	}
 	best, count := g.stretch(lo, hi, e)
-	if count < g.spec.Min {
+	if count < g.least() {
 		return Firing{}, j + 1
 	}
 	return g.firing(e, best, count), 0
@@ -111,11 +143,14 @@ func (g *Group) qualifies(j int, sw *sweep) (f Firing, next int) {
 
 // window is which records lie in the window that ends at e.
 func (g *Group) window(e *record) (lo, hi int) {
-	if e.time < g.recs.latest().time {
-		return g.recs.lower(e.time - g.spec.Timespan), g.recs.upper(e.time)
+	if end := g.spec.end(e.time); end <= g.recs.latest().time {
+		return g.recs.lower(g.spec.start(e.time)), g.recs.lower(end)
 	}
 	return g.front, g.recs.len()
 }
+
+// least is the least that measure gives of a set that satisfies the condition.
+func (g *Group) least() int { return max(g.spec.Min, 1) }
 
 // impossible refuses cheaply the window of records lo to hi for which the condition
 // can't hold, ingest times left aside. It returns the first record at which it
@@ -136,8 +171,10 @@ func (g *Group) impossible(lo, hi int, sw *sweep) int {
 			return g.further(hi, g.values.front.distinct)
 		}
 		return g.further(hi, sw.values(g, lo, hi))
+	case ValueSum:
+		return g.sumImpossible(lo, hi, sw)
 	default:
-		if t, ok := g.rules.enoughAt(g.spec, g.recs.at(lo).time, g.recs.at(hi-1).time); !ok {
+		if t, ok := g.rules.enoughAt(g, g.recs.at(lo).time, g.recs.at(hi-1).time); !ok {
 			return g.recs.lower(t)
 		}
 		if g.spec.Kind == TemporalOrdered && g.spec.Min == g.spec.Rules && !sw.ordered(g, lo, hi) {
@@ -207,7 +244,7 @@ func (g *Group) leastRecords() int {
 	if g.spec.Kind == Temporal {
 		return 1
 	}
-	return g.spec.Min
+	return g.least()
 }
 
 // measure is what the condition counts in a set of records; for
@@ -222,10 +259,15 @@ func (g *Group) measure(recs []*record) int {
 			seen[r.value] = struct{}{}
 		}
 		return len(seen)
+	case ValueSum:
+		return g.summed(recs)
 	case Temporal:
 		var seen uint64
 		for _, r := range recs {
 			seen |= r.rules
+		}
+		if g.spec.Expr != "" && !exprHolds(g.spec.Expr, seen, seen) {
+			return 0
 		}
 		return bits.OnesCount64(seen)
 	default:
@@ -233,11 +275,55 @@ func (g *Group) measure(recs []*record) int {
 	}
 }
 
+// sumImpossible is impossible for sums: each further record adds at most the
+// greatest number.
+func (g *Group) sumImpossible(lo, hi int, sw *sweep) int {
+	n, b := g.values.numbers, g.condition.bounds[0]
+	if !b.op.holds(n.total.Cmp(b.number)) {
+		return g.recs.len()
+	}
+	sum := &n.front
+	if hi < g.recs.len() {
+		sum = sw.sum(g, lo, hi)
+	}
+	switch {
+	case b.op.holds(sum.Cmp(b.number)):
+		return 0
+	case hi == g.recs.len() || n.most.Sign() == 0:
+		return g.recs.len()
+	}
+	more := new(big.Int).Sub(b.number, sum)
+	if more.Quo(more, n.most); !more.IsInt64() || more.Int64() > int64(g.recs.len()) {
+		return g.recs.len()
+	}
+	return hi - 1 + max(int(more.Int64()), 1)
+}
+
+// summed is how many distinct events a set has, or zero where they do not add up
+// to what is demanded. Of an event with several values the greatest counts.
+func (g *Group) summed(recs []*record) int {
+	n, b := g.values.numbers, g.condition.bounds[0]
+	most := make(map[string]*big.Int, len(recs))
+	for _, r := range recs {
+		if x := n.all[r.value]; most[r.id] == nil || x.Cmp(most[r.id]) > 0 {
+			most[r.id] = x
+		}
+	}
+	sum := new(big.Int)
+	for _, x := range most {
+		sum.Add(sum, x)
+	}
+	if !b.op.holds(sum.Cmp(b.number)) {
+		return 0
+	}
+	return len(most)
+}
+
 func (g *Group) firing(e *record, recs []*record, count int) Firing {
 	slices.SortFunc(recs, compare)
 	f := Firing{
 		EventID: e.id, Time: e.time, Ingest: e.ingest,
-		Start: e.time - g.spec.Timespan, End: e.time,
+		Start: g.spec.start(e.time), End: g.spec.end(e.time) - 1,
 		Count: count, AtLeast: g.overflow,
 	}
 	refs := make([]Ref, 0, min(len(recs), MaxRefs))

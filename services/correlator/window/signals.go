@@ -110,14 +110,18 @@ func (c *carriers) same(seq uint64, carry []byte) bool {
 	return string(c.carried[seq]) == string(carry)
 }
 
-// report adds the carriers that qualify by a newcomer at time t: those in
-// [t, t+T], whose windows contain it.
+// report adds the carriers that qualify by a newcomer at time t: those
+// whose windows contain it.
 func (g *Group) report(out []Firing, t int64) []Firing {
 	c := &g.pages.carriers
 	var sw sweep
-	for j := g.recs.lower(t); j < g.recs.len(); {
+	from, to := t, t+g.spec.Timespan
+	if g.spec.Shape == Tumbling {
+		from, to = g.spec.start(t), g.spec.end(t)-1
+	}
+	for j := g.recs.lower(from); j < g.recs.len(); {
 		r := g.recs.at(j)
-		if r.time > t+g.spec.Timespan {
+		if r.time > to {
 			break
 		}
 		carry := c.carried[r.seq]
@@ -130,7 +134,7 @@ func (g *Group) report(out []Firing, t int64) []Firing {
 			c.tell(r.seq)
 			out = append(out, Firing{
 				Signal: true, Bucket: g.spec.Bucket(r.time), EventID: r.id, Time: r.time, Ingest: r.ingest,
-				Start: r.time - g.spec.Timespan, End: r.time, Carry: carry, Keep: g.pages.keeps[r.seq],
+				Start: g.spec.start(r.time), End: g.spec.end(r.time) - 1, Carry: carry, Keep: g.pages.keeps[r.seq],
 			})
 		}
 		j = max(next, j+1)
@@ -151,7 +155,7 @@ func (g *Group) meets(j int, sw *sweep) (ok bool, next int) {
 		return true, 0
 	}
 	_, count := g.stretch(lo, hi, e)
-	return count >= g.spec.Min, 0
+	return count >= g.least(), 0
 }
 
 // nearest reports whether the records that lie nearest to e in its window
@@ -170,6 +174,9 @@ func (g *Group) nearest(e *record, lo, hi int) bool {
 	case ValueCount:
 		seen, n = map[int32]struct{}{e.value: {}}, 1
 	case Temporal:
+		if g.spec.Expr != "" {
+			return false
+		}
 		rules = e.rules
 		n = bits.OnesCount64(rules)
 	default:

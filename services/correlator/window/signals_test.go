@@ -81,7 +81,10 @@ func carriersOf(s *Spec, recs []Record) []string {
 		if s.Kind == ValueCount {
 			key += e.Value
 		}
-		if len(e.Carry) == 0 || seen[key] || s.Kind == ValueCount && !e.HasValue {
+		if x, ok := naiveNumber(e.Value); ok && s.Kind == ValueSum {
+			key += x.RatString()
+		}
+		if len(e.Carry) == 0 || seen[key] || !naiveCounts(s, e) {
 			continue
 		}
 		for _, first := range recs {
@@ -90,12 +93,15 @@ func carriersOf(s *Spec, recs []Record) []string {
 			for _, r := range recs {
 				inTime := e.Time-s.Timespan <= r.Time && r.Time <= e.Time
 				inReach := first.Ingest <= r.Ingest && r.Ingest <= first.Ingest+s.Reach()
-				if inTime && inReach && (r.HasValue || s.Kind != ValueCount) {
+				if s.Shape == Tumbling {
+					inTime = naiveFloor(r.Time, s.Timespan) == naiveFloor(e.Time, s.Timespan)
+				}
+				if inTime && inReach && naiveCounts(s, r) {
 					set = append(set, r)
 					within = within || fmt.Sprint(r) == fmt.Sprint(e)
 				}
 			}
-			if within && holds(s, set) {
+			if within && naiveHolds(s, set, e) {
 				seen[key] = true
 				out = append(out, fmt.Sprintf("%s %d %d %s", e.EventID, e.Time, e.Ingest, e.Carry))
 				break

@@ -10,19 +10,28 @@ package window
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 )
 
 // Kind is how a correlation's condition is measured.
 type Kind uint8
 
-// The kinds that fire at once: their conditions are monotone, a further record
-// never takes a qualification away.
+// The kinds that may fire at once: with a lower bound alone their conditions are
+// monotone, a further record never takes a qualification away.
 const (
 	EventCount      Kind = iota + 1 // distinct events
 	ValueCount                      // distinct values
 	Temporal                        // distinct rules
 	TemporalOrdered                 // distinct rules, by distinct events in listed order
+	ValueSum                        // numbers added up; below zero none counts where it fires at once
+)
+
+// The kinds that measure what more records may take away again.
+const (
+	ValueAvg        Kind = iota + 6 // mean of numbers
+	ValuePercentile                 // percentile of numbers, or share of an event's own value
+	ValueMedian                     // 50th percentile
 )
 
 const (
@@ -61,8 +70,9 @@ type Spec struct {
 	// Bounds are the condition where Min does not say it; the second is used
 	// with the first only.
 	Bounds [2]Bound
-	// Expr is a condition over rules, in place of Min and Bounds, as a program:
-	// a byte below MaxRules pushes whether that rule was seen, the others pop.
+	// Expr is a condition over rules, in place of Min and Bounds, as a program in
+	// reverse Polish notation: a byte below MaxRules says whether that rule was
+	// seen, one from ExprAbsent on that there is nothing of it at all.
 	Expr string
 	// Shape is what a window is; Gap the longest silence within a session.
 	Shape Shape
@@ -99,9 +109,10 @@ const (
 
 // Operators of Expr.
 const (
-	ExprAnd = MaxRules + iota
-	ExprOr
-	ExprNot
+	ExprAnd    = MaxRules
+	ExprOr     = MaxRules + 1
+	ExprAbsent = 2 * MaxRules
+	maxExpr    = 1024
 )
 
 // Shape is how event times are cut into windows.
@@ -119,7 +130,7 @@ const (
 // threshold that no group could ever hold.
 func (s *Spec) Validate() error {
 	switch {
-	case !s.Kind.sequential() && (s.Kind < EventCount || s.Kind > TemporalOrdered):
+	case !s.Kind.sequential() && (s.Kind < EventCount || s.Kind > ValueMedian):
 		return fmt.Errorf("unknown kind %d", s.Kind)
 	case s.Timespan <= 0 || s.Timespan > maxSpan:
 		return fmt.Errorf("timespan of %d ms: must be above 0 and at most ten years", s.Timespan)
@@ -131,8 +142,15 @@ func (s *Spec) Validate() error {
 		return fmt.Errorf("%d rules: a correlation refers to 1 to %d", s.Rules, MaxRules)
 	case s.Kind.sequential():
 		return s.validateExtension()
+	case s.Shape > Session:
+		return fmt.Errorf("unknown shape of windows %d", s.Shape)
+	case s.Shape == Session && (s.Gap <= 0 || s.Gap > s.Timespan), s.Shape != Session && s.Gap != 0:
+		return fmt.Errorf("gap of %d ms: a session has one, above 0 and at most its timespan of %d ms", s.Gap, s.Timespan)
 	}
-	if s.Bounds[0].Op != 0 {
+	switch {
+	case s.Expr != "":
+		return s.validateExpr()
+	case s.Bounds[0].Op != 0:
 		return s.validateBounds()
 	}
 	return s.validateMin()
@@ -140,6 +158,8 @@ func (s *Spec) Validate() error {
 
 func (s *Spec) validateMin() error {
 	switch {
+	case s.measures():
+		return errors.New("a condition on numbers without a bound")
 	case s.Min < 1:
 		return fmt.Errorf("a threshold of %d would fire without an event: use absence", s.Min)
 	case s.Min > MaxRecords:
@@ -148,6 +168,19 @@ func (s *Spec) validateMin() error {
 		return fmt.Errorf("a threshold of %d rules can't be reached by %d", s.Min, s.Rules)
 	case s.Kind == TemporalOrdered && choices(s.Rules, s.Min) > maxChoices:
 		return fmt.Errorf("%d of %d rules in order are more than %d ways to fire: demand all, or refer to fewer rules", s.Min, s.Rules, maxChoices)
+	}
+	return nil
+}
+
+func (s *Spec) validateExpr() error {
+	switch {
+	case !s.temporal() || s.Min != 0 || s.Bounds[0].Op != 0:
+		return errors.New("a condition over rules beside another")
+	case s.Kind == TemporalOrdered && choices(s.Rules, 1) > maxChoices:
+		return fmt.Errorf("a condition over %d rules in order has more than %d ways to hold: refer to fewer rules", s.Rules, maxChoices)
+	}
+	if why := checkExpr(s.Expr, s.Rules); why != "" {
+		return errors.New("the condition over rules: " + why)
 	}
 	return nil
 }
@@ -166,6 +199,12 @@ func (s *Spec) validateBounds() error {
 		if b.Op < GT || b.Op > NEQ {
 			return fmt.Errorf("unknown comparison %d", b.Op)
 		}
+		if s.measures() {
+			if ok, _ := isNumber(b.Number); !ok {
+				return fmt.Errorf("bound %q: a number has at most %d digits before the point and %d behind it", b.Number, wholeDigits, fracDigits)
+			}
+			continue
+		}
 		n, err := strconv.ParseInt(b.Number, 10, 64)
 		if err != nil || n < 0 {
 			return fmt.Errorf("bound %q: must be a whole number", b.Number)
@@ -174,23 +213,58 @@ func (s *Spec) validateBounds() error {
 			return fmt.Errorf("a bound of %d needs more events than the %d that a group keeps", n, MaxRecords)
 		}
 	}
+	if s.Percentile != "" {
+		x, _, ok := parseNumber(s.Percentile)
+		if !ok || x.Sign() < 0 || s.Kind != ValuePercentile {
+			return fmt.Errorf("percentile %q: must be a number from 0 to 100", s.Percentile)
+		}
+		if hundred, _, _ := parseNumber("100"); x.Cmp(hundred) > 0 {
+			return fmt.Errorf("percentile %q: must be a number from 0 to 100", s.Percentile)
+		}
+	}
 	return nil
 }
 
 // AtOnce reports whether the condition is monotone, so that a bucket fires with
 // the record that completes it. Otherwise the watermark decides.
-func (s *Spec) AtOnce() bool { return s.Bounds[0].Op == 0 && !s.Kind.sequential() }
+func (s *Spec) AtOnce() bool {
+	switch {
+	case s.Kind.sequential():
+		return false
+	case s.Shape == Session:
+		return false // a late event can join two
+	case s.Kind == ValueSum:
+		return s.Bounds[1].Op == 0 && (s.Bounds[0].Op == GT || s.Bounds[0].Op == GTE)
+	case s.Expr != "":
+		return !slices.ContainsFunc([]byte(s.Expr), func(op byte) bool { return op >= ExprAbsent })
+	}
+	return s.Bounds[0].Op == 0
+}
+
+// measures reports whether bounds compare numbers that values add up to, share
+// whether the percentage of an event's own value.
+func (s *Spec) measures() bool { return ValueSum <= s.Kind && s.Kind <= ValueMedian }
+
+func (s *Spec) share() bool { return s.Kind == ValuePercentile && s.Percentile == "" }
+
+// numbers reports whether values are numbers.
+func (s *Spec) numbers() bool { return s.measures() && !s.share() }
+
+// tallied reports whether records are counted by value.
+func (s *Spec) tallied() bool { return s.Kind == ValueCount || s.measures() }
 
 // Reason is why a record does not count.
 type Reason uint8
 
 // The reasons.
 const (
-	Counts  Reason = iota
-	NoRule         // it matched none of the rules
-	NoValue        // it lacks the value that counts
-	IsLate         // older than the lateness, where the watermark decides
-	IsEarly        // ahead of its ingest, where the watermark decides
+	Counts     Reason = iota
+	NoRule            // it matched none of the rules
+	NoValue           // it lacks the value that counts
+	NotANumber        // its value is none
+	Negative          // its value is below zero, where sums only grow
+	IsLate            // older than the lateness, where the watermark decides
+	IsEarly           // ahead of its ingest, where the watermark decides
 )
 
 // Judge says whether a record counts. Add leaves out what does not.
@@ -198,15 +272,29 @@ func (s *Spec) Judge(r *Record) Reason {
 	switch {
 	case r.Rules == 0:
 		return NoRule
-	case s.Kind == ValueCount && !r.HasValue, s.Kind.sequential() && !s.hasValue(r):
+	case s.tallied() && !r.HasValue, s.Kind.sequential() && !s.hasValue(r):
 		return NoValue
 	case s.AtOnce() || s.AnyAge:
-		return Counts
+		return s.judgeNumber(r.Value)
 	case r.Late || r.Ingest-r.Time > s.Lateness:
 		// The flag is of the source's lateness, which may be longer than the rule's.
 		return IsLate
 	case r.Early || r.Time-r.Ingest > EarlyAllowance:
 		return IsEarly
+	}
+	return s.judgeNumber(r.Value)
+}
+
+func (s *Spec) judgeNumber(v string) Reason {
+	if !s.numbers() {
+		return Counts
+	}
+	ok, negative := isNumber(v)
+	switch {
+	case !ok:
+		return NotANumber
+	case negative && s.AtOnce():
+		return Negative
 	}
 	return Counts
 }
@@ -232,7 +320,17 @@ func (s *Spec) Reach() int64 { return s.Memory() + s.Lateness + EarlyAllowance }
 // LookBack is how far before the watermark a rebuild has to start reading:
 // memory + bucket + L + 5 min. The caller adds the produce slack S and, along
 // chains, the look-backs of the children.
-func (s *Spec) LookBack() int64 { return s.Reach() + s.Width() }
+//
+// Sessions add twice their timespan and a gap: where a rebuild begins amid
+// events without a silence, it takes so long until its cuts are those of one
+// that has seen the beginning.
+func (s *Spec) LookBack() int64 {
+	back := s.Reach() + s.Width()
+	if s.Shape == Session {
+		back += 2*s.Timespan + s.Gap
+	}
+	return back
+}
 
 // Width is the width of an alert's bucket.
 func (s *Spec) Width() int64 {
@@ -245,17 +343,48 @@ func (s *Spec) Width() int64 {
 	return s.Timespan
 }
 
-// Bucket is the bucket of an event time: floor(t / Width), also below zero.
+// Bucket is the bucket of an event time: floor(t / Width), also below zero. A
+// window next to others is in the bucket of its start as a whole, and so is a
+// session in that of its first event.
 func (s *Spec) Bucket(t int64) int64 {
-	w := s.Width()
-	b := t / w
-	if t%w < 0 {
-		b--
+	if s.Shape == Tumbling {
+		t = s.start(t)
 	}
-	return b
+	return floor(t, s.Width())
 }
 
 // begins is the first event time of a bucket.
-func (s *Spec) begins(bucket int64) int64 { return bucket * s.Width() }
+func (s *Spec) begins(bucket int64) int64 {
+	t := bucket * s.Width()
+	if s.Shape == Tumbling {
+		return -floor(-t, s.Timespan) * s.Timespan
+	}
+	return t
+}
+
+// start is the first event time of the window of an event time.
+func (s *Spec) start(t int64) int64 {
+	if s.Shape == Tumbling {
+		return floor(t, s.Timespan) * s.Timespan
+	}
+	return t - s.Timespan
+}
+
+// end is the first event time behind the window of an event time.
+func (s *Spec) end(t int64) int64 {
+	if s.Shape == Tumbling {
+		return s.start(t) + s.Timespan
+	}
+	return t + 1
+}
+
+// floor is a / b, rounded down, for b above zero.
+func floor(a, b int64) int64 {
+	q := a / b
+	if a%b < 0 {
+		q--
+	}
+	return q
+}
 
 func (s *Spec) temporal() bool { return s.Kind == Temporal || s.Kind == TemporalOrdered }

@@ -1,7 +1,9 @@
 package window
 
 import (
+	"cmp"
 	"math"
+	"math/big"
 	"slices"
 	"sort"
 )
@@ -60,7 +62,10 @@ func (x *ruleTimes) rebuild(s *Spec, recs *timeline) {
 
 // enoughAt reports whether the window [start, end] holds enough of the rules;
 // where not, t is the first later time at which one that ends there could.
-func (x *ruleTimes) enoughAt(s *Spec, start, end int64) (t int64, ok bool) {
+func (x *ruleTimes) enoughAt(g *Group, start, end int64) (t int64, ok bool) {
+	if g.spec.Expr != "" {
+		return x.holdsAt(g.spec.Expr, start, end)
+	}
 	seen := 0
 	var coming [MaxRules]int64 // next times of the rules that the window lacks
 	n := 0
@@ -78,7 +83,7 @@ func (x *ruleTimes) enoughAt(s *Spec, start, end int64) (t int64, ok bool) {
 			n++
 		}
 	}
-	need := s.Min - seen
+	need := g.spec.Min - seen
 	if need <= 0 {
 		return 0, true
 	}
@@ -87,6 +92,36 @@ func (x *ruleTimes) enoughAt(s *Spec, start, end int64) (t int64, ok bool) {
 	}
 	slices.Sort(coming[:n])
 	return coming[need-1], false
+}
+
+// holdsAt is enoughAt for a condition over rules: it holds the longer, the more
+// of them are seen.
+func (x *ruleTimes) holdsAt(program string, start, end int64) (t int64, ok bool) {
+	var seen uint64
+	type coming struct {
+		time int64
+		rule int
+	}
+	var next []coming
+	for i, times := range x.times {
+		k := sort.Search(len(times), func(k int) bool { return times[k] > end })
+		switch {
+		case k > 0 && times[k-1] >= start:
+			seen |= 1 << i
+		case k < len(times):
+			next = append(next, coming{times[k], i})
+		}
+	}
+	if exprHolds(program, seen, seen) {
+		return 0, true
+	}
+	slices.SortFunc(next, func(a, b coming) int { return cmp.Compare(a.time, b.time) })
+	for _, c := range next {
+		if seen |= 1 << c.rule; exprHolds(program, seen, seen) {
+			return c.time, false
+		}
+	}
+	return math.MaxInt64, false
 }
 
 // A ladder climbs records by time: rung i is the latest start of a chain that
@@ -131,6 +166,7 @@ type sweep struct {
 	begun    bool
 	lo, hi   int
 	distinct int
+	total    big.Int
 	ladder   ladder
 }
 
@@ -157,9 +193,25 @@ func (w *sweep) values(g *Group, lo, hi int) int {
 	return w.distinct
 }
 
+// sum is what recs[lo:hi] add up to, copies of an event included.
+func (w *sweep) sum(g *Group, lo, hi int) *big.Int {
+	all := g.values.numbers.all
+	if !w.begun {
+		w.begun, w.lo, w.hi = true, lo, lo
+	}
+	for _, r := range g.recs.each(w.hi, hi) {
+		w.total.Add(&w.total, all[r.value])
+	}
+	for _, r := range g.recs.each(w.lo, lo) {
+		w.total.Sub(&w.total, all[r.value])
+	}
+	w.lo, w.hi = lo, hi
+	return &w.total
+}
+
 // ordered reports whether recs[lo:hi] may meet all rules in order.
 func (w *sweep) ordered(g *Group, lo, hi int) bool {
-	start := g.recs.at(hi-1).time - g.spec.Timespan
+	start := g.spec.start(g.recs.at(hi - 1).time)
 	if hi == g.recs.len() && !g.rules.stale {
 		return g.rules.front.top() >= start
 	}

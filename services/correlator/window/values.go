@@ -1,5 +1,7 @@
 package window
 
+import "math/big"
+
 // values counts the distinct values of a group: over all records, and over the
 // window that ends at the latest one, so that the common case (a record in
 // order) costs O(1) whatever the window holds.
@@ -7,7 +9,67 @@ type values struct {
 	ids          map[string]int32
 	names        []string
 	total, front tally
-	scratch      []int32 // of a sweep
+	scratch      []int32  // of a sweep
+	numbers      *numbers // where values are numbers
+}
+
+// numbers are what values are as numbers, by their places.
+type numbers struct {
+	bounds []*big.Int
+	all    []*big.Int
+	// class says where a number lies to each bound: −1 below it, 0 on it, 1 above.
+	class [][2]int8
+	most  *big.Int
+	// What total and front add up to, copies of an event included.
+	total, front big.Int
+}
+
+func newNumbers(c *condition) *numbers {
+	n := &numbers{most: new(big.Int)}
+	for _, b := range c.bounds {
+		n.bounds = append(n.bounds, b.number)
+	}
+	return n
+}
+
+func (n *numbers) add(x *big.Int) {
+	n.all = append(n.all, x)
+	var class [2]int8
+	for i, b := range n.bounds {
+		class[i] = int8(x.Cmp(b))
+	}
+	n.class = append(n.class, class)
+	if x.Cmp(n.most) > 0 {
+		n.most = x
+	}
+}
+
+func (v *values) enterTotal(value int32) {
+	v.total.enter(value)
+	if n := v.numbers; n != nil {
+		n.total.Add(&n.total, n.all[value])
+	}
+}
+
+func (v *values) leaveTotal(value int32) {
+	v.total.leave(value)
+	if n := v.numbers; n != nil {
+		n.total.Sub(&n.total, n.all[value])
+	}
+}
+
+func (v *values) enterFront(value int32) {
+	v.front.enter(value)
+	if n := v.numbers; n != nil {
+		n.front.Add(&n.front, n.all[value])
+	}
+}
+
+func (v *values) leaveFront(value int32) {
+	v.front.leave(value)
+	if n := v.numbers; n != nil {
+		n.front.Sub(&n.front, n.all[value])
+	}
 }
 
 // A tally counts records by value.
@@ -40,10 +102,27 @@ func (t *tally) clear() {
 	t.distinct = 0
 }
 
-func (v *values) intern(s string) int32 {
+// intern gives a value's place and the text that equal ones share; ok is false
+// for what should be a number and is none.
+func (v *values) intern(s string) (place int32, text string, ok bool) {
 	if i, ok := v.ids[s]; ok {
-		return i
+		return i, s, true
 	}
+	if v.numbers == nil {
+		return v.add(s), s, true
+	}
+	x, text, ok := parseNumber(s)
+	if !ok {
+		return 0, "", false
+	}
+	if i, ok := v.ids[text]; ok {
+		return i, text, true
+	}
+	v.numbers.add(x)
+	return v.add(text), text, true
+}
+
+func (v *values) add(s string) int32 {
 	if v.ids == nil {
 		v.ids = map[string]int32{}
 	}
@@ -64,8 +143,12 @@ func (v *values) rebuild(recs *timeline) {
 	}
 	v.total.clear()
 	v.front.clear()
+	if v.numbers != nil {
+		v.numbers.total.SetInt64(0)
+		v.numbers.front.SetInt64(0)
+	}
 	for _, r := range recs.all() {
-		v.total.enter(r.value)
+		v.enterTotal(r.value)
 	}
 }
 
@@ -74,12 +157,16 @@ const spareValues = 64
 
 // compact gives the values that are left new numbers.
 func (v *values) compact(recs *timeline) {
-	names := v.names
+	names, n := v.names, v.numbers
 	*v = values{}
+	if n != nil {
+		v.numbers = &numbers{bounds: n.bounds, most: new(big.Int)}
+	}
 	known := make([]int32, len(names)) // new numbers, plus one
 	for _, r := range recs.all() {
 		if known[r.value] == 0 {
-			known[r.value] = v.intern(names[r.value]) + 1
+			place, _, _ := v.intern(names[r.value])
+			known[r.value] = place + 1
 		}
 		r.value = known[r.value] - 1
 	}

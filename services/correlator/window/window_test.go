@@ -265,12 +265,19 @@ func TestBucketsArePure(t *testing.T) {
 
 func drawSpec(rt *rapid.T) *Spec {
 	s := &Spec{
-		Kind:     rapid.SampledFrom([]Kind{EventCount, ValueCount, Temporal, TemporalOrdered}).Draw(rt, "kind"),
+		Kind:     rapid.SampledFrom([]Kind{EventCount, ValueCount, Temporal, TemporalOrdered, ValueSum}).Draw(rt, "kind"),
 		Timespan: rapid.SampledFrom([]int64{10, 60_000, 600_000}).Draw(rt, "timespan"),
 		Lateness: rapid.SampledFrom([]int64{0, 30_000, 600_000}).Draw(rt, "lateness"),
+		Shape:    rapid.SampledFrom([]Shape{Sliding, Sliding, Tumbling}).Draw(rt, "shape"),
 		Rules:    1,
 	}
-	if s.temporal() {
+	if s.temporal() && rapid.Bool().Draw(rt, "expression") {
+		s.Rules = rapid.IntRange(1, 4).Draw(rt, "rules")
+		s.StrictTies = rapid.Bool().Draw(rt, "strict")
+		s.Expr = drawExpr(rt, s.Rules, 3, false)
+	} else if s.Kind == ValueSum {
+		s.Bounds[0] = Bound{rapid.SampledFrom([]Op{GT, GTE}).Draw(rt, "op"), rapid.SampledFrom([]string{"0.3", "1", "3.5", "-1"}).Draw(rt, "bound")}
+	} else if s.temporal() {
 		s.Rules = rapid.IntRange(1, 4).Draw(rt, "rules")
 		s.Min = rapid.IntRange(1, s.Rules).Draw(rt, "min")
 		s.StrictTies = rapid.Bool().Draw(rt, "strict")
@@ -281,6 +288,23 @@ func drawSpec(rt *rapid.T) *Spec {
 		s.Suppress = 3 * s.Timespan
 	}
 	return s
+}
+
+// drawExpr gives a program over rules.
+func drawExpr(rt *rapid.T, rules, depth int, absent bool) string {
+	switch n := rapid.IntRange(0, 3).Draw(rt, "node"); {
+	case depth > 0 && n < 2:
+		return drawExpr(rt, rules, depth-1, absent) + drawExpr(rt, rules, depth-1, absent) + string([]byte{byte(ExprAnd + n)})
+	case absent && n == 2:
+		return string([]byte{byte(ExprAbsent + rapid.IntRange(0, rules-1).Draw(rt, "not"))})
+	default:
+		return string([]byte{byte(rapid.IntRange(0, rules-1).Draw(rt, "rule"))})
+	}
+}
+
+// someNumbers are texts of numbers, equal ones in several forms, and of none.
+func someNumbers() []string {
+	return []string{"0.1", "0.2", "1", "1.0", "1e0", "-2", "3.5", "0", "abc", "", "1e-39", "0.1000000000000000000000000001"}
 }
 
 // drawRecords gives records whose times cluster where windows, reaches and
@@ -300,9 +324,15 @@ func drawRecords(rt *rapid.T, s *Spec) []Record {
 			Value:    rapid.SampledFrom([]string{"a", "b", "c", "", "d"}).Draw(rt, "value"),
 			HasValue: rapid.IntRange(0, 9).Draw(rt, "has") > 0,
 		}
+		if s.measures() {
+			r.Value = rapid.SampledFrom(someNumbers()).Draw(rt, "number")
+		}
 		out = append(out, r)
 		for range rapid.IntRange(0, 3).Draw(rt, "copies") {
 			c := r
+			if s.measures() && rapid.IntRange(0, 3).Draw(rt, "other") == 0 {
+				c.Value = rapid.SampledFrom(someNumbers()).Draw(rt, "number")
+			}
 			c.Ingest = rapid.SampledFrom(ingests).Draw(rt, "copy")
 			if s.Kind != TemporalOrdered && rapid.IntRange(0, 3).Draw(rt, "moved") == 0 {
 				c.Time = rapid.SampledFrom(times).Draw(rt, "copy time")
@@ -344,7 +374,7 @@ func fold(rt *rapid.T, s *Spec, order []Record) []int64 {
 			}
 			fired[f.Bucket]++
 			require.Equal(rt, s.Bucket(f.Time), f.Bucket)
-			require.GreaterOrEqual(rt, f.Count, s.Min)
+			require.GreaterOrEqual(rt, f.Count, max(s.Min, 1))
 			require.NotEmpty(rt, f.Events)
 		}
 		if rapid.IntRange(0, 3).Draw(rt, "store") == 0 {
@@ -380,20 +410,23 @@ func reread(rt require.TestingT, g *Group, s *Spec, stored map[string][]byte) *G
 func naive(s *Spec, recs []Record) []int64 {
 	fired := map[int64]bool{}
 	for _, e := range recs {
-		if s.Kind == ValueCount && !e.HasValue {
+		if !naiveCounts(s, e) {
 			continue
 		}
 		for _, first := range recs {
 			var set []Record
 			for _, r := range recs {
 				inTime := e.Time-s.Timespan <= r.Time && r.Time <= e.Time
+				if s.Shape == Tumbling {
+					inTime = naiveFloor(r.Time, s.Timespan) == naiveFloor(e.Time, s.Timespan)
+				}
 				inReach := first.Ingest <= r.Ingest && r.Ingest <= first.Ingest+s.Reach()
-				if inTime && inReach && (r.HasValue || s.Kind != ValueCount) {
+				if inTime && inReach && naiveCounts(s, r) {
 					set = append(set, r)
 				}
 			}
-			if slices.Contains(set2(set), fmt.Sprint(e)) && holds(s, set) {
-				fired[s.Bucket(e.Time)] = true
+			if slices.Contains(set2(set), fmt.Sprint(e)) && naiveHolds(s, set, e) {
+				fired[naiveBucket(s, e.Time)] = true
 			}
 		}
 	}

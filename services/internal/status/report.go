@@ -78,7 +78,8 @@ func (t *Tenant) report(id string, open map[tenantRule]int64, left *int) *status
 	for _, rule := range slices.Sorted(maps.Keys(rules)) {
 		r := rules[rule].report(rule)
 		r.OpenGroups = open[tenantRule{id, rule}]
-		if r.Hits == nil && r.Ungrouped == nil && r.OpenGroups == 0 && len(r.Lacking) == 0 {
+		if r.Hits == nil && r.Ungrouped == nil && r.OpenGroups == 0 && len(r.Lacking) == 0 &&
+			r.Late == nil && r.Early == nil && r.Skipped == nil && r.Cut == nil {
 			continue
 		}
 		if *left--; *left >= 0 {
@@ -95,7 +96,10 @@ func (t *Tenant) report(id string, open map[tenantRule]int64, left *int) *status
 func sourceName(s *statusv1.Source) string { return s.GetProduct() + "/" + s.GetService() }
 
 func (r *Rule) report(id string) *statusv1.Rule {
-	out := &statusv1.Rule{Id: id, Hits: r.Hits.report(), Ungrouped: r.Ungrouped.report(), Shadowed: r.Shadowed.report()}
+	out := &statusv1.Rule{
+		Id: id, Hits: r.Hits.report(), Ungrouped: r.Ungrouped.report(), Shadowed: r.Shadowed.report(),
+		Late: r.Late.report(), Early: r.Early.report(), Skipped: r.Skipped.report(), Cut: r.Cut.report(),
+	}
 	if out.Hits != nil {
 		return out // it works: what it lacked elsewhere says nothing
 	}

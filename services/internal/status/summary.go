@@ -48,10 +48,11 @@ type SourceCount struct {
 
 // RuleCount is what is known of one rule.
 type RuleCount struct {
-	Hits, Ungrouped  Count
-	Shadowed         Count
-	OpenGroups, Near int64
-	Lacking          []string
+	Hits, Ungrouped, Shadowed Count
+	// Late, Early and Skipped are events, Cut windows, that a rule left out.
+	Late, Early, Skipped, Cut Count
+	OpenGroups, Near          int64
+	Lacking                   []string
 }
 
 // WebhookCount is what is known of one webhook.
@@ -167,6 +168,10 @@ func (s *Summary) rules(t *statusv1.Tenant, live bool) {
 		c.Hits.add(r.GetHits())
 		c.Ungrouped.add(r.GetUngrouped())
 		c.Shadowed.add(r.GetShadowed())
+		c.Late.add(r.GetLate())
+		c.Early.add(r.GetEarly())
+		c.Skipped.add(r.GetSkipped())
+		c.Cut.add(r.GetCut())
 		if live {
 			c.OpenGroups += r.GetOpenGroups()
 		}

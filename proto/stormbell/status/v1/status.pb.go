@@ -554,7 +554,14 @@ type Rule struct {
 	Near    int64    `protobuf:"varint,5,opt,name=near,proto3" json:"near,omitempty"`
 	Lacking []string `protobuf:"bytes,6,rep,name=lacking,proto3" json:"lacking,omitempty"`
 	// Its alerts that went to nobody.
-	Shadowed      *Count `protobuf:"bytes,7,opt,name=shadowed,proto3" json:"shadowed,omitempty"`
+	Shadowed *Count `protobuf:"bytes,7,opt,name=shadowed,proto3" json:"shadowed,omitempty"`
+	// Events that a rule which the watermark decides left out: older than the
+	// lateness, ahead of their ingest; and those whose value no rule can take.
+	Late    *Count `protobuf:"bytes,8,opt,name=late,proto3" json:"late,omitempty"`
+	Early   *Count `protobuf:"bytes,9,opt,name=early,proto3" json:"early,omitempty"`
+	Skipped *Count `protobuf:"bytes,10,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	// Windows left undecided because other rules ruled within them.
+	Cut           *Count `protobuf:"bytes,11,opt,name=cut,proto3" json:"cut,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -634,6 +641,34 @@ func (x *Rule) GetLacking() []string {
 func (x *Rule) GetShadowed() *Count {
 	if x != nil {
 		return x.Shadowed
+	}
+	return nil
+}
+
+func (x *Rule) GetLate() *Count {
+	if x != nil {
+		return x.Late
+	}
+	return nil
+}
+
+func (x *Rule) GetEarly() *Count {
+	if x != nil {
+		return x.Early
+	}
+	return nil
+}
+
+func (x *Rule) GetSkipped() *Count {
+	if x != nil {
+		return x.Skipped
+	}
+	return nil
+}
+
+func (x *Rule) GetCut() *Count {
+	if x != nil {
+		return x.Cut
 	}
 	return nil
 }
@@ -770,7 +805,7 @@ const file_stormbell_status_v1_status_proto_rawDesc = "" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x1a\n" +
 	"\bcategory\x18\x03 \x01(\tR\bcategory\x12\x16\n" +
 	"\x06strict\x18\x04 \x01(\bR\x06strict\x122\n" +
-	"\x06events\x18\x05 \x01(\v2\x1a.stormbell.status.v1.CountR\x06events\"\x87\x02\n" +
+	"\x06events\x18\x05 \x01(\v2\x1a.stormbell.status.v1.CountR\x06events\"\xcd\x03\n" +
 	"\x04Rule\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x04hits\x18\x02 \x01(\v2\x1a.stormbell.status.v1.CountR\x04hits\x12\x1f\n" +
@@ -779,7 +814,12 @@ const file_stormbell_status_v1_status_proto_rawDesc = "" +
 	"\tungrouped\x18\x04 \x01(\v2\x1a.stormbell.status.v1.CountR\tungrouped\x12\x12\n" +
 	"\x04near\x18\x05 \x01(\x03R\x04near\x12\x18\n" +
 	"\alacking\x18\x06 \x03(\tR\alacking\x126\n" +
-	"\bshadowed\x18\a \x01(\v2\x1a.stormbell.status.v1.CountR\bshadowed\"\xd1\x01\n" +
+	"\bshadowed\x18\a \x01(\v2\x1a.stormbell.status.v1.CountR\bshadowed\x12.\n" +
+	"\x04late\x18\b \x01(\v2\x1a.stormbell.status.v1.CountR\x04late\x120\n" +
+	"\x05early\x18\t \x01(\v2\x1a.stormbell.status.v1.CountR\x05early\x124\n" +
+	"\askipped\x18\n" +
+	" \x01(\v2\x1a.stormbell.status.v1.CountR\askipped\x12,\n" +
+	"\x03cut\x18\v \x01(\v2\x1a.stormbell.status.v1.CountR\x03cut\"\xd1\x01\n" +
 	"\aWebhook\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x128\n" +
 	"\tdelivered\x18\x02 \x01(\v2\x1a.stormbell.status.v1.CountR\tdelivered\x122\n" +
@@ -832,14 +872,18 @@ var file_stormbell_status_v1_status_proto_depIdxs = []int32{
 	1,  // 19: stormbell.status.v1.Rule.hits:type_name -> stormbell.status.v1.Count
 	1,  // 20: stormbell.status.v1.Rule.ungrouped:type_name -> stormbell.status.v1.Count
 	1,  // 21: stormbell.status.v1.Rule.shadowed:type_name -> stormbell.status.v1.Count
-	1,  // 22: stormbell.status.v1.Webhook.delivered:type_name -> stormbell.status.v1.Count
-	1,  // 23: stormbell.status.v1.Webhook.failed:type_name -> stormbell.status.v1.Count
-	1,  // 24: stormbell.status.v1.Webhook.parked:type_name -> stormbell.status.v1.Count
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	1,  // 22: stormbell.status.v1.Rule.late:type_name -> stormbell.status.v1.Count
+	1,  // 23: stormbell.status.v1.Rule.early:type_name -> stormbell.status.v1.Count
+	1,  // 24: stormbell.status.v1.Rule.skipped:type_name -> stormbell.status.v1.Count
+	1,  // 25: stormbell.status.v1.Rule.cut:type_name -> stormbell.status.v1.Count
+	1,  // 26: stormbell.status.v1.Webhook.delivered:type_name -> stormbell.status.v1.Count
+	1,  // 27: stormbell.status.v1.Webhook.failed:type_name -> stormbell.status.v1.Count
+	1,  // 28: stormbell.status.v1.Webhook.parked:type_name -> stormbell.status.v1.Count
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_stormbell_status_v1_status_proto_init() }
