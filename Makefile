@@ -132,6 +132,19 @@ model: ## try a million schedules of the correlate protocol, and MODEL_CHECKS (2
 test-readme: ## type what README.md and the guides say, compare what comes out
 	go test -count=1 -timeout $(TEST_TIMEOUT) ./tools/readme
 
+# On Prometheus' own engine, from a module of its own: nothing else needs it.
+.PHONY: test-rules
+test-rules: ## run the unit tests of alert rules, parse what dashboards ask
+	GOWORK=off go -C tools/promrules test ./...
+
+.PHONY: test-images
+test-images: ## make all images twice, compare digests, run them where a Docker daemon answers
+	STORMBELL_IMAGES=1 go test -count=1 -v -timeout 60m -run '^TestStormbell' ./tools/images
+
+.PHONY: test-compose
+test-compose: ## start deployments/compose with Docker and play the journey; KAFKA_IMAGE, REDIS_IMAGE
+	STORMBELL_COMPOSE=1 go test -count=1 -v -timeout 60m -run '^TestUp' ./tools/compose
+
 .PHONY: test-tilt
 test-tilt: ## run `tilt ci` in both modes with the Tilt that TILT names
 	@if command -v $(TILT) >/dev/null 2>&1; then \
@@ -229,7 +242,7 @@ verify-generate: generate ## fail if generated files are not what their sources 
 
 .PHONY: verify-tidy
 verify-tidy: ## fail if a go.mod or go.sum is not tidy
-	@failed=; for module in $(MODULES); do \
+	@failed=; for module in $(MODULES) tools/promrules; do \
 		echo "tidy $$module"; \
 		GOWORK=off go -C $$module mod tidy -diff || failed=1; \
 	done; [ -z "$$failed" ]

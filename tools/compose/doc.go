@@ -1,0 +1,2 @@
+// Package compose holds only tests, of deployments/compose.
+package compose
