@@ -139,7 +139,7 @@ test-rules: ## run the unit tests of alert rules, parse what dashboards ask
 
 .PHONY: test-images
 test-images: ## make all images twice, compare digests, run them where a Docker daemon answers
-	STORMBELL_IMAGES=1 go test -count=1 -v -timeout 60m -run '^TestStormbell' ./tools/images
+	STORMBELL_IMAGES=1 go test -count=1 -v -timeout 60m -run "^TestStormbell$$" ./tools/images
 
 .PHONY: test-compose
 test-compose: ## start deployments/compose with Docker and play the journey; KAFKA_IMAGE, REDIS_IMAGE

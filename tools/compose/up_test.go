@@ -209,8 +209,8 @@ func (s *stack) send(user string) {
 	text, err := os.ReadFile("../../docs/examples/logins.ndjson")
 	require.NoError(s.t, err)
 	events := filepath.Join(s.t.TempDir(), "events.ndjson")
-	require.NoError(s.t, os.WriteFile(events, bytes.ReplaceAll(text, []byte("mallory"), []byte(user)), 0o644)) //nolint:gosec // the container reads it
-	require.NoError(s.t, os.Chmod(filepath.Dir(events), 0o755))                                               //nolint:gosec // the same
+	require.NoError(s.t, os.WriteFile(events, bytes.ReplaceAll(text, []byte("mallory"), []byte(user)), 0o644))
+	require.NoError(s.t, os.Chmod(filepath.Dir(events), 0o755)) // the container reads it
 	s.cliWith([]string{"-v", rules + ":/rules:ro"}, "rules", "push", "/rules")
 	require.Contains(s.t, s.cliWith([]string{"-v", events + ":/events.ndjson:ro"}, "send", "/events.ndjson"), "rejected: 0")
 }

@@ -166,28 +166,28 @@ func services() Dashboard {
 
 // tenants compares tenants. Each process names a hundred at most.
 func tenants() Dashboard {
-	by := func(title, unit, metric string) Panel {
-		return chart(title, unit, Query{Expr: `topk(20, ` + rate("sum by (tenant)", metric+`{tenant=~"$tenant"}`) + `)`, Legend: "{{tenant}}"})
+	by := func(title, metric string) Panel {
+		return chart(title, "cps", Query{Expr: `topk(20, ` + rate("sum by (tenant)", metric+`{tenant=~"$tenant"}`) + `)`, Legend: "{{tenant}}"})
 	}
 	return Dashboard{
 		UID: "stormbell-tenants", Title: "Stormbell / Tenants", Text: "What each tenant sends and gets.",
 		Choices: [][2]string{{"tenant", "label_values(stormbell_tenant_events_total, tenant)"}},
 		Rows: []Row{
 			{"Sends", []Panel{
-				by("Events", "cps", "stormbell_tenant_events_total"),
-				by("Records refused", "cps", "stormbell_tenant_rejected_records_total"),
-				by("Late events", "cps", "stormbell_tenant_late_events_total"),
+				by("Events", "stormbell_tenant_events_total"),
+				by("Records refused", "stormbell_tenant_rejected_records_total"),
+				by("Late events", "stormbell_tenant_late_events_total"),
 			}},
 			{"Finds", []Panel{
-				by("Matches", "cps", "stormbell_tenant_matched_total"),
-				by("Alerts", "cps", "stormbell_tenant_alerts_total"),
-				by("Alerts without subscription", "cps", "stormbell_tenant_unsubscribed_alerts_total"),
+				by("Matches", "stormbell_tenant_matched_total"),
+				by("Alerts", "stormbell_tenant_alerts_total"),
+				by("Alerts without subscription", "stormbell_tenant_unsubscribed_alerts_total"),
 			}},
 			{"Gets", []Panel{
-				by("Deliveries taken", "cps", "stormbell_tenant_delivered_total"),
-				by("Attempts that failed", "cps", "stormbell_tenant_failed_attempts_total"),
-				by("Parked", "cps", "stormbell_tenant_parked_total"),
-				by("Dead letters", "cps", "stormbell_tenant_dead_letters_total"),
+				by("Deliveries taken", "stormbell_tenant_delivered_total"),
+				by("Attempts that failed", "stormbell_tenant_failed_attempts_total"),
+				by("Parked", "stormbell_tenant_parked_total"),
+				by("Dead letters", "stormbell_tenant_dead_letters_total"),
 			}},
 		},
 	}
