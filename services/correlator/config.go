@@ -34,6 +34,11 @@ type Config struct {
 	// partition takes an equal share. New ones beyond it are refused, and an
 	// alert says so.
 	Groups int64 `yaml:"groups" env:"GROUPS"`
+	// SnapshotOver is the longest memory of a rule whose groups a rebuild reads
+	// from `detections`. Those of rules with a longer one go to the topic `state`
+	// as well, each SnapshotEvery after a change or up to a quarter of that later.
+	SnapshotOver  time.Duration `yaml:"snapshot_over" env:"SNAPSHOT_OVER"`
+	SnapshotEvery time.Duration `yaml:"snapshot_every" env:"SNAPSHOT_EVERY"`
 	// Commit is the time between two commits of a partition's frontier.
 	Commit time.Duration `yaml:"commit" env:"COMMIT"`
 	// Attempts is how often a record is tried before it goes to `dlq`.
@@ -49,7 +54,7 @@ func DefaultConfig() Config {
 	return Config{
 		Stages: "both", Slack: time.Minute, Lateness: 30 * time.Minute, Retention: 7 * 24 * time.Hour,
 		Forward: time.Second, BatchRecords: 500, BatchBytes: 768 << 10, CacheBytes: 64 << 20,
-		OutboxEntries: 100_000, Groups: 100_000, Commit: 500 * time.Millisecond, Attempts: 3, RuleSets: 64,
+		OutboxEntries: 100_000, Groups: 100_000, SnapshotOver: 24 * time.Hour, SnapshotEvery: time.Hour, Commit: 500 * time.Millisecond, Attempts: 3, RuleSets: 64,
 	}
 }
 
@@ -76,6 +81,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("correlator: outbox_entries of %d: use 1 or more", c.OutboxEntries)
 	case c.Groups < 1:
 		return fmt.Errorf("correlator: groups of %d: use 1 or more", c.Groups)
+	case c.SnapshotOver <= 0 || c.SnapshotEvery < time.Second:
+		return errors.New("correlator: snapshot_over and snapshot_every: use more than 0 and at least 1s")
 	case c.Attempts < 1:
 		return fmt.Errorf("correlator: attempts of %d: use 1 or more", c.Attempts)
 	case c.RuleSets < 1:

@@ -143,7 +143,7 @@ func (s *session) position(ctx context.Context) error {
 		// Where nothing comes, nothing more is committed: what stands is known.
 		s.c.owned.Commit(s.claim.Partition, s.claim.Committed, at)
 	}
-	if f.applied != state.Nowhere {
+	if f.applied.Offset >= 0 {
 		if f.applied.Offset > end || f.applied.Offset == end && f.applied.Step > 0 {
 			return &beyondError{f.applied, end}
 		}
@@ -158,6 +158,9 @@ func (s *session) position(ctx context.Context) error {
 		}
 		s.reached(f.applied.Offset)
 		return nil
+	}
+	if err := s.restore(ctx); err != nil {
+		return err
 	}
 	if s.next, err = s.rebuildFrom(ctx, first, at); err != nil {
 		return err

@@ -45,6 +45,7 @@ func NewEvaluation(ctx context.Context, cfg Config, set *sigma.Set) (*Evaluation
 	for _, c := range rules.correlations {
 		c.spec.AnyAge = true
 	}
+	cfg.SnapshotOver = math.MaxInt64 // it has no log
 	e := &Evaluation{
 		detector: &detector{cfg: cfg, plans: rules, tracer: tracer, counts: counts, log: slog.New(slog.DiscardHandler)},
 		folder: &folder{

@@ -56,10 +56,14 @@ func (s *step) detection(ctx context.Context, it *item) error {
 	}
 	if g == nil {
 		g = &group{key: it.key, tally: it.tallyKey(), spec: *it.cor.spec, due: state.Never, bytes: groupOverhead, name: identity(it.cor.spec, d)}
+		g.snap = newSnapshot(s.f.cfg.snapshotEvery(&g.spec))
 		g.win = window.New(&g.spec)
 		s.f.cache.put(g)
 	}
 	s.f.meta.lookBack = max(s.f.meta.lookBack, s.f.cfg.lookBack(&g.spec))
+	if g.snap.contains(it.rec.Offset, d.GetIngestMs()) {
+		return nil
+	}
 	s.touch(g)
 	s.bytes += len(it.rec.Value) + recordOverhead
 	s.f.cache.grew(g, len(it.rec.Value)+recordOverhead)
@@ -83,7 +87,10 @@ func (s *step) detection(ctx context.Context, it *item) error {
 			return err
 		}
 	}
-	s.f.due = min(s.f.due, g.win.Next())
+	if !g.win.Empty() {
+		g.snap.change(max(s.f.watermark(), d.GetIngestMs()-s.f.cfg.Slack.Milliseconds()))
+	}
+	s.f.due = min(s.f.due, g.next())
 	return nil
 }
 

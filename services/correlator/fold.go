@@ -250,6 +250,7 @@ func (f *folder) loadKeys(ctx context.Context, groups, tallies []string) error {
 			return fmt.Errorf("group %s of partition %d: %w", key, f.partition, err)
 		}
 		if ok {
+			g.snap.every = f.cfg.snapshotEvery(&g.spec)
 			f.cache.put(g)
 		}
 	}
@@ -309,6 +310,7 @@ func (f *folder) closeGroups(ctx context.Context, keys []string, w int64) ([]sta
 	}
 	s := &step{f: f, seq: f.seq}
 	fields := 0
+	var quiet []*group // that say nothing any more, and whose snapshots are due
 	for _, g := range groups {
 		if fields > maxClosedFields || s.full() {
 			break
@@ -327,8 +329,17 @@ func (f *folder) closeGroups(ctx context.Context, keys []string, w int64) ([]sta
 		if g.win.Empty() && g.counted {
 			g.counted = false
 			s.count(f.tallies[g.tally], -1)
+			s.forget(g)
+		}
+		if len(fired) > 0 {
+			g.snap.change(w)
+		} else if !g.win.Empty() && g.snap.due(g.key) <= w {
+			quiet = append(quiet, g)
 		}
 		s.touch(g)
+	}
+	if err := s.snapshots(ctx, quiet, w); err != nil {
+		return nil, err
 	}
 	return s.entries, s.write(ctx, state.Position{Offset: f.applied.Offset, Step: f.applied.Step + 1})
 }
@@ -506,10 +517,14 @@ func (g *group) change(parts []window.Change) state.Change {
 	if g.win.Empty() {
 		return state.Change{Key: g.key, Drop: true}
 	}
-	c := state.Change{Key: g.key, Due: g.win.Next(), Fields: make([]state.Field, 0, len(parts)+1)}
+	c := state.Change{Key: g.key, Due: g.next(), Fields: make([]state.Field, 0, len(parts)+1)}
 	c.SameDue = g.stored && c.Due == g.due
 	if !g.stored {
 		c.Fields = append(c.Fields, state.Field{Name: identityField, Value: g.name})
+	}
+	if g.snap.stale {
+		g.snap.stale = false
+		c.Fields = append(c.Fields, state.Field{Name: snapshotField, Value: g.snap.encode()})
 	}
 	for _, p := range parts {
 		c.Fields = append(c.Fields, state.Field{Name: p.Field, Value: p.Value})

@@ -9,7 +9,7 @@ import (
 )
 
 // identityField holds what a group is of; the window's fields have longer
-// names than one character or are called "m".
+// names than one character or are called "m". See also snapshotField.
 const identityField = "i"
 
 // group is one group of a correlation, decoded.
@@ -27,15 +27,19 @@ type group struct {
 	// counted says that the tally includes it.
 	counted bool
 	bytes   int64
+	snap    snapshot
 	at      *list.Element
 }
+
+// next is the watermark at which there is something to do.
+func (g *group) next() int64 { return min(g.win.Next(), g.snap.due(g.key)) }
 
 // openGroup decodes what the store has of a group; ok is false if it has none.
 func openGroup(key string, fields []state.Field) (g *group, ok bool, err error) {
 	if len(fields) == 0 {
 		return nil, false, nil
 	}
-	g = &group{key: key, stored: true, counted: true, due: unseen, bytes: groupOverhead}
+	g = &group{key: key, stored: true, counted: true, due: unseen, bytes: groupOverhead, snap: newSnapshot(0)}
 	parts := make([]window.Change, 0, len(fields))
 	for _, f := range fields {
 		g.bytes += 2 * int64(len(f.Value))
@@ -45,6 +49,12 @@ func openGroup(key string, fields []state.Field) (g *group, ok bool, err error) 
 				return nil, false, err
 			}
 			g.tally = tallyKey(name.tenant, name.correlation, name.revision)
+			continue
+		}
+		if f.Name == snapshotField {
+			if err = g.snap.decode(f.Value); err != nil {
+				return nil, false, err
+			}
 			continue
 		}
 		parts = append(parts, window.Change{Field: f.Name, Value: f.Value})

@@ -19,6 +19,7 @@ const (
 	TopicDetections = bus.TopicDetections
 	TopicAlerts     = bus.TopicAlerts
 	TopicDLQ        = bus.TopicDLQ
+	TopicState      = bus.TopicState
 )
 
 // A Reader reads partitions of the log; *bus.Client is one.

@@ -52,7 +52,7 @@ var errOutcome = errors.New("outcome unknown")
 
 func newMemLog(partitions int) *memLog {
 	l := &memLog{parts: make(map[string][][]bus.Record), groups: make(map[place]*committed), fetch: 100, now: time.UnixMilli(1_800_000_000_000)}
-	for _, topic := range []string{TopicEvents, TopicDetections, TopicAlerts, TopicDLQ} {
+	for _, topic := range []string{TopicEvents, TopicDetections, TopicAlerts, TopicDLQ, TopicState} {
 		l.parts[topic] = make([][]bus.Record, partitions)
 	}
 	return l

@@ -53,6 +53,8 @@ type model struct {
 	adds     func(records []bus.Record) map[string]bool
 	// defect spoils what a session has folded, for the test of the test.
 	defect func(*session)
+	// change says in words of the oracle where rules differ from testRules.
+	change func(*oracleRule)
 }
 
 type modelDetector struct {
@@ -77,7 +79,7 @@ func newModel(t *rapid.T, p *plan, counts *counts, store Store) *model {
 	}
 	m.log.onCommit = m.checkFrontier
 	m.plans, m.manifest, m.adds = always{p}, func() string { return "" }, m.ofDetections
-	m.expect = func() map[string]bool { return expected(m.cfg, m.plan, m.events, nil) }
+	m.expect = func() map[string]bool { return expected(m.cfg, m.plan, m.events, m.change) }
 	return m
 }
 
@@ -342,7 +344,11 @@ func (m *model) ofDetections(records []bus.Record) map[string]bool {
 	}
 	out := make(map[string]bool)
 	for g := range recs {
-		maps.Copy(out, rules[g.rule].alerts(g.tenant, values[g], recs[g]))
+		rule := rules[g.rule].oracleRule
+		if m.change != nil {
+			m.change(&rule)
+		}
+		maps.Copy(out, rule.alerts(g.tenant, values[g], recs[g]))
 	}
 	return out
 }

@@ -110,8 +110,15 @@ func (c Config) spec(sc *sigma.Correlation, set *sigma.Set) (*window.Spec, error
 }
 
 // lookBack is how far before the watermark a rebuild reads for a rule, in
-// milliseconds.
-func (c Config) lookBack(s *window.Spec) int64 { return s.LookBack() + c.Slack.Milliseconds() }
+// milliseconds. What lies before it comes from `state`, where the rule's groups
+// go there.
+func (c Config) lookBack(s *window.Spec) int64 {
+	back := s.LookBack()
+	if every := c.snapshotEvery(s); every > 0 {
+		back = min(back, every+every/snapshotSpread+s.Lateness+window.EarlyAllowance)
+	}
+	return back + c.Slack.Milliseconds()
+}
 
 // lateness is L of a correlation, in milliseconds: its own, else the largest of
 // the sources that a rule it refers to can match.

@@ -184,16 +184,19 @@ func (p *publisher) head(ctx context.Context) ([]state.Entry, <-chan struct{}, e
 }
 
 func (p *publisher) publish(ctx context.Context, entries []state.Entry) error {
-	var alerts, dead []bus.Message
+	var alerts, dead, groups []bus.Message
 	for _, e := range entries {
 		m, ok := decodeMessage(e.Body)
 		if !ok {
 			return fmt.Errorf("outbox entry %d of partition %d is damaged: flush the store, the log rebuilds it", e.Seq, p.partition)
 		}
 		out := bus.Message{Key: m.key, Value: m.value, Headers: m.headers}
-		if m.kind == toDLQ {
+		switch m.kind {
+		case toDLQ:
 			dead = append(dead, out)
-		} else {
+		case toState:
+			groups = append(groups, out)
+		default:
 			alerts = append(alerts, out)
 		}
 	}
@@ -204,14 +207,45 @@ func (p *publisher) publish(ctx context.Context, entries []state.Entry) error {
 		if len(part.msgs) == 0 {
 			continue
 		}
-		err := retry(ctx, func(err error) {
-			p.log.Warn("outbox is not acknowledged, trying again", "topic", part.topic, "entries", len(part.msgs), "error", err)
-		}, func() error { return p.producer.ProduceKeyed(ctx, part.topic, part.msgs) })
+		err := p.produce(ctx, part.topic, len(part.msgs), func() error { return p.producer.ProduceKeyed(ctx, part.topic, part.msgs) })
 		if err != nil {
 			return err
 		}
 	}
+	// Only once all that a snapshot's records had to say is acknowledged.
+	for len(groups) > 0 {
+		some := groups[:fitting(groups)]
+		err := p.produce(ctx, TopicState, len(some), func() error {
+			_, err := p.producer.Produce(ctx, TopicState, int(p.partition), some)
+			return err //nolint:wrapcheck // logged with its topic
+		})
+		if err != nil {
+			return err
+		}
+		groups = groups[len(some):]
+	}
 	return nil
+}
+
+// produce repeats a produce until it is acknowledged.
+func (p *publisher) produce(ctx context.Context, topic string, entries int, do func() error) error {
+	return retry(ctx, func(err error) {
+		p.log.Warn("outbox is not acknowledged, trying again", "topic", topic, "entries", entries, "error", err)
+	}, do)
+}
+
+// maxProduce is how many bytes of snapshots go into one produce.
+const maxProduce = 800_000
+
+// fitting is how many messages go into one produce.
+func fitting(msgs []bus.Message) int {
+	size := 0
+	for i, m := range msgs {
+		if size += len(m.Key) + len(m.Value); size > maxProduce && i > 0 {
+			return i
+		}
+	}
+	return len(msgs)
 }
 
 func (p *publisher) ack(entries []state.Entry) {

@@ -93,6 +93,7 @@ func newHeaders(schema, tenant string) []Header {
 const (
 	toAlerts = 1
 	toDLQ    = 2
+	toState  = 4
 )
 
 // An outbox entry's body: the kind, then key, value and headers as fields.
@@ -126,10 +127,14 @@ func (m *message) encode() []byte {
 // decodeMessage reads an outbox entry. ok is false for bytes that no
 // correlator wrote.
 func decodeMessage(b []byte) (m message, ok bool) {
-	if len(b) == 0 || b[0] != toAlerts && b[0] != toDLQ {
+	if len(b) == 0 {
 		return m, false
 	}
-	m.kind, b = b[0], b[1:]
+	switch m.kind, b = b[0], b[1:]; m.kind {
+	case toAlerts, toDLQ, toState:
+	default:
+		return m, false
+	}
 	for len(b) > 0 {
 		num, typ, n := protowire.ConsumeTag(b)
 		if n < 0 || typ != protowire.BytesType {

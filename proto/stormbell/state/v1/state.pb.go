@@ -4,7 +4,8 @@
 // 	protoc        (unknown)
 // source: stormbell/state/v1/state.proto
 
-// The records of the compacted topic `stormbell.state`: groups with long memory.
+// The records of the topic `stormbell.state`: groups that remember for longer
+// than the log of detections is read back.
 
 package statev1
 
@@ -23,19 +24,18 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Snapshot is the state of one group up to an offset of the partition of
-// `detections` with the same number.
+// Snapshot is a part of what the store has of one group. Its record lies in the
+// partition with the number of the group's partition of `detections`, under the
+// key "GROUP:OFFSET:PART". A group counts as of the highest offset of which all
+// parts are there; a record without a value takes a part away.
 type Snapshot struct {
-	state               protoimpl.MessageState `protogen:"open.v1"`
-	Tenant              string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	CorrelationId       string                 `protobuf:"bytes,2,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
-	CorrelationRevision string                 `protobuf:"bytes,3,opt,name=correlation_revision,json=correlationRevision,proto3" json:"correlation_revision,omitempty"`
-	Group               []string               `protobuf:"bytes,4,rep,name=group,proto3" json:"group,omitempty"`
-	// Offset of the last record that it contains.
-	Offset int64 `protobuf:"varint,5,opt,name=offset,proto3" json:"offset,omitempty"`
-	// Encoding of the group's state.
-	Version       uint32 `protobuf:"varint,6,opt,name=version,proto3" json:"version,omitempty"`
-	State         []byte `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many parts there are.
+	Parts uint32 `protobuf:"varint,1,opt,name=parts,proto3" json:"parts,omitempty"`
+	// No detection of the group that follows the snapshot's offset has an ingest
+	// time below this, copies aside.
+	WatermarkMs   int64    `protobuf:"varint,2,opt,name=watermark_ms,json=watermarkMs,proto3" json:"watermark_ms,omitempty"`
+	Fields        []*Field `protobuf:"bytes,3,rep,name=fields,proto3" json:"fields,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -70,51 +70,76 @@ func (*Snapshot) Descriptor() ([]byte, []int) {
 	return file_stormbell_state_v1_state_proto_rawDescGZIP(), []int{0}
 }
 
-func (x *Snapshot) GetTenant() string {
+func (x *Snapshot) GetParts() uint32 {
 	if x != nil {
-		return x.Tenant
+		return x.Parts
 	}
-	return ""
+	return 0
 }
 
-func (x *Snapshot) GetCorrelationId() string {
+func (x *Snapshot) GetWatermarkMs() int64 {
 	if x != nil {
-		return x.CorrelationId
+		return x.WatermarkMs
 	}
-	return ""
+	return 0
 }
 
-func (x *Snapshot) GetCorrelationRevision() string {
+func (x *Snapshot) GetFields() []*Field {
 	if x != nil {
-		return x.CorrelationRevision
-	}
-	return ""
-}
-
-func (x *Snapshot) GetGroup() []string {
-	if x != nil {
-		return x.Group
+		return x.Fields
 	}
 	return nil
 }
 
-func (x *Snapshot) GetOffset() int64 {
-	if x != nil {
-		return x.Offset
-	}
-	return 0
+// Field is one field of the group in the store.
+type Field struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Value         []byte                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
-func (x *Snapshot) GetVersion() uint32 {
-	if x != nil {
-		return x.Version
-	}
-	return 0
+func (x *Field) Reset() {
+	*x = Field{}
+	mi := &file_stormbell_state_v1_state_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
 }
 
-func (x *Snapshot) GetState() []byte {
+func (x *Field) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Field) ProtoMessage() {}
+
+func (x *Field) ProtoReflect() protoreflect.Message {
+	mi := &file_stormbell_state_v1_state_proto_msgTypes[1]
 	if x != nil {
-		return x.State
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Field.ProtoReflect.Descriptor instead.
+func (*Field) Descriptor() ([]byte, []int) {
+	return file_stormbell_state_v1_state_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Field) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Field) GetValue() []byte {
+	if x != nil {
+		return x.Value
 	}
 	return nil
 }
@@ -123,15 +148,14 @@ var File_stormbell_state_v1_state_proto protoreflect.FileDescriptor
 
 const file_stormbell_state_v1_state_proto_rawDesc = "" +
 	"\n" +
-	"\x1estormbell/state/v1/state.proto\x12\x12stormbell.state.v1\"\xda\x01\n" +
-	"\bSnapshot\x12\x16\n" +
-	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12%\n" +
-	"\x0ecorrelation_id\x18\x02 \x01(\tR\rcorrelationId\x121\n" +
-	"\x14correlation_revision\x18\x03 \x01(\tR\x13correlationRevision\x12\x14\n" +
-	"\x05group\x18\x04 \x03(\tR\x05group\x12\x16\n" +
-	"\x06offset\x18\x05 \x01(\x03R\x06offset\x12\x18\n" +
-	"\aversion\x18\x06 \x01(\rR\aversion\x12\x14\n" +
-	"\x05state\x18\a \x01(\fR\x05stateBAZ?github.com/stormbell/stormbell/proto/stormbell/state/v1;statev1b\x06proto3"
+	"\x1estormbell/state/v1/state.proto\x12\x12stormbell.state.v1\"v\n" +
+	"\bSnapshot\x12\x14\n" +
+	"\x05parts\x18\x01 \x01(\rR\x05parts\x12!\n" +
+	"\fwatermark_ms\x18\x02 \x01(\x03R\vwatermarkMs\x121\n" +
+	"\x06fields\x18\x03 \x03(\v2\x19.stormbell.state.v1.FieldR\x06fields\"1\n" +
+	"\x05Field\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05valueBAZ?github.com/stormbell/stormbell/proto/stormbell/state/v1;statev1b\x06proto3"
 
 var (
 	file_stormbell_state_v1_state_proto_rawDescOnce sync.Once
@@ -145,16 +169,18 @@ func file_stormbell_state_v1_state_proto_rawDescGZIP() []byte {
 	return file_stormbell_state_v1_state_proto_rawDescData
 }
 
-var file_stormbell_state_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_stormbell_state_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_stormbell_state_v1_state_proto_goTypes = []any{
 	(*Snapshot)(nil), // 0: stormbell.state.v1.Snapshot
+	(*Field)(nil),    // 1: stormbell.state.v1.Field
 }
 var file_stormbell_state_v1_state_proto_depIdxs = []int32{
-	0, // [0:0] is the sub-list for method output_type
-	0, // [0:0] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	1, // 0: stormbell.state.v1.Snapshot.fields:type_name -> stormbell.state.v1.Field
+	1, // [1:1] is the sub-list for method output_type
+	1, // [1:1] is the sub-list for method input_type
+	1, // [1:1] is the sub-list for extension type_name
+	1, // [1:1] is the sub-list for extension extendee
+	0, // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_stormbell_state_v1_state_proto_init() }
@@ -168,7 +194,7 @@ func file_stormbell_state_v1_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stormbell_state_v1_state_proto_rawDesc), len(file_stormbell_state_v1_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   1,
+			NumMessages:   2,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
