@@ -45,6 +45,9 @@ type Config struct {
 	Attempts int `yaml:"attempts" env:"ATTEMPTS"`
 	// RuleSets is how many pairs of manifests stay compiled.
 	RuleSets int `yaml:"rule_sets" env:"RULE_SETS"`
+	// GeoFile is a database of places in MaxMind's format (MMDB), by which
+	// impossible_travel locates addresses; without one it goes by AWS region.
+	GeoFile string `yaml:"geo_file" env:"GEO_FILE"`
 	// BaseURL is the dashboard's, for links in alerts; empty means no links.
 	BaseURL string `yaml:"base_url" env:"BASE_URL"`
 }

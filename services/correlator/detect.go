@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	detectionv1 "github.com/stormbell/stormbell/proto/stormbell/detection/v1"
+	"github.com/stormbell/stormbell/services/correlator/geo"
 	"github.com/stormbell/stormbell/services/internal/bus"
 )
 
@@ -29,6 +30,7 @@ type detector struct {
 	log        *slog.Logger
 	clock      func() time.Time
 	gate       *gate
+	places     *geo.Locator
 	detections int  // partitions of `detections`
 	look       bool // into rules that never match, see looking
 }

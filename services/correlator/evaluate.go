@@ -14,6 +14,7 @@ import (
 
 	alertv1 "github.com/stormbell/stormbell/proto/stormbell/alert/v1"
 	dlqv1 "github.com/stormbell/stormbell/proto/stormbell/dlq/v1"
+	"github.com/stormbell/stormbell/services/correlator/geo"
 	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/internal/event"
 	"github.com/stormbell/stormbell/services/internal/state"
@@ -35,6 +36,10 @@ func NewEvaluation(ctx context.Context, cfg Config, set *sigma.Set) (*Evaluation
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	places, err := geo.Open(cfg.GeoFile)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // it names the file
+	}
 	counts, err := newCounts(metricnoop.Meter{}, func() time.Time { return time.Time{} })
 	if err != nil {
 		return nil, err
@@ -47,7 +52,7 @@ func NewEvaluation(ctx context.Context, cfg Config, set *sigma.Set) (*Evaluation
 	}
 	cfg.SnapshotOver = math.MaxInt64 // it has no log
 	e := &Evaluation{
-		detector: &detector{cfg: cfg, plans: rules, tracer: tracer, counts: counts, log: slog.New(slog.DiscardHandler)},
+		detector: &detector{cfg: cfg, plans: rules, tracer: tracer, counts: counts, places: places, log: slog.New(slog.DiscardHandler)},
 		folder: &folder{
 			cfg: cfg, store: state.NewMemory(), plans: rules, tracer: tracer, counts: counts,
 			upstreams: 1, groups: math.MaxInt64, token: "evaluation",

@@ -44,7 +44,7 @@ func (s *step) detection(ctx context.Context, it *item) error {
 		Late: d.GetLate(), Early: d.GetEarly(),
 	}
 	if len(it.cor.Field) > 0 {
-		r.Value, r.HasValue = tuple(d.GetValues()), len(d.GetValues()) > 0
+		r.Value, r.HasValue = it.cor.valueOf(d.GetValues()), len(d.GetValues()) > 0
 	}
 	if reason := it.cor.spec.Judge(&r); reason != window.Counts {
 		s.leaveOut(it, reason)
@@ -185,6 +185,10 @@ func (s *step) finding(it *item, firing *window.Firing, kept map[int]*kept, sc t
 		StartMS: firing.Start, EndMS: firing.End, Count: firing.Count, Total: firing.Total, AtLeast: firing.AtLeast,
 		BaseURL: s.f.cfg.BaseURL,
 	}
+	if firing.ByEvent {
+		finding.ID = alert.OccurrenceID(d.GetTenant(), c.ID, c.Revision, d.GetGroup(), firing.EventID)
+	}
+	finding.How = c.how(firing, kept)
 	if sc.HasTraceID() {
 		finding.TraceID = sc.TraceID().String()
 	}

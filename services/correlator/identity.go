@@ -42,6 +42,15 @@ const (
 	tagCorrelation protowire.Number = 21
 	tagRevision    protowire.Number = 22
 	tagGroup       protowire.Number = 23 // one for each value
+
+	tagForget      protowire.Number = 40
+	tagHistory     protowire.Number = 41
+	tagLearn       protowire.Number = 42
+	tagBaseline    protowire.Number = 43
+	tagRatio       protowire.Number = 44
+	tagMedian      protowire.Number = 45
+	tagMaxSpeed    protowire.Number = 46
+	tagMinDistance protowire.Number = 47
 )
 
 // specInts and specTexts say where the fields of a spec are, by their tags.
@@ -51,6 +60,9 @@ func specInts(s *window.Spec) []taggedInt {
 		{tagMin, intOf(&s.Min)}, {tagRules, intOf(&s.Rules)}, {tagTies, boolOf(&s.StrictTies)}, {tagSuppress, intOf(&s.Suppress)},
 		{tagOp1, intOf(&s.Bounds[0].Op)}, {tagOp2, intOf(&s.Bounds[1].Op)}, {tagShape, intOf(&s.Shape)}, {tagGap, intOf(&s.Gap)},
 		{tagAnyAge, boolOf(&s.AnyAge)},
+		{tagForget, intOf(&s.Extension.Forget)}, {tagHistory, intOf(&s.Extension.History)}, {tagLearn, intOf(&s.Extension.Learn)},
+		{tagBaseline, intOf(&s.Extension.Baseline)}, {tagRatio, intOf(&s.Extension.Ratio)}, {tagMedian, boolOf(&s.Extension.Median)},
+		{tagMaxSpeed, intOf(&s.Extension.MaxSpeed)}, {tagMinDistance, intOf(&s.Extension.MinDistance)},
 	}
 }
 

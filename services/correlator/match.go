@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	detectionv1 "github.com/stormbell/stormbell/proto/stormbell/detection/v1"
+	"github.com/stormbell/stormbell/services/correlator/window"
 	"github.com/stormbell/stormbell/services/internal/alert"
 	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/internal/event"
@@ -268,7 +269,7 @@ func (m *matching) found(ctx context.Context, r *bus.Record, e *event.Event, p *
 		m.d.counts.fired(1)
 		tenant.Alerts.Add(1, now)
 	}
-	found := m.detections(e, p, matcher)
+	found := m.detections(e, entities, p, matcher)
 	if len(found) == 0 {
 		return nil
 	}
@@ -309,8 +310,8 @@ const maxDetection = 900_000
 
 // detections gives one record per correlation, group and values, whichever of
 // the correlation's rules matched. An event that lacks a field of group-by, or
-// of a value that counts, is not counted.
-func (m *matching) detections(e *event.Event, p *plan, matcher *sigma.Matcher) []*detectionv1.Detection {
+// of a value that counts, or a place, is not counted.
+func (m *matching) detections(e *event.Event, entities *detectionv1.Entities, p *plan, matcher *sigma.Matcher) []*detectionv1.Detection {
 	var found []*detectionv1.Detection
 	for _, rule := range m.hits {
 		for _, sc := range rule.Correlations {
@@ -319,6 +320,9 @@ func (m *matching) detections(e *event.Event, p *plan, matcher *sigma.Matcher) [
 				continue
 			}
 			v, ok := matcher.Extract(e.Raw, sc, rule.ID)
+			if ok && !v.Incomplete && c.spec.Kind == window.Travel {
+				ok = m.located(e, entities, &v)
+			}
 			if !ok || v.Incomplete && len(sc.Field) > 0 {
 				m.d.counts.ungrouped(1)
 				m.d.counts.board.Tenant(e.Tenant).Rule(sc.ID).Ungrouped.Add(1, m.d.counts.now())

@@ -34,6 +34,8 @@ type correlation struct {
 	spec *window.Spec
 	rule *alertv1.Rule
 	bits map[string]uint64 // of referred rules, by id
+	// missing is the title of the rule whose absence is told.
+	missing string
 }
 
 func (c Config) newPlan(set *sigma.Set) *plan {
@@ -53,6 +55,9 @@ func (c Config) newPlan(set *sigma.Set) *plan {
 		for i, id := range sc.Rules {
 			cor.bits[id] = 1 << i
 		}
+		if r := set.Rule(sc.Rules[len(sc.Rules)-1]); r != nil && sc.Type == sigma.Absence {
+			cor.missing = r.Title
+		}
 		p.correlations[sc.ID] = cor
 	}
 	return p
@@ -61,6 +66,7 @@ func (c Config) newPlan(set *sigma.Set) *plan {
 var kinds = map[sigma.CorrelationType]window.Kind{
 	sigma.EventCount: window.EventCount, sigma.ValueCount: window.ValueCount,
 	sigma.Temporal: window.Temporal, sigma.TemporalOrdered: window.TemporalOrdered,
+	sigma.Absence: window.Absence, sigma.NewValue: window.NewValue, sigma.ImpossibleTravel: window.Travel, sigma.Rate: window.Rate,
 }
 
 var ops = map[sigma.Op]window.Op{
@@ -92,7 +98,9 @@ func (c Config) spec(sc *sigma.Correlation, set *sigma.Set) (*window.Spec, error
 		Kind: kind, Timespan: sc.Timespan, Lateness: c.lateness(sc, set),
 		Rules: len(sc.Rules), StrictTies: sc.StrictTies, Suppress: sc.Suppress,
 	}
-	if least, ok := sc.Condition.AtOnce(); ok {
+	if sc.Extension != (sigma.Extension{}) || sc.Type == sigma.Absence {
+		extend(spec, &sc.Extension)
+	} else if least, ok := sc.Condition.AtOnce(); ok {
 		spec.Min = int(min(least, window.MaxRecords+1)) // Validate says why not
 	} else {
 		for i, b := range sc.Condition.Bounds {
@@ -107,6 +115,15 @@ func (c Config) spec(sc *sigma.Correlation, set *sigma.Set) (*window.Spec, error
 			time.Duration(need)*time.Millisecond, c.Retention)
 	}
 	return spec, nil
+}
+
+// extend gives a spec what `stormbell: type` demands.
+func extend(spec *window.Spec, x *sigma.Extension) {
+	spec.Min = int(x.Min)
+	spec.Extension = window.Extension{
+		Forget: x.Forget, History: x.History, Learn: x.Learn, Baseline: x.Baseline, Ratio: x.Ratio, Median: x.Median,
+		MaxSpeed: x.MaxSpeed, MinDistance: x.MinDistance * 1000,
+	}
 }
 
 // lookBack is how far before the watermark a rebuild reads for a rule, in

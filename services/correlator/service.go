@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	statusv1 "github.com/stormbell/stormbell/proto/stormbell/status/v1"
+	"github.com/stormbell/stormbell/services/correlator/geo"
 	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/internal/ownership"
 	"github.com/stormbell/stormbell/services/internal/ruleset"
@@ -53,6 +54,7 @@ type Service struct {
 	deps   Deps
 	plans  *ruleset.Cache[*plan]
 	counts *counts
+	places *geo.Locator
 	owned  *ownership.Partitions[progress]
 	gate   *gate // of both stages
 
@@ -70,6 +72,10 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if cfg.correlates() && deps.Store == nil {
 		return nil, errors.New("correlator: stage correlate needs a store")
 	}
+	places, err := geo.Open(cfg.GeoFile)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // it names the file
+	}
 	counts, err := newCounts(deps.Meters.Meter("stormbell/correlator"), deps.Clock)
 	if err != nil {
 		return nil, err
@@ -84,7 +90,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	}
 	opts := ruleset.Options{Limit: cfg.RuleSets, Options: sigma.Options{Placeholders: deps.Placeholders, Accept: cfg.Accept}}
 	return &Service{
-		cfg: cfg, deps: deps, counts: counts, owned: ownership.New[progress](), gate: new(gate), floors: make(map[int]floor),
+		cfg: cfg, deps: deps, counts: counts, places: places, owned: ownership.New[progress](), gate: new(gate), floors: make(map[int]floor),
 		plans: ruleset.NewCache(deps.Control, opts, deps.Log, cfg.newPlan),
 	}, nil
 }
@@ -157,7 +163,7 @@ func (s *Service) detector(detections int) *detector {
 	return &detector{
 		cfg: s.cfg, reader: s.deps.Reader, producer: s.deps.Producer, plans: s.plans,
 		tracer: s.deps.Tracers.Tracer("stormbell/correlator"), counts: s.counts, fault: s.deps.Fault,
-		log: s.deps.Log.With("stage", stageDetect), clock: s.deps.Clock, gate: s.gate, detections: detections, look: true,
+		log: s.deps.Log.With("stage", stageDetect), clock: s.deps.Clock, gate: s.gate, places: s.places, detections: detections, look: true,
 	}
 }
 

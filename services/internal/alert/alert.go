@@ -24,8 +24,9 @@ const (
 const OverflowRule = "stormbell-groups-overflow"
 
 const (
-	idLabel        = "stormbell-alert-1"
-	webhookIDLabel = "stormbell-webhook-1"
+	idLabel         = "stormbell-alert-1"
+	occurrenceLabel = "stormbell-occurrence-1"
+	webhookIDLabel  = "stormbell-webhook-1"
 )
 
 // StandAloneID is the id of an alert of a detection rule: a pure function of
@@ -41,6 +42,15 @@ func CorrelationID(tenant, ruleID, revision string, group []string, bucket int64
 	parts = append(parts, tenant, ruleID, revision)
 	parts = append(parts, group...)
 	return event.Hash(idLabel, append(parts, strconv.FormatInt(bucket, 10))...)
+}
+
+// OccurrenceID is the id of an alert of a correlation that is told for an event
+// and not for a bucket of them.
+func OccurrenceID(tenant, ruleID, revision string, group []string, eventID string) string {
+	parts := make([]string, 0, len(group)+4)
+	parts = append(parts, tenant, ruleID, revision)
+	parts = append(parts, group...)
+	return event.Hash(occurrenceLabel, append(parts, eventID)...)
 }
 
 // WebhookID is the `webhook-id` of every attempt to deliver the alert: the same
@@ -76,6 +86,9 @@ type Finding struct {
 	TraceID string
 	// BaseURL of the dashboard; empty: no link.
 	BaseURL string
+	// How is how the rule came to fire, a clause of the summary in place of how
+	// often something was.
+	How string
 	// Summary in place of the sentence that is made of the rest.
 	Summary string
 }
@@ -114,7 +127,7 @@ func New(f *Finding) *alertv1.Alert {
 	a.Truncated = len(f.Events) < int(a.GetEventsTotal())
 	boundLists(a)
 	if a.Summary = cut(oneLine(f.Summary), 2*maxText); a.Summary == "" {
-		a.Summary = summary(a)
+		a.Summary = summary(a, f.How)
 	}
 	fit(a)
 	return a

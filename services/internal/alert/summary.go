@@ -9,7 +9,7 @@ import (
 )
 
 // summary is one sentence: who did what, from where, how often.
-func summary(a *alertv1.Alert) string {
+func summary(a *alertv1.Alert, how string) string {
 	var b strings.Builder
 	b.WriteString(some(a.GetPrincipals(), "principals", "An unknown principal"))
 	verb := " did "
@@ -28,7 +28,10 @@ func summary(a *alertv1.Alert) string {
 	if ips := a.GetSourceIps(); len(ips) > 0 {
 		b.WriteString(" from " + some(ips, "addresses", ""))
 	}
-	b.WriteString(howOften(a))
+	if how == "" {
+		how = howOften(a)
+	}
+	b.WriteString(how)
 	if accounts := a.GetAccounts(); len(accounts) == 1 {
 		b.WriteString(" in account " + accounts[0])
 	}
@@ -82,6 +85,9 @@ func some(list []string, plural, none string) string {
 		return fmt.Sprintf("%d %s (%s, …)", len(list), plural, list[0])
 	}
 }
+
+// Span writes a span as summaries do.
+func Span(d time.Duration) string { return human(d) }
 
 // human writes a span without zero parts: 5m, 1h30m, 7d.
 func human(d time.Duration) string {

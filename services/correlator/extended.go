@@ -1,0 +1,104 @@
+package correlator
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"encoding/json"
+
+	"github.com/stormbell/stormbell/services/correlator/geo"
+	"github.com/stormbell/stormbell/services/correlator/window"
+	"github.com/stormbell/stormbell/services/internal/alert"
+	"github.com/stormbell/stormbell/services/internal/event"
+	"github.com/stormbell/stormbell/services/sigma"
+
+	detectionv1 "github.com/stormbell/stormbell/proto/stormbell/detection/v1"
+)
+
+// Values of a detection for impossible_travel: where the event came from, as
+// stage detect knew it. So whatever becomes of the database of places, what was
+// folded stays as it is.
+const (
+	placeLat = iota
+	placeLon
+	placeName
+	placeValues
+)
+
+// located puts the place of an event where the value of the location field
+// stood; false where it has none.
+func (m *matching) located(e *event.Event, entities *detectionv1.Entities, v *sigma.Values) bool {
+	var service struct {
+		Name string `json:"eventSource"`
+	}
+	_ = json.Unmarshal(e.Raw, &service) // what is no text is no service
+	p, ok := m.d.places.Locate(geo.Source{Value: v.Fields[0], Region: entities.GetRegion(), Service: service.Name})
+	if !ok {
+		return false
+	}
+	lat, lon, _ := strings.Cut(window.Place(p.Lat, p.Lon), ",")
+	v.Fields = []string{placeLat: lat, placeLon: lon, placeName: p.Name}
+	return true
+}
+
+// valueOf is the value that a window counts, of those of a detection.
+func (c *correlation) valueOf(values []string) string {
+	if c.spec.Kind == window.Travel && len(values) == placeValues {
+		return values[placeLat] + "," + values[placeLon]
+	}
+	return tuple(values)
+}
+
+// how says in words how a rule of an extension type came to fire; nothing of the
+// others.
+func (c *correlation) how(f *window.Firing, kept map[int]*kept) string {
+	if c.spec == nil {
+		return ""
+	}
+	x := &c.spec.Extension
+	span := func(ms int64) string { return alert.Span(time.Duration(ms) * time.Millisecond) }
+	switch c.spec.Kind {
+	case window.Absence:
+		if c.spec.Rules == 1 {
+			return ", and nothing more within " + span(c.spec.Timespan)
+		}
+		return fmt.Sprintf(", and %q did not follow within %s", c.missing, span(c.spec.Timespan))
+	case window.NewValue:
+		return ", the first time with " + c.shown(kept[0]) + " in " + span(x.History)
+	case window.Travel:
+		return fmt.Sprintf(",%s %d km apart, within %s", between(kept[0], kept[1]), f.Metres/1000, span(f.End-f.Start))
+	case window.Rate:
+		return fmt.Sprintf(", %d times within %s, where %s is usual", f.Count, span(c.spec.Timespan), thousandths(f.Baseline))
+	default:
+		return ""
+	}
+}
+
+// shown are the values of an event with the fields that they are of.
+func (c *correlation) shown(k *kept) string {
+	if k == nil || len(k.det.GetValues()) != len(c.Field) {
+		return "this " + strings.Join(c.Field, " and ")
+	}
+	parts := make([]string, len(c.Field))
+	for i, v := range k.det.GetValues() {
+		parts[i] = c.Field[i] + " " + v
+	}
+	return strings.Join(parts, " and ")
+}
+
+func between(a, b *kept) string {
+	if a == nil || b == nil || len(a.det.GetValues()) != placeValues || len(b.det.GetValues()) != placeValues {
+		return ""
+	}
+	from, to := a.det.GetValues()[placeName], b.det.GetValues()[placeName]
+	if from == "" || to == "" {
+		return ""
+	}
+	return " at " + from + " and " + to + ","
+}
+
+func thousandths(n int64) string {
+	return strconv.FormatFloat(float64(n/10)/100, 'f', -1, 64)
+}
