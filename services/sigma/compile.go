@@ -17,6 +17,9 @@ type Options struct {
 	Placeholders map[string][]string
 	// Pipelines change rules before they are compiled, by their priorities.
 	Pipelines []*Pipeline
+	// LogSourceFields are the names of the fields in which events tell their own
+	// log source, for Event.Own. Those that are empty have the dimension's name.
+	LogSourceFields LogSource
 	// Accept, if set, may refuse a correlation that the caller can't evaluate:
 	// its error rejects the correlation and becomes the problem's message.
 	Accept func(*Correlation) error
@@ -30,12 +33,18 @@ type Set struct {
 	byID         map[string]*Rule
 	corrByID     map[string]*Correlation
 
-	fields  []string // by slot; keywordSlot has no name
-	preds   int
-	classes []LogSource
-	known   [3]map[string]bool // products, services, categories that rules name
+	fields []string // by slot; keywordSlot has no name
+	preds  int
+	// keywords says that some rule searches every value.
+	keywords bool
+	classes  []LogSource
+	known    [3]map[string]bool // products, services, categories that rules name
+
+	sources     *paths // of the fields that hold an event's own log source
+	sourceSlots [3]int
 
 	mu       sync.Mutex
+	all      *paths              // of all fields
 	programs map[string]*program // by the rules that they hold
 	routes   map[route]*program
 }
@@ -68,6 +77,7 @@ func Compile(docs []Document, opts Options) (*Set, []Problem) {
 	}
 	c.filters(good)
 	c.link()
+	c.sources()
 	c.set.preds = len(c.preds)
 	return c.set, c.problems
 }
@@ -220,11 +230,23 @@ func (c *compiler) predicate(p *predicate) *predicate {
 	q := *p
 	q.id = len(c.preds)
 	q.slot = c.slot(p.field)
+	c.set.keywords = c.set.keywords || q.slot == keywordSlot
 	if p.kind == predRef {
 		q.ref.slot = c.slot(p.ref.field)
 	}
 	c.preds[string(p.key)] = &q
 	return &q
+}
+
+// sources gives slots to the fields that hold the log source.
+func (c *compiler) sources() {
+	names := c.opts.LogSourceFields
+	fields := map[string]int{}
+	for dim, name := range []string{cmp.Or(names.Product, "product"), cmp.Or(names.Service, "service"), cmp.Or(names.Category, "category")} {
+		fields[name] = c.slot(name)
+		c.set.sourceSlots[dim] = fields[name]
+	}
+	c.set.sources = newPaths(fields)
 }
 
 func (c *compiler) slot(field string) int {

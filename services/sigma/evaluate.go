@@ -3,6 +3,9 @@ package sigma
 // test evaluates a predicate over the values of its field.
 func (m *Matcher) test(p *predicate) bool {
 	v := &m.view
+	if p.slot == keywordSlot {
+		_ = v.scalars() // Match looks at the error
+	}
 	i := v.first(p.slot)
 	switch p.kind {
 	case predExists:

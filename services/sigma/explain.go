@@ -107,7 +107,11 @@ func Explain(docs []Document, id string, opts Options, ev Event) (*Explanation, 
 	x.m = c.set.Matcher()
 	p := c.set.build([]byte{1})
 	x.m.epoch = 1
-	if err := x.m.view.scan(p.paths, len(c.set.fields), ev.Raw, p.keywords); err != nil {
+	err = x.m.view.scan(p.paths, len(c.set.fields), ev.Raw, false)
+	if err == nil && p.keywords {
+		err = x.m.view.scalars()
+	}
+	if err != nil {
 		return nil, fmt.Errorf("the event can't be read: %w", err)
 	}
 	src := ev.LogSource

@@ -47,6 +47,8 @@ func appendFold(dst, text []byte) []byte {
 const (
 	ones = 0x0101010101010101
 	tops = 0x8080808080808080
+
+	backslashes = '\\' * ones
 )
 
 // upperBits has the top bit of each of eight ASCII bytes that is A to Z.

@@ -227,6 +227,10 @@ func FuzzMatch(f *testing.F) {
 		all := m.directly()
 		require.Equal(t, ids(all), ids(first), "index of %s on %s", rule, event)
 		m.Match(Event{Raw: []byte(`{"f":"other","a":[{"b":"x"}],"z":"one two"}`)}, nil)
+		told, err := NewReader("product", "service", "category").Read(event, nil)
+		require.NoError(t, err)
+		src := LogSource{string(told[0]), string(told[1]), string(told[2])}
+		require.Equal(t, ids(m.Match(Event{Raw: event, LogSource: src}, nil)), ids(m.Match(Event{Raw: event, Own: true}, nil)), "log source of %s", event)
 		var indented []byte
 		if v := json.RawMessage(event); json.Valid(v) {
 			indented = indentJSON(event)

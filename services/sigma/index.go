@@ -173,6 +173,19 @@ type fieldIndex struct {
 	needles     *needles
 }
 
+// words are the texts of which an event that the index knows has one; nil if
+// more than texts is looked up.
+func (f *fieldIndex) words() *words {
+	if f.needles == nil || f.exact != nil || len(f.present)+len(f.needles.empty) > 0 {
+		return nil
+	}
+	var texts []string
+	for _, n := range f.needles.found {
+		texts = append(texts, n.text)
+	}
+	return newWords(texts)
+}
+
 // exactTable finds rules by a whole value.
 type exactTable struct {
 	mask    uint32

@@ -2,6 +2,9 @@ package sigma
 
 import (
 	"bytes"
+	"encoding/binary"
+	"math/bits"
+	"slices"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -24,11 +27,20 @@ func (v *view) textOf(i int32) []byte {
 
 // foldOf is textOf with case folded.
 func (v *view) foldOf(i int32) []byte {
-	text := v.textOf(i)
 	val := &v.values[i]
-	if !val.hasFold {
-		val.fold, val.hasFold = v.foldText(text), true
+	if val.hasFold {
+		return val.fold
 	}
+	val.hasFold = true
+	if val.kind == kindString && !val.hasText { // its text may not be asked for
+		from := len(v.arena)
+		v.arena = appendFoldedJSON(v.arena, v.data[val.start:val.end])
+		val.fold = v.arena[from:len(v.arena):len(v.arena)]
+		return val.fold
+	}
+	text := v.textOf(i)
+	val = &v.values[i]
+	val.fold = v.foldText(text)
 	return val.fold
 }
 
@@ -38,6 +50,20 @@ func (v *view) foldText(text []byte) []byte {
 	}
 	from := len(v.arena)
 	v.arena = appendFold(v.arena, text)
+	return v.arena[from:len(v.arena):len(v.arena)]
+}
+
+// flat is the whole document with escapes resolved and case folded, but for keys
+// that were noted: what foldOf gives for any scalar is somewhere in it.
+func (v *view) flat() []byte {
+	from, pos := len(v.arena), int32(0)
+	v.arena = slices.Grow(v.arena, len(v.data)+8)
+	out, at := v.arena[:cap(v.arena)], from
+	for _, key := range v.noted {
+		at = foldJSON(out, at, v.data[pos:key.from])
+		pos = key.to
+	}
+	v.arena = out[:foldJSON(out, at, v.data[pos:])]
 	return v.arena[from:len(v.arena):len(v.arena)]
 }
 
@@ -55,38 +81,97 @@ func appendDecoded(dst, s []byte) []byte {
 		if i < 0 || i+1 >= len(s) {
 			return append(dst, s...)
 		}
+		r, n := escapeAt(s[i:])
 		dst = append(dst, s[:i]...)
-		c := s[i+1]
-		s = s[i+2:]
-		switch c {
-		case 'b':
-			dst = append(dst, '\b')
-		case 'f':
-			dst = append(dst, '\f')
-		case 'n':
-			dst = append(dst, '\n')
-		case 'r':
-			dst = append(dst, '\r')
-		case 't':
-			dst = append(dst, '\t')
-		case 'u':
-			r, rest := hexRune(s)
-			if utf16.IsSurrogate(r) {
-				second, after := rune(-1), rest
-				if len(rest) >= 6 && rest[0] == '\\' && rest[1] == 'u' {
-					second, after = hexRune(rest[2:])
-				}
-				if r = utf16.DecodeRune(r, second); r != utf8.RuneError {
-					rest = after
-				}
-			}
+		if r < 0 {
+			dst = append(dst, s[i+1])
+		} else {
 			dst = utf8.AppendRune(dst, r)
-			s = rest
-		default: // " \ /
-			dst = append(dst, c)
 		}
+		s = s[i+n:]
 	}
 	return dst
+}
+
+// appendFoldedJSON is appendDecoded and appendFold in one.
+func appendFoldedJSON(dst, s []byte) []byte {
+	dst = slices.Grow(dst, len(s)+8)
+	out := dst[:cap(dst)]
+	return out[:foldJSON(out, len(dst), s)]
+}
+
+// foldJSON is appendFoldedJSON to out at a place, where there is room for s, which
+// does not grow by it, and eight bytes more. It is the place behind what it wrote.
+func foldJSON(out []byte, at int, s []byte) int {
+	for i := 0; i < len(s); {
+		if i+8 <= len(s) {
+			x := binary.LittleEndian.Uint64(s[i:])
+			q := x ^ backslashes
+			special := ((q-ones)&^q | x) & tops
+			binary.LittleEndian.PutUint64(out[at:], x|upperBits(x)>>2)
+			if special == 0 {
+				i, at = i+8, at+8
+				continue
+			}
+			n := bits.TrailingZeros64(special) >> 3
+			i, at = i+n, at+n
+		}
+		switch c := s[i]; {
+		case c == '\\' && i+1 < len(s):
+			r, n := escapeAt(s[i:])
+			if r < 0 {
+				out[at] = lowerTable[s[i+1]]
+				at++
+			} else {
+				at += utf8.EncodeRune(out[at:at+utf8.UTFMax], foldRune(r))
+			}
+			i += n
+		case c < utf8.RuneSelf:
+			out[at] = lowerTable[c]
+			i, at = i+1, at+1
+		default:
+			r, n := utf8.DecodeRune(s[i:])
+			if r == utf8.RuneError && n <= 1 {
+				out[at] = c
+				at++
+			} else {
+				at += utf8.EncodeRune(out[at:at+utf8.UTFMax], foldRune(r))
+			}
+			i += n
+		}
+	}
+	return at
+}
+
+// escapeAt reads the escape that s begins with: its rune, or −1 where it stands
+// for the byte behind the backslash, and its length. There is such a byte.
+func escapeAt(s []byte) (rune, int) {
+	switch s[1] {
+	case 'b':
+		return '\b', 2
+	case 'f':
+		return '\f', 2
+	case 'n':
+		return '\n', 2
+	case 'r':
+		return '\r', 2
+	case 't':
+		return '\t', 2
+	case 'u':
+		r, rest := hexRune(s[2:])
+		if utf16.IsSurrogate(r) {
+			second, after := rune(-1), rest
+			if len(rest) >= 6 && rest[0] == '\\' && rest[1] == 'u' {
+				second, after = hexRune(rest[2:])
+			}
+			if r = utf16.DecodeRune(r, second); r != utf8.RuneError {
+				rest = after
+			}
+		}
+		return r, len(s) - len(rest)
+	default: // " \ /
+		return -1, 2
+	}
 }
 
 // hexRune reads four hex digits.

@@ -79,12 +79,17 @@ type view struct {
 	arena    []byte
 	scratch  []byte
 	keys     []keyRef
+	searched bool // every scalar has been collected too
+	noting   bool // keys are noted
+	noted    []span
 	err      error
 }
 
-// scan collects the values that p names and, with scalars, every scalar into
-// keywordSlot.
-func (v *view) scan(p *paths, slots int, data []byte, scalars bool) error {
+// span is a part of the document.
+type span struct{ from, to int32 }
+
+// scan collects the values that p names. With keys it notes where keys are.
+func (v *view) scan(p *paths, slots int, data []byte, keys bool) error {
 	if len(v.slots) < slots {
 		v.slots = append(v.slots, make([]slot, slots-len(v.slots))...)
 		v.claims = append(v.claims, make([]claim, slots-len(v.claims))...)
@@ -96,8 +101,8 @@ func (v *view) scan(p *paths, slots int, data []byte, scalars bool) error {
 		clear(v.slots)
 		v.epoch = 1
 	}
-	v.data, v.err = data, nil
-	v.touched = v.touched[:0]
+	v.data, v.err, v.searched = data, nil, false
+	v.touched, v.noting, v.noted = v.touched[:0], keys, v.noted[:0]
 	v.values, v.inner, v.arena = v.values[:0], v.inner[:0], v.arena[:0]
 	pos := skipSpace(data, 0)
 	if pos >= len(data) || data[pos] != '{' || len(data) > 1<<30 {
@@ -108,11 +113,21 @@ func (v *view) scan(p *paths, slots int, data []byte, scalars bool) error {
 	if v.err == nil && skipSpace(data, end) != len(data) {
 		v.err = errSyntax
 	}
-	if scalars && v.err == nil {
-		v.keys = v.keys[:0]
-		v.scalarsOf(pos, 0)
+	return v.err
+}
+
+// scalars collects, once, every scalar of the document into keywordSlot.
+func (v *view) scalars() error {
+	if v.err == nil && !v.searched {
+		v.searched, v.keys = true, v.keys[:0]
+		v.scalarsOf(skipSpace(v.data, 0), 0)
 	}
 	return v.err
+}
+
+// deep reports whether the document may be too deep for its scalars.
+func (v *view) deep() bool {
+	return len(v.data) > maxNesting && bytes.Count(v.data, []byte("{"))+bytes.Count(v.data, []byte("[")) > maxNesting
 }
 
 func (v *view) fail(err error) int {
@@ -127,7 +142,7 @@ func (v *view) object(p *paths, n *pathNode, pos, depth int) int {
 	data := v.data
 	v.instance++
 	instance := v.instance
-	yielded := 0
+	groups, clash := uint64(0), false
 	pos = skipSpace(data, pos)
 	if pos < len(data) && data[pos] == '}' {
 		return pos + 1
@@ -141,6 +156,9 @@ func (v *view) object(p *paths, n *pathNode, pos, depth int) int {
 			return v.fail(errSyntax)
 		}
 		key := data[pos+1 : end]
+		if v.noting {
+			v.noted = append(v.noted, span{int32(pos), int32(end + 1)})
+		}
 		if escaped {
 			key = v.decode(key)
 		}
@@ -160,7 +178,8 @@ func (v *view) object(p *paths, n *pathNode, pos, depth int) int {
 			from := int32(len(v.values))
 			pos = v.value(p, &p.nodes[e.child], pos, depth+1)
 			*s = sighting{instance, from, int32(len(v.values))}
-			yielded++
+			clash = clash || groups&e.group != 0
+			groups |= e.group
 		}
 		if pos = skipSpace(data, pos); pos >= len(data) {
 			return v.fail(errSyntax)
@@ -169,7 +188,7 @@ func (v *view) object(p *paths, n *pathNode, pos, depth int) int {
 		case ',':
 			pos = skipSpace(data, pos+1)
 		case '}':
-			if n.rivals != nil && yielded > 1 {
+			if clash {
 				v.prefer(n, instance)
 			}
 			return pos + 1
@@ -374,6 +393,9 @@ func (v *view) skipContainer(pos int) int {
 			if end < 0 {
 				return v.fail(errSyntax)
 			}
+			if v.noting && end+1 < len(data) && data[end+1] == ':' {
+				v.noted = append(v.noted, span{int32(pos), int32(end + 1)})
+			}
 			pos = end + 1
 			continue
 		case '{', '[':
@@ -410,10 +432,13 @@ func literalEnd(data []byte, pos int) int {
 // stringEnd is the position of the quote that ends the string whose text begins
 // at pos, or −1, and whether there are escapes before it.
 func stringEnd(data []byte, pos int) (end int, escaped bool) {
-	const quotes, slashes = 0x2222222222222222, 0x5c5c5c5c5c5c5c5c
-	for pos+8 <= len(data) {
+	const quotes = '"' * ones
+	for far := pos + 32; pos+8 <= len(data); {
+		if pos >= far {
+			return farStringEnd(data, pos, escaped)
+		}
 		x := binary.LittleEndian.Uint64(data[pos:])
-		q, s := x^quotes, x^slashes
+		q, s := x^quotes, x^backslashes
 		if m := ((q - ones) &^ q & tops) | ((s - ones) &^ s & tops); m != 0 {
 			pos += bits.TrailingZeros64(m) >> 3
 			if data[pos] == '"' {
@@ -436,6 +461,25 @@ func stringEnd(data []byte, pos int) (end int, escaped bool) {
 		pos++
 	}
 	return -1, escaped
+}
+
+// farStringEnd is stringEnd where the end is not near. No escape is open at pos.
+func farStringEnd(data []byte, pos int, escaped bool) (int, bool) {
+	for from := pos; ; {
+		n := bytes.IndexByte(data[pos:], '"')
+		if n < 0 {
+			return -1, escaped
+		}
+		pos += n
+		slashes := 0
+		for pos-slashes > from && data[pos-slashes-1] == '\\' {
+			slashes++
+		}
+		if slashes&1 == 0 {
+			return pos, escaped || bytes.IndexByte(data[from:pos], '\\') >= 0
+		}
+		pos++
+	}
 }
 
 // keyRef is a key of an object that is being read for scalars.

@@ -98,6 +98,9 @@ func checkView(t *testing.T, data []byte) {
 	}
 	var v view
 	err := v.scan(newPaths(fields), len(fields)+1, data, true)
+	if err == nil {
+		err = v.scalars()
+	}
 	if !ok || !utf8.Valid(data) {
 		return // only valid JSON is promised a meaning; the rest must not panic
 	}
@@ -121,6 +124,12 @@ func checkView(t *testing.T, data []byte) {
 	}
 	for text, n := range scalars {
 		require.Zero(t, n, "keyword value %q in %s", text, data)
+	}
+	flat := v.flat()
+	for i := v.first(keywordSlot); i >= 0; i = v.values[i].next {
+		fold := foldString(string(v.textOf(i)))
+		require.Equal(t, fold, string(v.foldOf(i)), "%s", data)
+		require.True(t, bytes.Contains(flat, []byte(fold)), "%q of %s in %q", fold, data, flat)
 	}
 }
 
@@ -199,5 +208,6 @@ func TestDepthIsBounded(t *testing.T) {
 	var v view
 	require.ErrorIs(t, v.scan(newPaths(map[string]int{"a": 1}), 2, deep, false), errDepth)
 	require.NoError(t, v.scan(newPaths(map[string]int{"b": 1}), 2, deep, false), "what no rule reads may nest")
-	require.ErrorIs(t, v.scan(newPaths(map[string]int{"b": 1}), 2, deep, true), errDepth)
+	require.True(t, v.deep())
+	require.ErrorIs(t, v.scalars(), errDepth)
 }

@@ -15,6 +15,10 @@ type Event struct {
 	// a rule applies only where each dimension that it names is equal. Otherwise
 	// dimensions that the source leaves empty exclude nothing.
 	Strict bool
+	// Own says that the event's own fields tell its log source, where LogSource
+	// leaves a dimension empty. They are read on the way: see
+	// Options.LogSourceFields.
+	Own bool
 }
 
 // Matcher matches events against its Set. It reuses its buffers, so it belongs
@@ -32,8 +36,13 @@ type Matcher struct {
 	memo       []uint32 // by predicate: epoch<<1 | result
 	scanned    []uint64 // predicates that are false unless look has noted otherwise
 	candidates []int32
+	streak     int    // events that had a text of keywords, up to the last
+	unasked    int    // events to come that are not asked for one
 	number     []byte // scratch for canonical numbers
 	digits     []byte
+
+	all      *paths
+	asserted [3]map[string]string // by dimension: what events say, normalised
 
 	other view // for Extract, so that Match's buffers stay as they are
 }
@@ -46,8 +55,8 @@ func (s *Set) Matcher() *Matcher {
 // maxRecent bounds the log sources that a Matcher remembers.
 const maxRecent = 256
 
-func (m *Matcher) route(ev *Event) *program {
-	r := route{ev.LogSource, ev.Strict}
+func (m *Matcher) route(src LogSource, strict bool) *program {
+	r := route{src, strict}
 	if m.program != nil && m.last == r {
 		return m.program
 	}
@@ -69,12 +78,8 @@ const maxMemoEpoch = 1<<31 - 1
 // Match appends the rules that match the event to dst, in the set's order.
 // Where Raw is not a JSON object nothing matches and Err says why.
 func (m *Matcher) Match(ev Event, dst []*Rule) []*Rule {
-	p := m.route(&ev)
-	m.view.err = nil
-	if p.rules == 0 {
-		return dst
-	}
-	if m.view.scan(p.paths, len(m.set.fields), ev.Raw, p.keywords) != nil {
+	p := m.read(&ev)
+	if p.rules == 0 || m.view.err != nil {
 		return dst
 	}
 	if m.epoch++; m.epoch == maxMemoEpoch {
@@ -84,6 +89,9 @@ func (m *Matcher) Match(ev Event, dst []*Rule) []*Rule {
 	}
 	m.candidates, m.scanned = m.candidates[:0], p.scanned
 	m.mark(p.always)
+	if p.keywords && !m.search(p) {
+		return dst
+	}
 	for _, s := range m.view.touched {
 		if i := p.indexOf[s]; i >= 0 {
 			m.look(&p.indexes[i])
@@ -95,11 +103,41 @@ func (m *Matcher) Match(ev Event, dst []*Rule) []*Rule {
 			dst = append(dst, r)
 		}
 	}
+	if m.view.err != nil {
+		return dst[:from]
+	}
 	if len(dst)-from > 1 {
 		slices.SortFunc(dst[from:], func(a, b *Rule) int { return a.index - b.index })
 	}
 	return dst
 }
+
+// search collects the values for keywords, unless none of the texts that these
+// look for is anywhere in the event. It is false if the event can't be read.
+func (m *Matcher) search(p *program) bool {
+	switch {
+	case m.view.deep(), p.words == nil && p.indexOf[keywordSlot] >= 0:
+	case p.indexOf[keywordSlot] < 0:
+		return true // a rule that is asked for another reason collects them
+	case m.unasked > 0:
+		m.unasked--
+	case !p.words.in(m.view.flat()):
+		m.streak = 0
+		return true
+	default:
+		if m.streak++; m.streak >= maxStreak {
+			m.unasked = restStreak
+		}
+	}
+	return m.view.scalars() == nil
+}
+
+// After so many events in a row that have a keyword's text, so many are not
+// asked for one: events of a kind are alike.
+const (
+	maxStreak  = 8
+	restStreak = 32
+)
 
 // Err is why the last event could not be read, or nil.
 func (m *Matcher) Err() error { return m.view.err }

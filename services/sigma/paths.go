@@ -25,9 +25,9 @@ type pathNode struct {
 	slot  int32  // of the field that ends here, or −1
 	mask  uint32 // of table, whose length is a power of two; 0 with no table
 	table []pathEdge
-	// rivals are the places in table of all edges, longest key first, where some
-	// key begins another ("a" and "a.b"), so that one object may give a field
-	// twice; else nil.
+	// rivals are the places in table of the edges whose key begins another's or
+	// begins with it ("a" and "a.b"), so that one object may give a field twice;
+	// longest key first.
 	rivals []int32
 }
 
@@ -37,6 +37,7 @@ type pathEdge struct {
 	used  bool
 	child int32
 	id    int32
+	group uint64 // a bit that rivals have in common; 0 without any
 }
 
 // newPaths builds the graph for the fields named by slot; slot names that are
@@ -108,24 +109,39 @@ func newPaths(fields map[string]int) *paths {
 	return p
 }
 
-// rivals orders a table's edges by length of key if some keys begin others.
+// rivals finds the edges of a table that have rivals, and gives these a bit in
+// common. Others may have the same.
 func rivals(table []pathEdge) []int32 {
-	keys := map[string]bool{}
-	var order []int32
+	places := map[string]int{}
 	for i, e := range table {
 		if e.used {
-			keys[e.key] = true
+			places[e.key] = i
+		}
+	}
+	bit := 0
+	for _, key := range sortedKeys(places) { // what begins another stands before it
+		e := &table[places[key]]
+		for i := range len(key) {
+			if key[i] != '.' {
+				continue
+			}
+			first, ok := places[key[:i]]
+			if !ok {
+				continue
+			}
+			if table[first].group == 0 {
+				table[first].group = 1 << (bit % 64)
+				bit++
+			}
+			e.group = table[first].group
+			break // the shortest: all that begin with it have its bit
+		}
+	}
+	var order []int32
+	for i := range table {
+		if table[i].group != 0 {
 			order = append(order, int32(i))
 		}
-	}
-	found := false
-	for key := range keys {
-		for i := range len(key) {
-			found = found || (key[i] == '.' && keys[key[:i]])
-		}
-	}
-	if !found {
-		return nil
 	}
 	slices.SortFunc(order, func(a, b int32) int {
 		return cmp.Or(len(table[b].key)-len(table[a].key), strings.Compare(table[a].key, table[b].key))

@@ -2,7 +2,6 @@ package sigma
 
 import (
 	"slices"
-	"strings"
 )
 
 // program is what runs for the events of one log source: the rules that apply,
@@ -13,6 +12,7 @@ type program struct {
 	indexOf  []int32  // by slot: its place in indexes, or −1
 	always   []int32  // rules that no index can rule out
 	keywords bool     // some rule searches every value
+	words    *words   // without one of which no keyword need be looked for; may be nil
 	scanned  []uint64 // predicates that the indexes decide
 	rules    int
 }
@@ -35,13 +35,7 @@ const unknownValue = "\x00"
 
 // program is the program for events that assert src.
 func (s *Set) program(src LogSource, strict bool) *program {
-	norm := func(dim int, v string) string {
-		if v = strings.ToLower(v); v == "" || s.known[dim][v] {
-			return v
-		}
-		return unknownValue
-	}
-	r := route{LogSource{norm(0, src.Product), norm(1, src.Service), norm(2, src.Category)}, strict}
+	r := route{LogSource{s.dimension(0, src.Product), s.dimension(1, src.Service), s.dimension(2, src.Category)}, strict}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p, ok := s.routes[r]; ok {
@@ -101,6 +95,9 @@ func (s *Set) build(applies []byte) *program {
 	p.always = slices.Clip(p.always)
 	p.indexOf = slices.Repeat([]int32{-1}, len(s.fields))
 	for i := range p.indexes {
+		if f := &p.indexes[i]; f.slot == keywordSlot {
+			p.words = f.words()
+		}
 		p.indexOf[p.indexes[i].slot] = int32(i)
 	}
 	return p

@@ -32,11 +32,17 @@ func (r *Reader) Read(raw []byte, dst [][]byte) ([][]byte, error) {
 		return dst, err
 	}
 	for _, s := range r.slots {
-		var text []byte
-		if i := v.first(s); i >= 0 && v.values[i].kind != kindNull && v.values[i].kind != kindArray {
-			text = v.textOf(i)
-		}
-		dst = append(dst, text)
+		dst = append(dst, v.one(s))
 	}
 	return dst, nil
+}
+
+// one is the text of a slot's first value, nil where that is null, an array or
+// not there.
+func (v *view) one(s int) []byte {
+	i := v.first(s)
+	if i < 0 || v.values[i].kind == kindNull || v.values[i].kind == kindArray {
+		return nil
+	}
+	return v.textOf(i)
 }

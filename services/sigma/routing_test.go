@@ -55,6 +55,51 @@ func TestRouting(t *testing.T) {
 	}
 }
 
+// TestOwnLogSource holds that an event is routed by what it says of itself.
+func TestOwnLogSource(t *testing.T) {
+	rules := sourceRule("trail", "{product: aws, service: cloudtrail}") + sourceRule("windows", "{product: windows}") +
+		sourceRule("process", "{product: windows, category: process_creation}") + sourceRule("proxy", "{category: proxy}") +
+		strings.Replace(sourceRule("other", "{product: other}"), "f: x", "deep: x", 1)
+	deep := strings.Repeat("[", 600) + strings.Repeat("]", 600)
+	cases := []struct {
+		name, event, want string
+		src               sigma.LogSource
+		strict            bool
+	}{
+		{name: "nothing", event: `{"f":"x"}`, want: "trail windows process proxy"},
+		{name: "nothing, strictly", event: `{"f":"x"}`, strict: true},
+		{name: "product", event: `{"f":"x","product":"windows"}`, want: "windows process proxy"},
+		{name: "behind what is matched, in another case", event: `{"f":"x","service":"CloudTrail","product":"\u0041WS"}`, want: "trail proxy"},
+		{name: "the last of duplicates", event: `{"product":"aws","f":"x","product":"windows","category":"process_creation"}`, want: "windows process"},
+		{name: "a value that no rule names", event: `{"f":"x","product":"` + strings.Repeat("long", 100) + `"}`, want: "proxy"},
+		{name: "null", event: `{"f":"x","product":null,"category":"proxy"}`, want: "trail windows proxy"},
+		{name: "asserted by the source", event: `{"f":"x","product":"windows","service":"cloudtrail"}`, src: sigma.LogSource{Product: "aws"}, want: "trail proxy"},
+		{name: "too deep where no rule for it reads", event: `{"f":"x","product":"windows","deep":` + deep + `}`, want: "windows process proxy"},
+	}
+	set := compile(t, rules, sigma.Options{})
+	renamed := compile(t, rules, sigma.Options{LogSourceFields: sigma.LogSource{Product: "os.name", Service: "log", Category: "kind"}})
+	names := strings.NewReplacer(`"product"`, `"os.name"`, `"service"`, `"log"`, `"category"`, `"kind"`)
+	m, other := set.Matcher(), renamed.Matcher()
+	for range 2 { // from the caches too
+		for _, c := range cases {
+			t.Run(c.name, func(t *testing.T) {
+				for m, raw := range map[*sigma.Matcher]string{m: c.event, other: names.Replace(c.event)} {
+					var ids []string
+					for _, r := range m.Match(sigma.Event{Raw: []byte(raw), LogSource: c.src, Strict: c.strict, Own: true}, nil) {
+						ids = append(ids, r.ID)
+					}
+					require.NoError(t, m.Err())
+					require.Equal(t, c.want, strings.Join(ids, " "))
+				}
+			})
+		}
+	}
+	for _, bad := range []string{`[1]`, `{"f":"x"`, ``} {
+		require.Empty(t, m.Match(sigma.Event{Raw: []byte(bad), Own: true}, nil))
+		require.Error(t, m.Err())
+	}
+}
+
 // TestRevision holds what names a rule's decision: what decides, and nothing else.
 func TestRevision(t *testing.T) {
 	const rule = "title: T\nid: r\nlevel: low\nlogsource:\n    product: p\n    definition: d\ndetection:\n    sel:\n        f|expand: '%v%'\n        g: [1, 2]\n    condition: sel\n"
@@ -124,5 +169,8 @@ func TestNoAllocations(t *testing.T) {
 	var dst []*sigma.Rule
 	require.Empty(t, m.Match(ev, dst))
 	require.NoError(t, m.Err())
+	require.Zero(t, testing.AllocsPerRun(100, func() { dst = m.Match(ev, dst[:0]) }))
+	ev.Own = true
+	require.Empty(t, m.Match(ev, dst))
 	require.Zero(t, testing.AllocsPerRun(100, func() { dst = m.Match(ev, dst[:0]) }))
 }

@@ -170,7 +170,7 @@ func ours(set *sigma.Set, events [][]byte, routed bool) (counts map[string]int, 
 	for range runs + 1 { // the first fills caches
 		counts = map[string]int{}
 		heads := map[*sigma.Rule]string{}
-		m, source := set.Matcher(), newSource()
+		m := set.Matcher()
 		out := bufio.NewWriterSize(io.Discard, 1<<16)
 		var dst []*sigma.Rule
 		start := used(syscall.RUSAGE_SELF)
@@ -180,11 +180,7 @@ func ours(set *sigma.Set, events [][]byte, routed bool) (counts map[string]int, 
 			if err != nil {
 				break
 			}
-			ev := sigma.Event{Raw: line}
-			if routed {
-				ev.LogSource = source.of(line)
-			}
-			for _, r := range m.Match(ev, dst[:0]) {
+			for _, r := range m.Match(sigma.Event{Raw: line, Own: routed}, dst[:0]) {
 				counts[r.ID]++
 				head, ok := heads[r]
 				if !ok {
@@ -206,34 +202,6 @@ func median(d []time.Duration) time.Duration {
 }
 
 func perSecond(n int, d time.Duration) float64 { return float64(n) / d.Seconds() }
-
-// source reads the log source that an event's own fields assert.
-type source struct {
-	reader *sigma.Reader
-	fields [][]byte
-	known  map[string]string
-}
-
-func newSource() *source {
-	return &source{reader: sigma.NewReader("product", "service", "category"), known: map[string]string{}}
-}
-
-func (s *source) of(raw []byte) sigma.LogSource {
-	var err error
-	if s.fields, err = s.reader.Read(raw, s.fields[:0]); err != nil {
-		return sigma.LogSource{}
-	}
-	return sigma.LogSource{Product: s.text(s.fields[0]), Service: s.text(s.fields[1]), Category: s.text(s.fields[2])}
-}
-
-func (s *source) text(b []byte) string {
-	if t, ok := s.known[string(b)]; ok {
-		return t
-	}
-	t := string(b)
-	s.known[t] = t
-	return t
-}
 
 // rsigmaRun measures RSigma on the same events; the time to load its rules is
 // taken off.
@@ -285,16 +253,12 @@ func sameSets(t *testing.T, rsigma, name string, set *sigma.Set, rules string, e
 	const number = `{"stormbell_event_number":`
 	var input bytes.Buffer
 	ours, theirs := map[string]bool{}, map[string]bool{}
-	m, source := set.Matcher(), newSource()
+	m := set.Matcher()
 	for i, e := range events[:min(len(events), checked)] {
 		numbered := append(strconv.AppendInt([]byte(number), int64(i), 10), ',')
 		numbered = append(numbered, e[1:]...)
 		input.Write(append(numbered, '\n'))
-		ev := sigma.Event{Raw: numbered}
-		if routed {
-			ev.LogSource = source.of(numbered)
-		}
-		for _, r := range m.Match(ev, nil) {
+		for _, r := range m.Match(sigma.Event{Raw: numbered, Own: routed}, nil) {
 			ours[strconv.Itoa(i)+" "+r.ID] = true
 		}
 	}
