@@ -142,6 +142,7 @@ func TestModelReload(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		m := reloadModel(rt, plans, plans, noCounts(t))
 		require.Empty(rt, m.problems)
+		m.backtests(plans)
 		for k, n := range m.seen {
 			seen[k] += n
 		}

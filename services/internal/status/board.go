@@ -37,6 +37,9 @@ func (c *Counter) Add(n, nowMS int64) {
 	}
 }
 
+// Value is how often it happened.
+func (c *Counter) Value() int64 { return c.n.Load() }
+
 func (c *Counter) report() *statusv1.Count {
 	if n := c.n.Load(); n > 0 {
 		return &statusv1.Count{N: n, LastMs: c.last.Load()}

@@ -1,0 +1,87 @@
+package correlator
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	alertv1 "github.com/stormbell/stormbell/proto/stormbell/alert/v1"
+	"github.com/stormbell/stormbell/services/sigma"
+)
+
+// backtest gives the ids of a tenant's alerts in a time, as Unix milliseconds.
+func (m *model) backtest(tenant string, from, to int64, plans planner, rules *sigma.Set) map[string]bool {
+	got := make(map[string]bool)
+	r := &replay{
+		cfg: m.cfg, deps: BacktestDeps{Reader: m.log, Partitions: modelPartitions},
+		of: Backtest{Tenant: tenant, Rules: rules}, plans: plans, counts: m.counts, from: from, to: to,
+		rules: make(map[string]*BacktestRule), said: make(map[string]bool),
+		alert: func(a *alertv1.Alert) error {
+			require.Equal(m.t, tenant, a.GetTenant())
+			require.False(m.t, got[a.GetId()], "twice")
+			got[a.GetId()] = true
+			return nil
+		},
+		progress: func(int64, int64) error { return nil },
+	}
+	result, err := r.run(context.Background())
+	require.NoError(m.t, err)
+	require.EqualValues(m.t, len(got), result.Alerts)
+	require.Zero(m.t, result.Failed)
+	return got
+}
+
+const (
+	everBegan = 1_700_000_000_000
+	everEnds  = 1_900_000_000_000
+)
+
+// backtests hold that a backtest gives the alerts that there have been, also
+// where the time is cut in two.
+func (m *model) backtests(plans planner) {
+	m.log.fetch = rapid.IntRange(1, 9).Draw(m.t, "backtest fetches")
+	all := make(map[string]bool)
+	for _, tenant := range []string{"t1", "t2"} {
+		whole := m.backtest(tenant, everBegan, everEnds, plans, nil)
+		maps.Copy(all, whole)
+		cut := m.log.now.UnixMilli() - rapid.Int64Range(0, 600_000).Draw(m.t, "cut")
+		// A bucket may fire once more long after: it is then in both.
+		both := m.backtest(tenant, everBegan, cut, plans, nil)
+		maps.Copy(both, m.backtest(tenant, cut, everEnds, plans, nil))
+		require.Equal(m.t, whole, both)
+	}
+	require.Equal(m.t, slices.Sorted(maps.Keys(m.said())), slices.Sorted(maps.Keys(all)))
+}
+
+// TestBacktestTriesOtherRules on events that were judged by none.
+func TestBacktestTriesOtherRules(t *testing.T) {
+	p := compile(t, modelConfig(), reloadRules)
+	rapid.Check(t, func(rt *rapid.T) {
+		m := newModel(rt, p, noCounts(t), newLossy())
+		m.plans = always{compile(t, modelConfig(), "title: N\nid: n\nlogsource: {product: test}\ndetection: {s: {a: b}, condition: s}")}
+		for range 40 {
+			m.accept()
+			m.log.now = m.log.now.Add(time.Second)
+		}
+		all := make(map[string]bool)
+		for _, tenant := range []string{"t1", "t2"} {
+			maps.Copy(all, m.backtest(tenant, everBegan, everEnds, onePlan{p}, p.set))
+		}
+		for i := range m.events {
+			m.events[i].manifest = "base"
+		}
+		require.Equal(rt, reloads(m.cfg, byName{"base": p}, m.events), all)
+	})
+}
+
+// TestBacktestTimes refuses a time that ends before it begins.
+func TestBacktestTimes(t *testing.T) {
+	now := time.UnixMilli(t0)
+	_, err := Backtest{From: now, To: now}.Run(t.Context(), DefaultConfig(), BacktestDeps{}, nil, nil)
+	require.ErrorContains(t, err, "must be after")
+}
