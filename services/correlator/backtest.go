@@ -42,7 +42,6 @@ type BacktestDeps struct {
 	Partitions int // of `events`
 	Control    ruleset.Control
 	Rules      sigma.Options
-	Log        *slog.Logger
 }
 
 // BacktestResult is what a backtest has found, beside the alerts.

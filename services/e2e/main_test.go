@@ -37,6 +37,7 @@ func scenarios() []scenario {
 		{"Restart", testRestart},
 		{"FlushAll", testFlushAll},
 		{"CutTail", testCutTail},
+		{"Reload", testReload},
 		{"DeadLetters", testDeadLetters},
 		{"Crash", testCrash},
 	}

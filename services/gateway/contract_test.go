@@ -151,14 +151,20 @@ func (c *contract) violations(t testing.TB, o operation, r reply) []string {
 	if described.values == nil {
 		return append(found, "content type "+media+" is not described")
 	}
-	var body any = r.body
-	if strings.HasSuffix(media, "json") {
-		var err error
-		body, err = jsonschema.UnmarshalJSON(strings.NewReader(r.body))
-		require.NoError(t, err)
+	parts := []string{r.body}
+	if strings.HasSuffix(media, "ndjson") { // the schema is that of a line
+		parts = slices.Collect(strings.Lines(r.body))
 	}
-	if err := c.schema(t, c.child(described, "schema")).Validate(body); err != nil {
-		found = append(found, err.Error())
+	for _, part := range parts {
+		var body any = part
+		if strings.HasSuffix(media, "json") {
+			var err error
+			body, err = jsonschema.UnmarshalJSON(strings.NewReader(part))
+			require.NoError(t, err)
+		}
+		if err := c.schema(t, c.child(described, "schema")).Validate(body); err != nil {
+			found = append(found, err.Error())
+		}
 	}
 	return found
 }

@@ -30,7 +30,7 @@ import (
 	"github.com/stormbell/stormbell/services/sigma"
 )
 
-// Deps is what the gateway works with. All but Full, Rules and Deliveries are
+// Deps is what the gateway works with. All but Full, Rules, Backtests and Deliveries are
 // needed.
 type Deps struct {
 	// Producer writes to `events`, which has Partitions partitions.
@@ -50,6 +50,8 @@ type Deps struct {
 	// History is read to look back, Replays takes what is replayed.
 	History history.Log
 	Replays Replays
+	// Backtests runs rules over the log; nil refuses that.
+	Backtests Backtests
 	// Rules are the options that the correlator compiles rules with.
 	Rules sigma.Options
 	// Status counts for displays; nil counts for nobody. Reports add up what all
@@ -67,18 +69,19 @@ type Deps struct {
 
 // Service is one gateway.
 type Service struct {
-	cfg        Config
-	deps       Deps
-	tracer     trace.Tracer
-	metrics    *metrics
-	sources    sources
-	quotas     *tenant.Quotas
-	intake     *intake
-	partitions *partitions
-	history    *history.History
-	readers    chan struct{} // those who look back
-	batches    sync.Pool     // of *batch
-	arenas     sync.Pool     // of *arena
+	cfg         Config
+	deps        Deps
+	tracer      trace.Tracer
+	metrics     *metrics
+	sources     sources
+	quotas      *tenant.Quotas
+	intake      *intake
+	partitions  *partitions
+	history     *history.History
+	readers     chan struct{} // those who look back
+	backtesting chan struct{} // who runs a backtest
+	batches     sync.Pool     // of *batch
+	arenas      sync.Pool     // of *arena
 
 	listener net.Listener
 	cert     *certificate // nil without TLS
@@ -115,14 +118,15 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	deps.Status.Watch(func() *statusv1.Stage { return &statusv1.Stage{Name: "gateway"} })
 	s := &Service{
 		cfg: cfg, deps: deps, metrics: m, sources: all,
-		tracer:     deps.TracerProvider.Tracer("github.com/stormbell/stormbell/services/gateway"),
-		quotas:     tenant.NewQuotas(),
-		intake:     newIntake(cfg.MaxBodyBytes, cfg.MaxInflightBytes),
-		partitions: newPartitions(deps.Partitions),
-		history:    history.New(deps.History, deps.Partitions, history.DefaultLimits(), deps.Clock),
-		readers:    make(chan struct{}, cfg.MaxReaders),
-		changes:    changeLock{tenants: make(map[string]*sync.Mutex)},
-		lists:      make(map[string][]ruleBody), ruled: make(map[string][]status.InForce), served: make(chan struct{}),
+		tracer:      deps.TracerProvider.Tracer("github.com/stormbell/stormbell/services/gateway"),
+		quotas:      tenant.NewQuotas(),
+		intake:      newIntake(cfg.MaxBodyBytes, cfg.MaxInflightBytes),
+		partitions:  newPartitions(deps.Partitions),
+		history:     history.New(deps.History, deps.Partitions, history.DefaultLimits(), deps.Clock),
+		readers:     make(chan struct{}, cfg.MaxReaders),
+		backtesting: make(chan struct{}, 1),
+		changes:     changeLock{tenants: make(map[string]*sync.Mutex)},
+		lists:       make(map[string][]ruleBody), ruled: make(map[string][]status.InForce), served: make(chan struct{}),
 	}
 	if cfg.TLS.CertFile != "" {
 		if s.cert, err = loadCertificate(cfg.TLS, deps.Log); err != nil {

@@ -195,7 +195,7 @@ func (e *edge) send(req *http.Request) reply {
 	text, err := io.ReadAll(res.Body)
 	require.NoError(e.w.t, err)
 	r := reply{status: res.StatusCode, header: res.Header, body: string(text)}
-	if strings.Contains(res.Header.Get("Content-Type"), "json") {
+	if kind := res.Header.Get("Content-Type"); strings.Contains(kind, "json") && !strings.Contains(kind, "ndjson") {
 		require.NoError(e.w.t, json.Unmarshal(text, &r.json), r.body)
 	}
 	if e.w.contract != nil {

@@ -18,7 +18,7 @@ import (
 // keyRequest creates an API key.
 type keyRequest struct {
 	Name string `json:"name"`
-	// Scopes are ingest, read and manage; none is ingest.
+	// Scopes are ingest, read, manage and operate; none is ingest.
 	Scopes []string `json:"scopes"`
 	// Sources bind the key to what it may send as; none is everything.
 	Sources   []string   `json:"sources"`
@@ -63,7 +63,7 @@ func (s *Service) createKey(c *gin.Context, id control.Identity) {
 		refuse(c, p)
 		return
 	}
-	if errs := s.checkKey(&req); len(errs) > 0 {
+	if errs := s.checkKey(&req, id); len(errs) > 0 {
 		refuse(c, invalid(errs...))
 		return
 	}
@@ -111,14 +111,18 @@ func (s *Service) dropDead(ctx context.Context, tenant string) error {
 	return s.deps.Control.Delete(ctx, keys...)
 }
 
-func (s *Service) checkKey(req *keyRequest) []fieldError {
+func (s *Service) checkKey(req *keyRequest, by control.Identity) []fieldError {
 	var errs []fieldError
 	if len(req.Name) > maxNameBytes {
 		errs = append(errs, fieldError{"name", fmt.Sprintf("is longer than %d bytes", maxNameBytes)})
 	}
 	for _, scope := range req.Scopes {
-		if !slices.Contains([]string{control.ScopeIngest, control.ScopeRead, control.ScopeManage}, scope) {
-			errs = append(errs, fieldError{"scopes", "can be ingest, read and manage"})
+		if !slices.Contains([]string{control.ScopeIngest, control.ScopeRead, control.ScopeManage, control.ScopeOperate}, scope) {
+			errs = append(errs, fieldError{"scopes", "can be ingest, read, manage and operate"})
+			break
+		}
+		if scope == control.ScopeOperate && !by.Has(scope) {
+			errs = append(errs, fieldError{"scopes", "operate can be given by a key that has it"})
 			break
 		}
 	}

@@ -128,14 +128,7 @@ func (s *Service) rulesOf(ctx context.Context, scope string, hash []byte) ([]rul
 	for i := range docs {
 		d := &docs[i]
 		sum := d.Hash()
-		kind := kindDetection
-		switch d.Kind {
-		case sigma.KindCorrelation:
-			kind = kindCorrelation
-		case sigma.KindFilter:
-			kind = kindFilter
-		}
-		rules = append(rules, ruleBody{ID: d.ID, Title: d.Title, Kind: kind, Scope: scope, File: d.File, Line: d.Line, Hash: hexOf(sum[:]), Shadow: d.Shadow})
+		rules = append(rules, ruleBody{ID: d.ID, Title: d.Title, Kind: kindName(d.Kind), Scope: scope, File: d.File, Line: d.Line, Hash: hexOf(sum[:]), Shadow: d.Shadow})
 	}
 	s.listsMu.Lock()
 	defer s.listsMu.Unlock()
@@ -147,6 +140,11 @@ func (s *Service) rulesOf(ctx context.Context, scope string, hash []byte) ([]rul
 }
 
 func (s *Service) pushRules(c *gin.Context, id control.Identity) {
+	scope, p := s.scopeOf(c, id)
+	if p != nil {
+		refuse(c, p)
+		return
+	}
 	var req rulesRequest
 	if p := decode(c, &req, maxRulesBytes); p != nil {
 		refuse(c, p)
@@ -157,12 +155,12 @@ func (s *Service) pushRules(c *gin.Context, id control.Identity) {
 		return
 	}
 	ctx := c.Request.Context()
-	defer s.changes.lock(id.Tenant)()
+	defer s.changes.lock(scope)()
 	if err := s.deps.Control.Sync(ctx); err != nil {
 		refuse(c, s.controlProblem(c, err))
 		return
 	}
-	push, err := s.plan(ctx, id.Tenant, *req.Files)
+	push, err := s.plan(ctx, scope, *req.Files)
 	if err != nil {
 		refuse(c, s.controlProblem(c, fmt.Errorf("%w: %w", control.ErrUnavailable, err)))
 		return
@@ -177,13 +175,13 @@ func (s *Service) pushRules(c *gin.Context, id control.Identity) {
 		refuse(c, p)
 		return
 	}
-	manifest, err := s.deps.Control.PushRules(ctx, id.Tenant, push.Documents)
+	manifest, err := s.deps.Control.PushRules(ctx, scope, push.Documents)
 	if err != nil {
 		refuse(c, s.controlProblem(c, err))
 		return
 	}
 	out.Manifest = hexOf(manifest)
-	s.deps.Log.InfoContext(ctx, "rules pushed", "tenant", id.Tenant, "manifest", out.Manifest, "ok", out.OK, "rejected", out.Rejected, "kept", out.Kept)
+	s.deps.Log.InfoContext(ctx, "rules pushed", "tenant", id.Tenant, "scope", scopeName(scope), "manifest", out.Manifest, "ok", out.OK, "rejected", out.Rejected, "kept", out.Kept)
 	answer(c, http.StatusOK, out)
 }
 
@@ -207,22 +205,33 @@ func checkRules(req *rulesRequest) []fieldError {
 	return nil
 }
 
-// plan decides what comes into force beside the rules of all tenants.
-func (s *Service) plan(ctx context.Context, tenant string, files []ruleFile) (ruleset.Plan, error) {
-	allHash, ownHash := s.deps.Control.Manifests(tenant)
+// pushed is a rule set that can come into force, what it stands beside and what
+// it takes the place of.
+type pushed struct {
+	ruleset.Plan
+	shared, before []sigma.Document
+}
+
+// plan decides what comes into force for a tenant, beside the rules of all
+// tenants, or, where the scope is empty, for all.
+func (s *Service) plan(ctx context.Context, scope string, files []ruleFile) (*pushed, error) {
+	allHash, ownHash := s.deps.Control.Manifests(scope)
+	if scope == "" {
+		allHash, ownHash = nil, allHash
+	}
 	shared, _, err := ruleset.Documents(ctx, s.deps.Control, allHash)
 	if err != nil {
-		return ruleset.Plan{}, fmt.Errorf("read the rules of all tenants: %w", err)
+		return nil, fmt.Errorf("read the rules of all tenants: %w", err)
 	}
 	before, _, err := ruleset.Documents(ctx, s.deps.Control, ownHash)
 	if err != nil {
-		return ruleset.Plan{}, fmt.Errorf("read the rules in force: %w", err)
+		return nil, fmt.Errorf("read the rules in force: %w", err)
 	}
 	fresh := make([]ruleset.File, len(files))
 	for i, f := range files {
 		fresh[i] = ruleset.File{Name: f.File, Content: []byte(f.Content)}
 	}
-	return ruleset.Replace(shared, before, fresh, s.deps.Rules), nil
+	return &pushed{ruleset.Replace(shared, before, fresh, s.deps.Rules), shared, before}, nil
 }
 
 func showProblems(problems []sigma.Problem) []ruleProblem {

@@ -66,6 +66,9 @@ func (s *Service) routes() *gin.Engine {
 	v1.GET("/rules", s.with(control.ScopeRead, s.listRules))
 	v1.GET("/rules/:id", s.with(control.ScopeRead, s.getRule))
 	v1.PUT("/rules", s.with(control.ScopeManage, s.pushRules))
+	v1.POST("/rules/diff", s.with(control.ScopeRead, s.diffRules))
+
+	v1.POST("/backtests", s.with(control.ScopeManage, s.backtest))
 	return r
 }
 

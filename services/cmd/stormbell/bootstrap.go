@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stormbell/stormbell/services/cmd/internal/process"
+	"github.com/stormbell/stormbell/services/internal/control"
 )
 
 func newKeysBootstrap(env *environment) *cobra.Command {
@@ -15,7 +16,8 @@ func newKeysBootstrap(env *environment) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bootstrap --out FILE",
 		Short: "Make the first key of a cluster, straight in Kafka",
-		Long: "Make the first key of a cluster, straight in Kafka, and write it to a new file. It has all scopes.\n" +
+		Long: "Make the first key of a cluster, straight in Kafka, and write it to a new file. It has all scopes, that\n" +
+			"for the rules of all tenants included.\n" +
 			"It needs no key, but access to the brokers, as a gateway has it; topics that are missing are made.\n" +
 			"`stormbell up` makes its own first key.",
 		Example: "  stormbell keys bootstrap --config stormbell.yaml --out admin.key",
@@ -49,7 +51,7 @@ func newKeysBootstrap(env *environment) *cobra.Command {
 			if err := p.Connect(ctx); err != nil {
 				return err
 			}
-			if _, err := p.MintKey(ctx, tenant, "bootstrap", out); err != nil {
+			if _, err := p.MintKey(ctx, tenant, "bootstrap", out, control.ScopeOperate); err != nil {
 				return err
 			}
 			made = true

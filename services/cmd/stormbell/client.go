@@ -199,27 +199,14 @@ func (c *client) call(ctx context.Context, method, path string, send, into any) 
 }
 
 func (c *client) do(ctx context.Context, method, path string, header http.Header, body io.Reader, into any) error {
-	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.base.String(), "/")+path, body)
+	answer, err := c.stream(ctx, method, path, header, body)
 	if err != nil {
-		return fmt.Errorf("build request: %w", err)
+		return err
 	}
-	req.Header = header
-	req.Header.Set("Authorization", "Bearer "+c.key.Reveal())
-	req.Header.Set("User-Agent", "stormbell/"+version())
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return c.unreachable(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes))
+	defer func() { _ = answer.Close() }() // it is read to its end
+	text, err := io.ReadAll(io.LimitReader(answer, maxAnswerBytes))
 	if err != nil {
 		return fmt.Errorf("read the gateway's answer: %w", err)
-	}
-	if resp.StatusCode == http.StatusUnauthorized {
-		return fmt.Errorf("%w (the key is that of %s: name another with --key-file or STORMBELL_API_KEY)", problemOf(resp, text), c.from)
-	}
-	if resp.StatusCode/100 != 2 {
-		return problemOf(resp, text)
 	}
 	if into == nil || len(text) == 0 {
 		return nil
@@ -228,6 +215,34 @@ func (c *client) do(ctx context.Context, method, path string, header http.Header
 		return fmt.Errorf("%s does not answer like a Stormbell gateway: check --url", c.base.Redacted())
 	}
 	return nil
+}
+
+// stream returns the body of an answer that is a success, which the caller
+// closes.
+func (c *client) stream(ctx context.Context, method, path string, header http.Header, body io.Reader) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.base.String(), "/")+path, body)
+	if err != nil {
+		return nil, fmt.Errorf("build request: %w", err)
+	}
+	req.Header = header
+	req.Header.Set("Authorization", "Bearer "+c.key.Reveal())
+	req.Header.Set("User-Agent", "stormbell/"+version())
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.unreachable(err)
+	}
+	if resp.StatusCode/100 == 2 {
+		return resp.Body, nil
+	}
+	defer func() { _ = resp.Body.Close() }() // it is read to its end
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes))
+	if err != nil {
+		return nil, fmt.Errorf("read the gateway's answer: %w", err)
+	}
+	if resp.StatusCode == http.StatusUnauthorized {
+		return nil, fmt.Errorf("%w (the key is that of %s: name another with --key-file or STORMBELL_API_KEY)", problemOf(resp, text), c.from)
+	}
+	return nil, problemOf(resp, text)
 }
 
 // unreachable says why there is no answer, and what helps.

@@ -24,7 +24,7 @@ import (
 func newRules(env *environment) *cobra.Command {
 	cmd := group("rules", "Check rules, and manage those of a tenant")
 	cmd.Example = "  stormbell rules check ./rules"
-	cmd.AddCommand(newRulesCheck(env), newRulesTest(env), newRulesPush(env), newRulesList(env), newRulesExplain(env))
+	cmd.AddCommand(newRulesCheck(env), newRulesTest(env), newRulesPush(env), newRulesList(env), newRulesExplain(env), newRulesDiff(env))
 	return cmd
 }
 
@@ -186,7 +186,8 @@ func newRulesPush(env *environment) *cobra.Command {
 		Use:   "push DIR…",
 		Short: "Make the rules of directories those of the tenant",
 		Long: "Make the rules of directories those of the tenant, in place of all that it had.\n" +
-			"A rejected rule never replaces a good one: its version before stays in force. Rules of all tenants are not touched.\n" +
+			"A rejected rule never replaces a good one: its version before stays in force. Rules of all tenants are not touched, unless\n" +
+			"--scope all means just these; those of `stormbell up` come from its --rules, and take the place of what is pushed.\n" +
 			"\"stormbell:\" is the rules that come with Stormbell; on a cluster no tenant has them before they are pushed.",
 		Example: "  stormbell rules push ./rules\n  stormbell rules push stormbell: ./rules",
 		Args:    arguments(1, -1),
@@ -197,8 +198,13 @@ func newRulesPush(env *environment) *cobra.Command {
 	finds(cmd, "a rule was rejected")
 	conn := connect(env, cmd)
 	output := outputFlag(cmd)
+	scope := scopeFlag(cmd)
 	cmd.Flags().BoolVar(&empty, "allow-empty", false, "switch all rules of the tenant off if DIR holds none")
 	cmd.RunE = conn.with(func(ctx context.Context, gateway *client, args []string) error {
+		query, err := scope()
+		if err != nil {
+			return err
+		}
 		files, err := rulefiles.Read(args...)
 		if err != nil {
 			return err
@@ -207,7 +213,7 @@ func newRulesPush(env *environment) *cobra.Command {
 			return fmt.Errorf("%s holds no rules (*.yml, *.yaml): --allow-empty would switch all rules of the tenant off", strings.Join(args, ", "))
 		}
 		report := &ruleReport{Problems: []ruleProblem{}}
-		if err := gateway.call(ctx, http.MethodPut, "/v1/rules", pushOf(args, files), report); err != nil {
+		if err := gateway.call(ctx, http.MethodPut, "/v1/rules"+query, pushOf(args, files), report); err != nil {
 			return err
 		}
 		return reportRules(env, output, report)
@@ -223,6 +229,12 @@ type pushedFile struct {
 // pushOf is a request with all files, called by their names beneath the
 // directory that they are of; if there are several, by their paths.
 func pushOf(paths []string, files []ruleset.File) any {
+	return struct {
+		Files []pushedFile `json:"files"`
+	}{pushedFiles(paths, files)}
+}
+
+func pushedFiles(paths []string, files []ruleset.File) []pushedFile {
 	dirs := slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return path == pack.Prefix })
 	out := make([]pushedFile, len(files))
 	for i, f := range files {
@@ -235,9 +247,7 @@ func pushOf(paths []string, files []ruleset.File) any {
 		}
 		out[i] = pushedFile{filepath.ToSlash(name), string(f.Content)}
 	}
-	return struct {
-		Files []pushedFile `json:"files"`
-	}{out}
+	return out
 }
 
 // rule is a rule in force as the gateway shows it.

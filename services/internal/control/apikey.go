@@ -20,6 +20,8 @@ const (
 	ScopeIngest = "ingest"
 	ScopeRead   = "read"
 	ScopeManage = "manage"
+	// ScopeOperate is for what concerns all tenants.
+	ScopeOperate = "operate"
 )
 
 // Errors of Authenticate that a caller tells apart.
@@ -96,8 +98,8 @@ func NewAPIKey(spec NewKey, now time.Time) (plain string, record *controlv1.APIK
 		scopes = []string{ScopeIngest}
 	}
 	for _, scope := range scopes {
-		if scope != ScopeIngest && scope != ScopeRead && scope != ScopeManage {
-			return "", nil, fmt.Errorf("scope %q: use %s, %s or %s", scope, ScopeIngest, ScopeRead, ScopeManage)
+		if scope != ScopeIngest && scope != ScopeRead && scope != ScopeManage && scope != ScopeOperate {
+			return "", nil, fmt.Errorf("scope %q: use %s, %s, %s or %s", scope, ScopeIngest, ScopeRead, ScopeManage, ScopeOperate)
 		}
 	}
 	raw := make([]byte, keyIDBytes+secretBytes)

@@ -12,12 +12,12 @@ import (
 // DefaultTenant is the one that there is before any other is made.
 const DefaultTenant = "default"
 
-// MintKey makes an API key with all scopes, writes it to a new file (mode
+// MintKey makes an API key with all scopes of a tenant, and more, writes it to a new file (mode
 // 0600) and then to control: a key in the log that nobody has is of no use.
 // It makes the tenant where there is none.
-func (p *Process) MintKey(ctx context.Context, tenant, name, path string) (plain string, err error) {
+func (p *Process) MintKey(ctx context.Context, tenant, name, path string, more ...string) (plain string, err error) {
 	plain, record, err := control.NewAPIKey(control.NewKey{
-		Tenant: tenant, Name: name, Scopes: []string{control.ScopeIngest, control.ScopeRead, control.ScopeManage},
+		Tenant: tenant, Name: name, Scopes: append([]string{control.ScopeIngest, control.ScopeRead, control.ScopeManage}, more...),
 	}, p.Clock())
 	if err != nil {
 		return "", fmt.Errorf("make API key: %w", err)

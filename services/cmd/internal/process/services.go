@@ -30,7 +30,7 @@ func (p *Process) AddGateway(sealer *seal.Sealer, full func() (bool, string)) (*
 	p.App.Add("reports", reports.Run, nil)
 	service, err := gateway.New(p.Settings.Gateway, gateway.Deps{
 		Producer: producer, Partitions: p.Partitions, Control: p.Control, Sealer: sealer,
-		CheckURL: guard.CheckURL, Full: full, Rules: p.Settings.Sigma(), Deliveries: p.Bus, History: p.Bus, Replays: p.Bus,
+		CheckURL: guard.CheckURL, Full: full, Rules: p.Settings.Sigma(), Deliveries: p.Bus, History: p.Bus, Replays: p.Bus, Backtests: backtests{p},
 		Status: p.Status, Reports: reports, Fault: gatewayFault(p.crash),
 		Log: p.Log, TracerProvider: p.Telemetry.Tracers(), MeterProvider: p.Telemetry.Meters(), Clock: p.Clock,
 	})
