@@ -248,13 +248,17 @@ func TestExtendedEval(t *testing.T) {
 	}, summaries)
 }
 
-// TestExtensionThatLooksBackTooFarIsRefused names both figures.
+// TestExtensionThatLooksBackTooFarIsRefused names both figures; what goes to the
+// topic state is accepted.
 func TestExtensionThatLooksBackTooFarIsRefused(t *testing.T) {
 	cfg := DefaultConfig()
-	err := cfg.Accept(&sigma.Correlation{
+	c := &sigma.Correlation{
 		Type: sigma.NewValue, Rules: []string{"a"}, Field: []string{"ip"}, Timespan: 14 * 86_400_000, Lateness: -1,
 		Extension: sigma.Extension{History: 14 * 86_400_000, Learn: 7 * 86_400_000},
-	})
-	require.ErrorContains(t, err, "it has to look back 504h")
+	}
+	require.NoError(t, cfg.Accept(c))
+	cfg.SnapshotOver = 30 * 24 * time.Hour
+	err := cfg.Accept(c)
+	require.ErrorContains(t, err, "it has to look back 504h36m0s", "21 days, 30 min late, 5 min early, 1 min of slack")
 	require.ErrorContains(t, err, "detections are kept for 168h0m0s")
 }

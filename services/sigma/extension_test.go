@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -213,6 +214,26 @@ func TestExtensionRevisions(t *testing.T) {
 	}
 	require.Equal(t, rate, seen[compile(t, extensionOf(rate+"average: mean\nlearn: 7d"), sigma.Options{}).Correlation("corr").Revision], "what is the default changes nothing")
 	require.Equal(t, rate, seen[compile(t, strings.Replace(extensionOf(rate), "title: Corr", "title: Other", 1), sigma.Options{}).Correlation("corr").Revision])
+}
+
+// TestDocumentedExtensions holds that every type has a whole example in the
+// documentation, which parses and which the schema accepts.
+func TestDocumentedExtensions(t *testing.T) {
+	text, err := os.ReadFile("../../docs/sigma.md")
+	require.NoError(t, err)
+	types := map[sigma.CorrelationType]int{}
+	schema := compiledSchema(t)
+	for _, block := range regexp.MustCompile("(?s)```yaml\n(title: [^`]*\nstormbell:\n.*?)```").FindAllStringSubmatch(string(text), -1) {
+		rules := ""
+		for _, name := range []string{"trail_stopped", "trail_started", "host_heartbeat", "console_login", "action_denied"} {
+			rules += namedRule(name)
+		}
+		set := compile(t, rules+block[1], sigma.Options{})
+		require.Len(t, set.Correlations(), 1, block[1])
+		types[set.Correlations()[0].Type]++
+		require.NoError(t, schema.Validate(lastDocument(t, block[1])))
+	}
+	require.Equal(t, map[sigma.CorrelationType]int{sigma.Absence: 2, sigma.NewValue: 1, sigma.ImpossibleTravel: 1, sigma.Rate: 1}, types)
 }
 
 func compiledSchema(t *testing.T) *jsonschema.Schema {
