@@ -8,6 +8,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
+	"log" //nolint:depguard // the library's registry wants one
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,8 +17,10 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"github.com/stretchr/testify/require"
@@ -130,6 +134,28 @@ func TestImage(t *testing.T) {
 		require.Zero(t, f.header.Mode&0o6022, "%s: nobody else may write, nothing changes its user", name)
 	}
 	requireBOM(t, filepath.Join(out, "stormbell-arm64.cdx.json"))
+}
+
+// TestPush sends to a registry and asks it for what it has.
+func TestPush(t *testing.T) {
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	defer server.Close()
+	o := order(t, tiny(t), t.TempDir(), "linux/amd64", "linux/arm64")
+	o.Names, o.Push, o.Registry = []string{"gateway"}, true, strings.TrimPrefix(server.URL, "http://")+"/stormbell"
+	made, err := images.Make(t.Context(), o)
+	require.NoError(t, err)
+	tag, err := name.NewTag(o.Registry + "/gateway:test")
+	require.NoError(t, err)
+	there, err := remote.Index(tag)
+	require.NoError(t, err)
+	digest, err := there.Digest()
+	require.NoError(t, err)
+	require.Equal(t, made[0].Digest, digest)
+	require.NoError(t, validate.Index(there))
+
+	server.Close()
+	_, err = images.Make(t.Context(), o)
+	require.ErrorContains(t, err, "push "+o.Registry+"/gateway:test")
 }
 
 type entry struct {

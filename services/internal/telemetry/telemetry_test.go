@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/segmentio/kafka-go"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/baggage"
@@ -165,6 +166,22 @@ func TestAdmin(t *testing.T) {
 	require.Equal(t, 403, status, "a rebound name is refused")
 	status, _ = get(t, base+"/metrics", "localhost:8081")
 	require.Equal(t, 200, status)
+}
+
+// TestHistogramsPointAtTraces holds that who asks in the format that has
+// exemplars gets the trace of what was measured, which dashboards lead to.
+func TestHistogramsPointAtTraces(t *testing.T) {
+	tel := start(t, io.Discard, func(_ *telemetry.Config, o *telemetry.Options) { o.Spans = tracetest.NewSpanRecorder() })
+	h, err := tel.Meters().Meter("test").Float64Histogram("waited_seconds", metric.WithUnit("s"))
+	require.NoError(t, err)
+	ctx, span := tel.Tracers().Tracer("test").Start(t.Context(), "waits")
+	h.Record(ctx, 0.5)
+	span.End()
+	req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil)
+	req.Header.Set("Accept", "application/openmetrics-text; version=1.0.0")
+	answer := httptest.NewRecorder()
+	promhttp.HandlerFor(tel.Registry(), promhttp.HandlerOpts{EnableOpenMetrics: true}).ServeHTTP(answer, req)
+	require.Regexp(t, `waited_seconds_bucket\{le="[0-9.]+"\} 1 # \{[^}]*trace_id="`+span.SpanContext().TraceID().String()+`"[^}]*\} 0\.5`, answer.Body.String())
 }
 
 func TestProfilesStayOnLoopback(t *testing.T) {
