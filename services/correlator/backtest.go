@@ -74,6 +74,8 @@ type replay struct {
 
 	alert    func(*alertv1.Alert) error
 	progress func(done, total int64) error
+	signals  []bus.Message // heard, and not yet folded
+	told     signals
 	done     int64
 	total    int64
 	result   BacktestResult
@@ -140,7 +142,7 @@ func (r *replay) run(ctx context.Context) (*BacktestResult, error) {
 func (r *replay) reach(ctx context.Context) (before, after int64, err error) {
 	see := func(p *plan) {
 		for _, c := range p.correlations {
-			back := r.cfg.lookBack(c.spec)
+			back := c.lookBack
 			if before = max(before, back); !c.spec.AtOnce() {
 				after = max(after, back)
 			}
@@ -212,10 +214,10 @@ func (r *replay) open(ctx context.Context, at int64) error {
 		r.parts[p] = &replayed{m: m, at: max(first, min(offset, end)), end: end}
 		r.total += end - r.parts[p].at
 	}
-	r.next = 0
+	r.next, r.signals, r.told = 0, nil, signals{}
 	r.folder = &folder{
 		cfg: cfg, store: state.NewMemory(), plans: r.plans, tracer: d.tracer, counts: r.counts,
-		upstreams: len(r.parts), groups: math.MaxInt64, token: "backtest",
+		upstreams: len(r.parts), siblings: 1, groups: math.MaxInt64, token: "backtest",
 	}
 	return r.folder.open(ctx)
 }
@@ -375,7 +377,44 @@ func (r *replay) took(ctx context.Context, part *replayed, w *work) error {
 		}
 		add(bus.Message{Value: value, Headers: newHeaders(schemaWatermark, "")})
 	}
-	return r.fold(ctx, records)
+	if err := r.fold(ctx, records); err != nil {
+		return err
+	}
+	return r.chains(ctx)
+}
+
+// chains folds what correlations have signaled to others, and how far that goes,
+// as partitions would have told each other.
+func (r *replay) chains(ctx context.Context) error {
+	for {
+		var records []Record
+		add := func(msg bus.Message) {
+			records = append(records, Record{Topic: TopicDetections, Offset: r.next, Key: msg.Key, Value: msg.Value, Headers: msg.Headers})
+			r.next++
+		}
+		next, now := r.next, r.folder.signals()
+		for _, msg := range r.signals {
+			add(msg)
+		}
+		r.signals = nil
+		for level, w := range now {
+			if w == 0 || w <= r.told[level] {
+				continue
+			}
+			value, err := marshal(&detectionv1.Watermark{Level: uint32(level), NextOffset: next, WatermarkMs: w})
+			if err != nil {
+				return fmt.Errorf("encode watermark: %w", err)
+			}
+			add(bus.Message{Value: value, Headers: newHeaders(schemaWatermark, "")})
+		}
+		r.told = now
+		if len(records) == 0 {
+			return nil
+		}
+		if err := r.fold(ctx, records); err != nil {
+			return err
+		}
+	}
 }
 
 func (r *replay) fold(ctx context.Context, records []Record) error {
@@ -413,6 +452,8 @@ func (r *replay) heard(entries []state.Entry) error {
 			return errors.New("outbox entry is damaged")
 		case msg.kind == toDLQ:
 			r.result.Failed++
+		case msg.kind == toDetections:
+			r.signals = append(r.signals, bus.Message{Key: msg.key, Value: msg.value, Headers: msg.headers})
 		case msg.kind == toAlerts:
 			if err := r.say(msg.value); err != nil {
 				return err

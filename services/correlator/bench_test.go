@@ -107,7 +107,7 @@ func benchmarkFold(b *testing.B, groups int, store Store) {
 			}
 			records = records[taken:]
 		}
-		if w := t0 + offset*10 - 60_000; w >= f.due {
+		if w := t0 + offset*10 - 60_000; w >= f.due[0] {
 			mark := &feed{}
 			mark.watermark(w)
 			mark.records[0].Offset = offset

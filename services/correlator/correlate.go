@@ -31,6 +31,7 @@ type correlator struct {
 	log      *slog.Logger
 	clock    func() time.Time
 	events   int   // partitions of `events`
+	siblings int   // partitions of `detections`
 	share    int64 // of Groups that a partition takes
 	owned    *ownership.Partitions[progress]
 	gate     *gate
@@ -75,7 +76,7 @@ const lookAgain = 5 * time.Second
 func (c *correlator) open(ctx context.Context, claim *claim) (*session, error) {
 	f := &folder{
 		cfg: c.cfg, store: c.store, plans: c.plans, tracer: c.tracer, counts: c.counts, fault: c.fault,
-		partition: int32(claim.Partition), upstreams: c.events, groups: c.share, token: rand.Text(), gate: c.gate,
+		partition: int32(claim.Partition), upstreams: c.events, siblings: c.siblings, groups: c.share, token: rand.Text(), gate: c.gate,
 	}
 	if err := f.open(ctx); err != nil {
 		return nil, err
@@ -119,6 +120,7 @@ type session struct {
 	end       int64 // of the log then
 	next      int64 // offset to fetch next
 	committed int64 // of the committer
+	forwarded forwarding
 	began     time.Time
 	from      int64 // where a rebuild began
 	told      time.Time
@@ -201,6 +203,7 @@ func (s *session) run(ctx context.Context) error {
 	g.Go(func() error { return s.fold(ctx) })
 	g.Go(func() error { return s.publisher.run(ctx) })
 	g.Go(func() error { return s.commits(ctx) })
+	g.Go(func() error { return s.forwards(ctx) })
 	return g.Wait() //nolint:wrapcheck // the session's own errors
 }
 
@@ -229,7 +232,7 @@ func (s *session) fold(ctx context.Context) error {
 			return err
 		}
 		s.c.counts.behind(stageCorrelate, s.claim.Partition, end-s.next)
-		if w := s.f.watermark(); w != unseen {
+		if w := s.f.watermarkOf(0); w != unseen {
 			s.c.counts.watermark(s.claim.Partition, w)
 		}
 		s.tell()
@@ -361,7 +364,11 @@ func (s *session) drain(ctx context.Context) error {
 // fold is silent the committed word stands.
 func (s *session) reached(offset int64) {
 	if offset > s.f.silent || s.claim.Committed < 0 {
-		s.frontiers.reached(offset, progress{watermark: s.f.watermark(), lookBack: s.f.meta.lookBack})
+		p := progress{watermark: s.f.watermark(), lookBack: s.f.meta.lookBack}
+		if s.f.applied.Step == 0 { // else what the last watermark makes due is yet to be said
+			p.signals = s.f.signals()
+		}
+		s.frontiers.reached(offset, p)
 	}
 }
 

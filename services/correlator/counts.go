@@ -30,6 +30,7 @@ type counts struct {
 	missing  metric.Int64Counter
 	late     metric.Int64Counter
 	copies   metric.Int64Counter
+	signals  metric.Int64Counter
 	alerts   metric.Int64Counter
 	shadow   metric.Int64Counter
 	poisoned metric.Int64Counter
@@ -74,6 +75,7 @@ func newCounts(m metric.Meter, clock func() time.Time) (*counts, error) {
 		{&c.missing, "stormbell_correlator_ungrouped_total", "Matches not counted because a field of group-by or of the value is missing."},
 		{&c.late, "stormbell_correlator_raised_total", "Events whose ingest time was raised to the watermark."},
 		{&c.copies, "stormbell_correlator_copies_total", "Detections ignored because the watermark has passed them."},
+		{&c.signals, "stormbell_correlator_signals_total", "Signals of correlations to others that refer to them."},
 		{&c.alerts, "stormbell_correlator_alerts_total", "Alerts, repetitions under the same id included."},
 		{&c.shadow, "stormbell_correlator_shadow_alerts_total", "Alerts of rules in the shadow, which go to nobody."},
 		{&c.poisoned, "stormbell_correlator_poison_total", "Records that could not be processed."},
@@ -164,6 +166,7 @@ func (c *counts) detected(n int64)  { c.found.Add(c.ctx, n) }
 func (c *counts) ungrouped(n int64) { c.missing.Add(c.ctx, n) }
 func (c *counts) raised(n int64)    { c.late.Add(c.ctx, n) }
 func (c *counts) copied(n int64)    { c.copies.Add(c.ctx, n) }
+func (c *counts) signaled(n int64)  { c.signals.Add(c.ctx, n) }
 func (c *counts) overflow(n int64)  { c.over.Add(c.ctx, n) }
 func (c *counts) snapshot(n int64)  { c.snaps.Add(c.ctx, n) }
 func (c *counts) restored(n int64)  { c.restores.Add(c.ctx, n) }

@@ -53,6 +53,9 @@ func (s *step) decided(ctx context.Context, g *group, firing *window.Firing) err
 	if err != nil {
 		return fmt.Errorf("group %s of partition %d: %w", g.key, s.f.partition, err)
 	}
+	if firing.Signal {
+		return s.signal(s.f.applied.Offset, near, g.spec.Level+1, firing)
+	}
 	p, err := s.f.plans.Get(ctx, near.GetManifestAll(), near.GetManifestTenant())
 	if err != nil {
 		return fmt.Errorf("rules of group %s: %w", g.key, err)
@@ -61,7 +64,7 @@ func (s *step) decided(ctx context.Context, g *group, firing *window.Firing) err
 	if c == nil || c.Revision != near.GetCorrelationRevision() {
 		// Its records were folded with it; only another configuration refuses it now.
 		c = &correlation{
-			Correlation: &sigma.Correlation{ID: near.GetCorrelationId(), Revision: near.GetCorrelationRevision()},
+			Correlation: &sigma.Correlation{ID: near.GetCorrelationId(), Revision: near.GetCorrelationRevision(), Alerts: true},
 			rule:        &alertv1.Rule{Id: near.GetCorrelationId(), Revision: near.GetCorrelationRevision(), Type: "correlation"},
 		}
 	}

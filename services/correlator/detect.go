@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
-	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -43,6 +41,7 @@ type work struct {
 	detections []bus.Message
 	dead       []bus.Message
 	rulings    []*detectionv1.Ruling
+	levels     uint32        // up to which correlations signal to others, by the rules seen
 	ruled      string        // what the next owner has to know of manifests
 	produced   chan struct{} // closed once all is acknowledged
 }
@@ -278,6 +277,7 @@ type settling struct {
 	ingest    int64
 	rulings   []*detectionv1.Ruling
 	ruled     string
+	levels    uint32
 	forwarded int64
 	committed int64
 	forwardAt time.Time
@@ -290,12 +290,14 @@ func newSettling(d *detector, m *matching) *settling {
 
 // took notes work that is acknowledged.
 func (s *settling) took(w *work) {
-	s.next, s.ingest, s.ruled = w.next, w.ingest, w.ruled
+	s.next, s.ingest, s.ruled, s.levels = w.next, w.ingest, w.ruled, w.levels
 	s.rulings = append(s.rulings, w.rulings...)
 }
 
 // progress is what a commit says.
-func (s *settling) progress() progress { return progress{ingest: s.ingest, ruled: s.ruled} }
+func (s *settling) progress() progress {
+	return progress{ingest: s.ingest, ruled: s.ruled, levels: s.levels}
+}
 
 // proved commits at once, and returns once that is known outside.
 func (s *settling) proved(ctx context.Context) error {
@@ -365,6 +367,7 @@ func (s *settling) forward(ctx context.Context) error {
 	if s.ingest != unseen {
 		value, err := marshal(&detectionv1.Watermark{
 			UpstreamPartition: int32(s.partition), NextOffset: s.next, WatermarkMs: s.ingest - s.d.cfg.Slack.Milliseconds(),
+			Levels: s.levels,
 		})
 		if err != nil {
 			return fmt.Errorf("encode watermark: %w", err)
@@ -376,7 +379,7 @@ func (s *settling) forward(ctx context.Context) error {
 		missing[p] = p
 	}
 	err := retry(ctx, func(err error) { s.log.Warn("watermark is not forwarded, trying again", "error", err) }, func() (err error) {
-		missing, err = s.spread(ctx, missing, msgs)
+		missing, err = spread(ctx, s.d.producer, missing, msgs)
 		return err
 	})
 	if err != nil {
@@ -384,25 +387,4 @@ func (s *settling) forward(ctx context.Context) error {
 	}
 	s.rulings, s.forwarded = nil, s.next
 	return nil
-}
-
-// spread writes messages to partitions and returns those that have not
-// acknowledged them.
-func (s *settling) spread(ctx context.Context, partitions []int, msgs []bus.Message) (failed []int, err error) {
-	var (
-		mu sync.Mutex
-		wg sync.WaitGroup
-	)
-	for _, p := range partitions {
-		wg.Go(func() {
-			if _, e := s.d.producer.Produce(ctx, TopicDetections, p, msgs); e != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				failed, err = append(failed, p), errors.Join(err, e)
-			}
-		})
-	}
-	wg.Wait()
-	slices.Sort(failed)
-	return failed, err
 }

@@ -1,11 +1,13 @@
 package correlator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"time"
 
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
@@ -55,7 +57,7 @@ func NewEvaluation(ctx context.Context, cfg Config, set *sigma.Set) (*Evaluation
 		detector: &detector{cfg: cfg, plans: rules, tracer: tracer, counts: counts, places: places, log: slog.New(slog.DiscardHandler)},
 		folder: &folder{
 			cfg: cfg, store: state.NewMemory(), plans: rules, tracer: tracer, counts: counts,
-			upstreams: 1, groups: math.MaxInt64, token: "evaluation",
+			upstreams: 1, siblings: 1, groups: math.MaxInt64, token: "evaluation",
 		},
 	}
 	return e, e.folder.open(ctx)
@@ -148,34 +150,86 @@ func (e *Evaluation) Fold(ctx context.Context, m *Matched, alert func(*alertv1.A
 // Nothing can be folded after it.
 func (e *Evaluation) Close(ctx context.Context, alert func(*alertv1.Alert) error) error {
 	f := e.folder
-	f.meta.marks.raise(upstream{}, 0, afterAll)
-	return f.drainDue(ctx, func(entries []state.Entry) error {
-		for _, entry := range entries {
-			msg, ok := decodeMessage(entry.Body)
-			if !ok {
-				return errors.New("outbox entry is damaged")
+	for level := uint32(0); level <= f.meta.levels; level++ {
+		f.meta.marks.raise(upstream{level: level}, 0, afterAll)
+		var all []state.Entry
+		err := f.drainDue(ctx, func(entries []state.Entry) error {
+			all = append(all, entries...)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		// What these signal belongs to windows of the next level.
+		for len(all) > 0 {
+			var signals []Record
+			for _, entry := range all {
+				msg, ok := decodeMessage(entry.Body)
+				switch {
+				case !ok:
+					return errors.New("outbox entry is damaged")
+				case msg.kind == toDetections:
+					signals = append(signals, e.record(bus.Message{Key: msg.key, Value: msg.value, Headers: msg.headers}))
+				case msg.kind == toAlerts:
+					if err := say(msg.value, alert); err != nil {
+						return err
+					}
+				}
 			}
-			if err := say(msg.value, alert); err != nil {
+			if err := f.store.Trim(ctx, f.partition, f.token, f.seq); err != nil {
+				return err //nolint:wrapcheck // the store says what failed
+			}
+			if all, err = e.batches(ctx, signals); err != nil {
 				return err
 			}
 		}
-		if len(entries) == 0 {
-			return nil
-		}
-		return f.store.Trim(ctx, f.partition, f.token, f.seq) //nolint:wrapcheck // the store says what failed
-	})
+	}
+	return nil
 }
 
 // afterAll is a watermark behind every window, and far from overflow.
 const afterAll = math.MaxInt64 / 4
 
-// fold folds detections, each at an offset of its own.
+// fold folds detections, each at an offset of its own, and the signals that come
+// of them behind these. What is said has the offset of the detection that it
+// comes of in the end.
 func (e *Evaluation) fold(ctx context.Context, detections []bus.Message) ([]state.Entry, error) {
-	records := make([]Record, len(detections))
-	for i, d := range detections {
-		records[i] = Record{Topic: TopicDetections, Offset: e.next, Key: d.Key, Value: d.Value, Headers: d.Headers}
-		e.next++
+	records := make([]Record, 0, len(detections))
+	for _, d := range detections {
+		records = append(records, e.record(d))
 	}
+	var all []state.Entry
+	of := make(map[int64]int64) // detections by the offsets of signals
+	for len(records) > 0 {
+		entries, err := e.batches(ctx, records)
+		if err != nil {
+			return nil, err
+		}
+		records = nil
+		for _, entry := range entries {
+			if from, ok := of[entry.Offset]; ok {
+				entry.Offset = from
+			}
+			if m, ok := decodeMessage(entry.Body); ok && m.kind == toDetections {
+				of[e.next] = entry.Offset
+				records = append(records, e.record(bus.Message{Key: m.key, Value: m.value, Headers: m.headers}))
+				continue
+			}
+			all = append(all, entry)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b state.Entry) int { return cmp.Compare(a.Offset, b.Offset) })
+	return all, nil
+}
+
+// record gives a message the next offset.
+func (e *Evaluation) record(m bus.Message) Record {
+	e.next++
+	return Record{Topic: TopicDetections, Offset: e.next - 1, Key: m.Key, Value: m.Value, Headers: m.Headers}
+}
+
+// batches folds records and returns what is said of them.
+func (e *Evaluation) batches(ctx context.Context, records []Record) ([]state.Entry, error) {
 	var all []state.Entry
 	for len(records) > 0 {
 		n, entries, err := e.folder.fold(ctx, records)

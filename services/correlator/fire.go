@@ -33,14 +33,14 @@ func (s *step) touch(g *group) {
 // page of records.
 const dirtyOverhead = 2 << 10
 
-func (s *step) detection(ctx context.Context, it *item) error {
+func (s *step) detection(ctx context.Context, it *item) (err error) {
 	d := it.det
-	if d.GetUpstreamOffset() < s.f.meta.marks.next(upstream{0, d.GetUpstreamPartition()}) {
+	if d.GetUpstreamOffset() < s.f.meta.marks.next(upstream{it.level, d.GetUpstreamPartition()}) {
 		s.f.counts.copied(1)
 		return nil
 	}
 	r := window.Record{
-		EventID: d.GetEventId(), Time: d.GetTimeMs(), Ingest: d.GetIngestMs(), Rules: it.cor.mask(d.GetRuleIds()),
+		EventID: it.name(), Time: d.GetTimeMs(), Ingest: d.GetIngestMs(), Rules: it.cor.mask(d.GetRuleIds()),
 		Late: d.GetLate(), Early: d.GetEarly(),
 	}
 	if len(it.cor.Field) > 0 {
@@ -60,14 +60,20 @@ func (s *step) detection(ctx context.Context, it *item) error {
 		g.win = window.New(&g.spec)
 		s.f.cache.put(g)
 	}
-	s.f.meta.lookBack = max(s.f.meta.lookBack, s.f.cfg.lookBack(&g.spec))
+	s.f.meta.lookBack = max(s.f.meta.lookBack, it.cor.lookBack)
+	s.chained(it)
 	if g.snap.contains(it.rec.Offset, d.GetIngestMs()) {
 		return nil
 	}
 	s.touch(g)
 	s.bytes += len(it.rec.Value) + recordOverhead
 	s.f.cache.grew(g, len(it.rec.Value)+recordOverhead)
-	r.Keep = keep(it.rec)
+	if r.Keep, err = it.keep(); err != nil {
+		return err
+	}
+	if r.Carry, err = carry(d); err != nil {
+		return err
+	}
 	if !it.cor.spec.AtOnce() {
 		r.Trace = packTrace(header(it.rec.Headers, event.HeaderTraceparent))
 	}
@@ -83,14 +89,19 @@ func (s *step) detection(ctx context.Context, it *item) error {
 		if it.rec.Offset < s.f.silent {
 			continue
 		}
-		if err := s.fire(ctx, it, &firing); err != nil {
+		if firing.Signal {
+			err = s.signal(it.rec.Offset, d, uint32(it.cor.Depth), &firing)
+		} else {
+			err = s.fire(ctx, it, &firing)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	if !g.win.Empty() {
 		g.snap.change(max(s.f.watermark(), d.GetIngestMs()-s.f.cfg.Slack.Milliseconds()))
 	}
-	s.f.due = min(s.f.due, g.next())
+	s.f.due[g.spec.Level] = min(s.f.due[g.spec.Level], g.next())
 	return nil
 }
 
@@ -112,6 +123,9 @@ func (s *step) fire(ctx context.Context, it *item, firing *window.Firing) error 
 	if it.cor.Shadow {
 		s.f.counts.shadowed(s.f.counts.board.Tenant(it.det.GetTenant()), it.cor.ID)
 		return nil
+	}
+	if !it.cor.Alerts {
+		return nil // it is a part of others, which say so
 	}
 	kept := keptEvents(firing)
 	ctx, span := s.f.tracer.Start(telemetry.Extract(ctx, it.rec.Headers), "correlate fire",
@@ -198,7 +212,7 @@ func (s *step) finding(it *item, firing *window.Firing, kept map[int]*kept, sc t
 		}
 	}
 	for i, ref := range firing.Events {
-		e := alert.Contribution{ID: ref.ID, TimeMS: ref.Time, RuleID: c.firstRule(ref.Rules)}
+		e := alert.Contribution{ID: eventOf(ref.ID), TimeMS: ref.Time, RuleID: c.firstRule(ref.Rules)}
 		if k := kept[i]; k != nil {
 			e.Entities, e.Source, e.Raw = k.det.GetEntities(), k.det.GetSource(), k.det.GetRaw()
 		}

@@ -32,6 +32,7 @@ type folder struct {
 	fault     Fault
 	partition int32
 	upstreams int   // partitions of `events`
+	siblings  int   // partitions of `detections`
 	groups    int64 // that a tenant's correlation may have in this partition
 	token     string
 	// silent is the frontier at the start: what lies below it has been said
@@ -41,8 +42,8 @@ type folder struct {
 	applied state.Position
 	meta    meta
 	seq     int64
-	first   int64 // in the outbox, when this owner began
-	due     int64 // lower bound of the due index
+	first   int64                     // in the outbox, when this owner began
+	due     [state.MaxLevel + 1]int64 // lower bounds of the due index, by level
 	cache   *cache
 	// named are the correlations of tallies, for displays: those of which this
 	// owner has seen a new group.
@@ -77,7 +78,11 @@ func (f *folder) open(ctx context.Context) error {
 	if err != nil {
 		return err //nolint:wrapcheck // the store says what failed
 	}
-	f.applied, f.seq, f.first, f.due = part.Applied, part.Seq, part.First, part.Due
+	f.applied, f.seq, f.first = part.Applied, part.Seq, part.First
+	for level := range f.due {
+		f.due[level] = unseen // not known
+	}
+	f.due[0] = part.Due
 	f.named = make(map[string]tenantRule)
 	f.cache, f.attempts, f.tallies = newCache(f.cfg.CacheBytes), make(map[int64]int), make(map[string]*tally)
 	f.meta, err = decodeMeta(part.Meta)
@@ -98,6 +103,7 @@ type item struct {
 	tally  string // of its correlation; see tallyKey
 	cor    *correlation
 	bad    string // why it can't be folded
+	level  uint32 // of a signal's chain; 0: of a detection
 	skip   bool   // as before
 }
 
@@ -171,10 +177,16 @@ func (f *folder) decode(ctx context.Context, records []Record) ([]item, error) {
 
 func (f *folder) read(ctx context.Context, it *item) error {
 	switch it.schema {
-	case schemaDetection:
-		it.det = new(detectionv1.Detection)
-		if err := proto.Unmarshal(it.rec.Value, it.det); err != nil {
-			it.bad = "malformed detection: " + err.Error()
+	case schemaDetection, schemaSignal:
+		if it.schema == schemaSignal {
+			it.readSignal()
+		} else {
+			it.det = new(detectionv1.Detection)
+			if err := proto.Unmarshal(it.rec.Value, it.det); err != nil {
+				it.bad = "malformed detection: " + err.Error()
+			}
+		}
+		if it.bad != "" {
 			return nil
 		}
 		p, err := f.plans.Get(ctx, it.det.GetManifestAll(), it.det.GetManifestTenant())
@@ -184,6 +196,10 @@ func (f *folder) read(ctx context.Context, it *item) error {
 		c, ok := p.correlations[it.det.GetCorrelationId()]
 		if !ok || c.Revision != it.det.GetCorrelationRevision() {
 			it.bad = "its manifests hold no correlation " + it.det.GetCorrelationId() + " of revision " + it.det.GetCorrelationRevision()
+			return nil
+		}
+		if it.level > 0 && !slices.Contains(c.Rules, it.det.GetRuleIds()[0]) {
+			it.bad = "correlation " + c.ID + " does not refer to " + it.det.GetRuleIds()[0]
 			return nil
 		}
 		it.cor, it.key = c, stateKey(it.det, c.Shadow)
@@ -202,8 +218,6 @@ func (f *folder) read(ctx context.Context, it *item) error {
 			max(len(it.ruling.GetManifest()), len(it.ruling.GetPrevious())) > maxManifest {
 			it.bad = fmt.Sprintf("ruling of partition %d and a manifest of %d bytes", p, len(it.ruling.GetManifest()))
 		}
-	case schemaSignal:
-		// Rules that fire at once need none.
 	default:
 		it.bad = fmt.Sprintf("unknown schema %q", it.schema)
 	}
@@ -280,21 +294,21 @@ func (f *folder) drainDue(ctx context.Context, told func(entries []state.Entry) 
 
 func (f *folder) drainSome(ctx context.Context) (done bool, entries []state.Entry, err error) {
 	defer f.gate.share()()
-	w := f.watermark()
-	var (
-		keys  []string
-		least = f.due
-	)
-	if w >= f.due {
-		if keys, least, err = f.store.Due(ctx, f.partition, w, f.cfg.BatchRecords); err != nil {
+	for level := range f.due {
+		w := f.watermarkOf(uint32(level))
+		if w < f.due[level] || w == unseen {
+			continue
+		}
+		keys, least, err := f.store.Due(ctx, f.partition, uint32(level), w, f.cfg.BatchRecords)
+		if err != nil {
 			return false, nil, err //nolint:wrapcheck // the store says what failed
 		}
+		if len(keys) > 0 {
+			entries, err = f.closeGroups(ctx, keys, w)
+			return false, entries, err
+		}
+		f.due[level] = least
 	}
-	if len(keys) > 0 {
-		entries, err = f.closeGroups(ctx, keys, w)
-		return false, entries, err
-	}
-	f.due = least
 	if f.applied.Step == 0 {
 		return true, nil, nil
 	}
@@ -378,9 +392,18 @@ func (f *folder) closing(ctx context.Context, keys []string) ([]*group, error) {
 	return groups, f.loadKeys(ctx, nil, tallies)
 }
 
-// watermark is W of the partition: nothing is dropped before all levels allow
-// it.
-func (f *folder) watermark() int64 { return f.meta.marks.watermark(0, f.upstreams) }
+// watermark is W of the partition: the least of all levels that are in use.
+func (f *folder) watermark() int64 { return f.watermarkOf(f.meta.levels) }
+
+// closes reports whether the watermarks may let something be closed.
+func (f *folder) closes() bool {
+	for level, due := range f.due {
+		if w := f.watermarkOf(uint32(level)); w != unseen && w >= due {
+			return true
+		}
+	}
+	return false
+}
 
 // step is one call of the store in the making.
 type step struct {
@@ -426,8 +449,9 @@ func (s *step) try(ctx context.Context, it *item) (err error) {
 	case it.mark != nil:
 		u := upstream{it.mark.GetLevel(), it.mark.GetUpstreamPartition()}
 		s.forgetRulings(s.f.watermark())
+		s.f.meta.levels = max(s.f.meta.levels, min(it.mark.GetLevels(), maxLevel))
 		if s.f.meta.marks.raise(u, it.mark.GetNextOffset(), it.mark.GetWatermarkMs()) {
-			s.drain = s.f.watermark() >= s.f.due
+			s.drain = s.f.closes()
 		}
 	case it.ruling != nil:
 		s.ruling(it.ruling)
@@ -517,7 +541,7 @@ func (g *group) change(parts []window.Change) state.Change {
 	if g.win.Empty() {
 		return state.Change{Key: g.key, Drop: true}
 	}
-	c := state.Change{Key: g.key, Due: g.next(), Fields: make([]state.Field, 0, len(parts)+1)}
+	c := state.Change{Key: g.key, Level: g.spec.Level, Due: g.next(), Fields: make([]state.Field, 0, len(parts)+1)}
 	c.SameDue = g.stored && c.Due == g.due
 	if !g.stored {
 		c.Fields = append(c.Fields, state.Field{Name: identityField, Value: g.name})

@@ -38,6 +38,8 @@ const (
 	tagPercentile
 	tagAnyAge
 
+	tagLevel protowire.Number = 30
+
 	tagTenant      protowire.Number = 20
 	tagCorrelation protowire.Number = 21
 	tagRevision    protowire.Number = 22
@@ -59,7 +61,7 @@ func specInts(s *window.Spec) []taggedInt {
 		{tagKind, intOf(&s.Kind)}, {tagTimespan, intOf(&s.Timespan)}, {tagLateness, intOf(&s.Lateness)},
 		{tagMin, intOf(&s.Min)}, {tagRules, intOf(&s.Rules)}, {tagTies, boolOf(&s.StrictTies)}, {tagSuppress, intOf(&s.Suppress)},
 		{tagOp1, intOf(&s.Bounds[0].Op)}, {tagOp2, intOf(&s.Bounds[1].Op)}, {tagShape, intOf(&s.Shape)}, {tagGap, intOf(&s.Gap)},
-		{tagAnyAge, boolOf(&s.AnyAge)},
+		{tagAnyAge, boolOf(&s.AnyAge)}, {tagLevel, intOf(&s.Level)},
 		{tagForget, intOf(&s.Extension.Forget)}, {tagHistory, intOf(&s.Extension.History)}, {tagLearn, intOf(&s.Extension.Learn)},
 		{tagBaseline, intOf(&s.Extension.Baseline)}, {tagRatio, intOf(&s.Extension.Ratio)}, {tagMedian, boolOf(&s.Extension.Median)},
 		{tagMaxSpeed, intOf(&s.Extension.MaxSpeed)}, {tagMinDistance, intOf(&s.Extension.MinDistance)},
@@ -89,7 +91,7 @@ type place64 struct {
 	set func(v int64) bool
 }
 
-func intOf[T ~int | ~int64 | ~uint8](at *T) place64 {
+func intOf[T ~int | ~int64 | ~uint8 | ~uint32](at *T) place64 {
 	return place64{
 		get: func() int64 { return int64(*at) },
 		set: func(v int64) bool { *at = T(v); return int64(*at) == v },

@@ -28,7 +28,7 @@ func filled(v reflect.Value, next *int64) {
 	case reflect.String:
 		*next++
 		v.SetString(string(rune('a' + *next)))
-	case reflect.Uint8:
+	case reflect.Uint8, reflect.Uint32:
 		*next++
 		v.SetUint(uint64(*next))
 	case reflect.Int, reflect.Int64:

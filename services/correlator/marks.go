@@ -77,6 +77,9 @@ const (
 	metaLookBack protowire.Number = iota + 1
 	metaMarks
 	metaReigns
+
+	metaLevels protowire.Number = 30
+	metaReach  protowire.Number = 31 // one for each level from 1 on
 )
 
 // meta is what the store keeps beside the groups.
@@ -87,6 +90,11 @@ type meta struct {
 	lookBack int64
 	// reigns are the changes of rules that windows may still be cut by.
 	reigns reigns
+	// levels is up to which chain level correlations signal to others.
+	levels uint32
+	// reach is, by chain level, the largest reach of the correlations of that
+	// level which signal to others: how far a signal may lag behind its cause.
+	reach [maxLevel + 1]int64
 }
 
 func (m *meta) encode() []byte {
@@ -96,11 +104,21 @@ func (m *meta) encode() []byte {
 	if len(m.reigns) > 0 {
 		b = protowire.AppendBytes(protowire.AppendTag(b, metaReigns, protowire.BytesType), m.reigns.append(nil))
 	}
+	if m.levels > 0 {
+		b = protowire.AppendVarint(protowire.AppendTag(b, metaLevels, protowire.VarintType), uint64(m.levels))
+		for _, r := range m.reach[1 : m.levels+1] {
+			b = protowire.AppendVarint(protowire.AppendTag(b, metaReach, protowire.VarintType), uint64(r))
+		}
+	}
 	return b
 }
 
 // clone returns a copy that shares nothing.
-func (m *meta) clone() meta { return meta{maps.Clone(m.marks), m.lookBack, slices.Clone(m.reigns)} }
+func (m *meta) clone() meta {
+	c := *m
+	c.marks, c.reigns = maps.Clone(m.marks), slices.Clone(m.reigns)
+	return c
+}
 
 func decodeMeta(b []byte) (meta, error) {
 	if len(b) == 0 {
@@ -123,6 +141,7 @@ func decodeMeta(b []byte) (meta, error) {
 
 func decodeFields(b []byte) (m meta, err error) {
 	m.marks = make(marks)
+	reached := 0
 	for len(b) > 0 {
 		num, typ, n := protowire.ConsumeTag(b)
 		if n < 0 {
@@ -143,6 +162,20 @@ func decodeFields(b []byte) (m meta, err error) {
 		case num == metaReigns && typ == protowire.BytesType:
 			if v, n = protowire.ConsumeBytes(b); n >= 0 {
 				m.reigns, err = decodeReigns(v)
+			}
+		case (num == metaLevels || num == metaReach) && typ == protowire.VarintType:
+			var v uint64
+			if v, n = protowire.ConsumeVarint(b); n < 0 {
+				break
+			}
+			switch {
+			case num == metaLevels && v <= maxLevel:
+				m.levels = uint32(v)
+			case num == metaReach && reached < maxLevel && int64(v) >= 0:
+				reached++
+				m.reach[reached] = int64(v)
+			default:
+				err = errMarks
 			}
 		default:
 			// What is not known decides about windows, and cannot be passed over.
@@ -215,6 +248,12 @@ type progress struct {
 	watermark, lookBack int64
 	// ruled is, at stage detect, what readRuled reads.
 	ruled string
+	// levels is, at stage detect, up to which chain level correlations signal to
+	// others by the rules seen so far.
+	levels uint32
+	// signals are, at stage correlate, the watermarks of this partition's signals
+	// by level, up to the one that is 0. They are not committed.
+	signals signals
 	// trial is there only where owners have begun and not got anywhere yet.
 	trial trial
 }
@@ -223,6 +262,9 @@ func (p progress) String() string {
 	ruled := ""
 	if p.ruled != "" {
 		ruled = " ruled=" + p.ruled
+	}
+	if p.levels > 0 {
+		ruled = fmt.Sprintf(" levels=%d%s", p.levels, ruled)
 	}
 	return fmt.Sprintf("v1 ingest=%d w=%d back=%d%s%s", p.ingest, p.watermark, p.lookBack, p.trial, ruled)
 }
@@ -252,6 +294,8 @@ func parseProgress(s string) (p progress, ok bool) {
 			p.watermark = v
 		case "back":
 			p.lookBack = v
+		case "levels":
+			p.levels = uint32(min(max(v, 0), maxLevel))
 		case "tries":
 			p.trial.tries = v
 		case "until":

@@ -33,6 +33,7 @@ type matching struct {
 	ruled     map[string]*ruled // by scope
 	told      map[ruling]int64  // until when a manifest that rules no more was told to rule
 	pending   []*detectionv1.Ruling
+	levels    uint32 // see work
 	failed    error
 	probation *probation
 	// blamed is the record that ends processes and is passed over, tries how
@@ -61,7 +62,7 @@ func newMatching(d *detector, c *claim) *matching {
 		probation: newProbation(c, p, d.cfg.Attempts, d.log.With("partition", c.Partition)),
 	}
 	m.reset()
-	m.ruled = readRuled(p.ruled)
+	m.ruled, m.levels = readRuled(p.ruled), p.levels
 	return m
 }
 
@@ -95,7 +96,7 @@ func (m *matching) batch(ctx context.Context, records []bus.Record) (*work, erro
 		}
 	}
 	m.pending = nil
-	w.next, w.ruled = records[len(records)-1].Offset+1, m.ruledText()
+	w.next, w.ruled, w.levels = records[len(records)-1].Offset+1, m.ruledText(), m.levels
 	m.next, m.ingest = w.next, w.ingest
 	return w, nil
 }
@@ -148,6 +149,7 @@ func (m *matching) event(ctx context.Context, r *bus.Record, e *event.Event, w *
 		return fmt.Errorf("rules of offset %d: %w", r.Offset, err)
 	}
 	m.ruling(e, r.Offset, w)
+	m.levels = max(m.levels, p.levels)
 	m.d.counts.read(1)
 	var problem error
 	for attempt := range m.d.cfg.Attempts {
@@ -330,14 +332,15 @@ func (m *matching) detections(e *event.Event, entities *detectionv1.Entities, p 
 			}
 			valid(v.Group)
 			valid(v.Fields)
+			links := m.links(e, p, matcher, sc, rule.ID)
 			i := slices.IndexFunc(found, func(d *detectionv1.Detection) bool {
-				return d.GetCorrelationId() == sc.ID && slices.Equal(d.GetGroup(), v.Group) && slices.Equal(d.GetValues(), v.Fields)
+				return d.GetCorrelationId() == sc.ID && slices.Equal(d.GetGroup(), v.Group) && slices.Equal(d.GetValues(), v.Fields) && sameLinks(d.GetParents(), links)
 			})
 			if i < 0 {
 				i = len(found)
 				found = append(found, &detectionv1.Detection{
 					Tenant: e.Tenant, CorrelationId: sc.ID, CorrelationRevision: sc.Revision,
-					Group: slices.Clone(v.Group), Values: slices.Clone(v.Fields),
+					Group: slices.Clone(v.Group), Values: slices.Clone(v.Fields), Parents: links,
 				})
 			}
 			found[i].RuleIds = append(found[i].RuleIds, rule.ID)

@@ -124,7 +124,7 @@ func (m *model) detector() *detector {
 func (m *model) correlator() *correlator {
 	return &correlator{
 		cfg: m.cfg, reader: m.log, producer: m.log, store: m.store, plans: m.plans, tracer: tracenoop.Tracer{}, counts: m.counts,
-		fault: m.fault, log: slog.New(slog.DiscardHandler), clock: func() time.Time { return m.log.now }, events: modelPartitions,
+		fault: m.fault, log: slog.New(slog.DiscardHandler), clock: func() time.Time { return m.log.now }, events: modelPartitions, siblings: modelPartitions,
 		share: math.MaxInt64, owned: ownership.New[progress](),
 	}
 }
@@ -306,6 +306,10 @@ func (m *model) commit(p int) {
 	m.session(p, func(ctx context.Context, s *session) error { return s.commit(ctx) })
 }
 
+func (m *model) forward(p int) {
+	m.session(p, func(ctx context.Context, s *session) error { return s.forward(ctx) })
+}
+
 // checkFrontier holds every commit to its promise, by the oracle: what the
 // records below it add up to is in `alerts`.
 func (m *model) checkFrontier(p place, offset int64) {
@@ -377,27 +381,44 @@ func (m *model) settle() {
 			require.NoError(m.t, d.s.forward(ctx))
 		}
 	}
+	var sessions []*session
 	for p := range modelPartitions {
 		c := m.correlator()
 		c.owned.Enter(p, errOpening)
 		s, err := c.open(ctx, m.log.claim(TopicDetections, p))
 		require.NoError(m.t, err)
 		require.NoError(m.t, s.finish(ctx))
-		for int(s.next) < len(m.log.parts[TopicDetections][p]) {
-			records, _, err := m.log.Fetch(ctx, TopicDetections, p, s.next)
-			require.NoError(m.t, err)
-			require.NoError(m.t, s.batches(ctx, records))
-		}
-		for moved := (<-chan struct{})(nil); moved == nil; {
-			moved, err = s.publisher.step(ctx)
-			require.NoError(m.t, err)
-		}
-		require.NoError(m.t, s.commit(ctx))
-		if s.next > 0 {
-			require.Equal(m.t, s.next, m.log.groups[place{TopicDetections, p}].offset)
-		}
-		require.NoError(m.t, c.owned.Problem())
+		sessions = append(sessions, s)
 	}
+	// What one partition signals makes others go on.
+	for moved := true; moved; {
+		moved = false
+		for p, s := range sessions {
+			moved = moved || int(s.next) < len(m.log.parts[TopicDetections][p])
+			m.rest(ctx, s)
+		}
+	}
+}
+
+// rest lets a session take all that is there.
+func (m *model) rest(ctx context.Context, s *session) {
+	p := s.claim.Partition
+	for int(s.next) < len(m.log.parts[TopicDetections][p]) {
+		records, _, err := m.log.Fetch(ctx, TopicDetections, p, s.next)
+		require.NoError(m.t, err)
+		require.NoError(m.t, s.batches(ctx, records))
+	}
+	for moved := (<-chan struct{})(nil); moved == nil; {
+		var err error
+		moved, err = s.publisher.step(ctx)
+		require.NoError(m.t, err)
+	}
+	require.NoError(m.t, s.commit(ctx))
+	if s.next > 0 {
+		require.Equal(m.t, s.next, m.log.groups[place{TopicDetections, p}].offset)
+	}
+	require.NoError(m.t, s.c.owned.Problem())
+	require.NoError(m.t, s.forward(ctx))
 }
 
 // check compares the ids in `alerts` with the oracle's.
@@ -414,6 +435,18 @@ func (m *model) check() {
 		if !want[id] {
 			m.problems = append(m.problems, "spurious "+id)
 		}
+	}
+	for _, r := range m.log.all(TopicDetections) {
+		var w detectionv1.Watermark
+		switch schema := header(r.Headers, event.HeaderSchema); {
+		case schema == schemaSignal:
+			m.seen["signal"]++
+		case schema == schemaWatermark && proto.Unmarshal(r.Value, &w) == nil && w.GetLevel() > 0:
+			m.seen["level watermark"]++
+		}
+	}
+	if (m.plan == nil || m.plan.levels == 0) && m.seen["signal"]+m.seen["level watermark"] > 0 {
+		m.problems = append(m.problems, "records of chains, where there is none")
 	}
 	for _, r := range m.log.all(TopicDLQ) {
 		m.problems = append(m.problems, fmt.Sprintf("dead letter %q", r.Value))
@@ -440,6 +473,7 @@ func (m *model) actions() []action {
 		{"fold", 14, m.fold},
 		{"publish", 10, m.publish},
 		{"commit", 10, m.commit},
+		{"signal", 4, m.forward},
 		{"fetch", 1, func(int) { m.log.fetch = rapid.IntRange(1, 8).Draw(m.t, "records") }},
 		{"outcome", 3, func(int) {
 			m.log.outcome = rapid.SampledFrom([]outcome{lost, unknown, half, commitLost, commitUnknown}).Draw(m.t, "outcome")

@@ -26,6 +26,7 @@ type plan struct {
 	set          *sigma.Set
 	rules        map[string]*alertv1.Rule // of detection rules, by id
 	correlations map[string]*correlation  // by id
+	levels       uint32                   // up to which correlations signal to others
 }
 
 // correlation is one correlation with all that folding it takes.
@@ -33,7 +34,10 @@ type correlation struct {
 	*sigma.Correlation
 	spec *window.Spec
 	rule *alertv1.Rule
-	bits map[string]uint64 // of referred rules, by id
+	// lookBack is how far before the watermark a rebuild has to read for it, with
+	// all whose signals it counts.
+	lookBack int64
+	bits     map[string]uint64 // of referred rules, by id
 	// missing is the title of the rule whose absence is told.
 	missing string
 }
@@ -49,7 +53,7 @@ func (c Config) newPlan(set *sigma.Set) *plan {
 			continue // Accept has refused it when the set was compiled
 		}
 		cor := &correlation{
-			Correlation: sc, spec: spec, bits: make(map[string]uint64, len(sc.Rules)),
+			Correlation: sc, spec: spec, lookBack: c.lookBack(sc, spec, set), bits: make(map[string]uint64, len(sc.Rules)),
 			rule: &alertv1.Rule{Id: sc.ID, Title: sc.Title, Level: sc.Level, Tags: sc.Tags, Revision: sc.Revision, Type: string(sc.Type)},
 		}
 		for i, id := range sc.Rules {
@@ -59,6 +63,9 @@ func (c Config) newPlan(set *sigma.Set) *plan {
 			cor.missing = r.Title
 		}
 		p.correlations[sc.ID] = cor
+		if len(sc.Parents) > 0 {
+			p.levels = max(p.levels, uint32(min(sc.Depth, maxLevel)))
+		}
 	}
 	return p
 }
@@ -81,9 +88,24 @@ func (c Config) Accept(sc *sigma.Correlation) error {
 	return err
 }
 
-// spec says what a correlation demands of a window. Without a set, its
-// lateness is the largest that any source has.
+// spec says what a correlation demands of a window, where that can be kept.
+// Without a set, its lateness is the largest that any source has.
 func (c Config) spec(sc *sigma.Correlation, set *sigma.Set) (*window.Spec, error) {
+	spec, err := c.window(sc, set)
+	if err != nil {
+		return nil, err
+	}
+	if err := spec.Validate(); err != nil {
+		return nil, err
+	}
+	if need := c.lookBack(sc, spec, set); time.Duration(need)*time.Millisecond > c.Retention {
+		return nil, fmt.Errorf("it has to look back %s, and detections are kept for %s: shorten its timespan or raise the retention",
+			time.Duration(need)*time.Millisecond, c.Retention)
+	}
+	return spec, nil
+}
+
+func (c Config) window(sc *sigma.Correlation, set *sigma.Set) (*window.Spec, error) {
 	kind, ok := kinds[sc.Type]
 	if !ok {
 		return nil, fmt.Errorf("correlation type %q is not supported yet", sc.Type)
@@ -91,12 +113,14 @@ func (c Config) spec(sc *sigma.Correlation, set *sigma.Set) (*window.Spec, error
 	if sc.Condition.Expression != "" {
 		return nil, errors.New("conditions over rule names are not supported yet: use a count of rules")
 	}
-	if sc.Depth > 1 {
-		return nil, errors.New("a correlation of correlations is not supported yet: refer to detection rules")
+	for _, child := range sc.Children {
+		if child.Type == sigma.Absence || child.Extension != (sigma.Extension{}) {
+			return nil, fmt.Errorf("%q is of type %s, which signals to no other correlation yet: refer to other rules", child.ID, child.Type)
+		}
 	}
 	spec := &window.Spec{
 		Kind: kind, Timespan: sc.Timespan, Lateness: c.lateness(sc, set),
-		Rules: len(sc.Rules), StrictTies: sc.StrictTies, Suppress: sc.Suppress,
+		Rules: len(sc.Rules), StrictTies: sc.StrictTies, Suppress: sc.Suppress, Level: uint32(sc.Depth - 1),
 	}
 	if sc.Extension != (sigma.Extension{}) || sc.Type == sigma.Absence {
 		extend(spec, &sc.Extension)
@@ -106,13 +130,6 @@ func (c Config) spec(sc *sigma.Correlation, set *sigma.Set) (*window.Spec, error
 		for i, b := range sc.Condition.Bounds {
 			spec.Bounds[i] = window.Bound{Op: ops[b.Op], Number: b.Number}
 		}
-	}
-	if err := spec.Validate(); err != nil {
-		return nil, err
-	}
-	if need := c.lookBack(spec); time.Duration(need)*time.Millisecond > c.Retention {
-		return nil, fmt.Errorf("it has to look back %s, and detections are kept for %s: shorten its timespan or raise the retention",
-			time.Duration(need)*time.Millisecond, c.Retention)
 	}
 	return spec, nil
 }
@@ -127,9 +144,21 @@ func extend(spec *window.Spec, x *sigma.Extension) {
 }
 
 // lookBack is how far before the watermark a rebuild reads for a rule, in
-// milliseconds. What lies before it comes from `state`, where the rule's groups
-// go there.
-func (c Config) lookBack(s *window.Spec) int64 {
+// milliseconds: what it needs itself and, before that, those whose signals it
+// counts.
+func (c Config) lookBack(sc *sigma.Correlation, s *window.Spec, set *sigma.Set) int64 {
+	most := int64(0)
+	for _, child := range sc.Children {
+		if of, err := c.window(child, set); err == nil {
+			most = max(most, c.lookBack(child, of, set))
+		}
+	}
+	return c.ownLookBack(s) + most
+}
+
+// ownLookBack is the look-back of a rule without what it refers to. What lies
+// before it comes from `state`, where the rule's groups go there.
+func (c Config) ownLookBack(s *window.Spec) int64 {
 	back := s.LookBack()
 	if every := c.snapshotEvery(s); every > 0 {
 		back = min(back, every+every/snapshotSpread+s.Lateness+window.EarlyAllowance)
@@ -159,7 +188,15 @@ func (c Config) canMatch(sc *sigma.Correlation, set *sigma.Set, source Source) b
 	agree := func(rule, source string) bool {
 		return rule == "" || source == "" || strings.EqualFold(rule, source)
 	}
+	for _, child := range sc.Children {
+		if c.canMatch(child, set, source) {
+			return true
+		}
+	}
 	for _, id := range sc.Rules {
+		if set.Correlation(id) != nil {
+			continue
+		}
 		r := set.Rule(id)
 		if r == nil || agree(r.LogSource.Product, source.Product) && agree(r.LogSource.Service, source.Service) &&
 			agree(r.LogSource.Category, source.Category) {

@@ -11,7 +11,7 @@ import (
 	"github.com/stormbell/stormbell/services/internal/state"
 )
 
-// publisher moves a partition's outbox to `alerts` and `dlq`, in parallel to
+// publisher moves a partition's outbox to `alerts`, `detections` and `dlq`, in parallel to
 // the fold, and knows the frontier: the first offset of which something is not
 // acknowledged. It lives as long as one owner.
 type publisher struct {
@@ -184,7 +184,7 @@ func (p *publisher) head(ctx context.Context) ([]state.Entry, <-chan struct{}, e
 }
 
 func (p *publisher) publish(ctx context.Context, entries []state.Entry) error {
-	var alerts, dead, groups []bus.Message
+	var alerts, signals, dead, groups []bus.Message
 	for _, e := range entries {
 		m, ok := decodeMessage(e.Body)
 		if !ok {
@@ -196,6 +196,8 @@ func (p *publisher) publish(ctx context.Context, entries []state.Entry) error {
 			dead = append(dead, out)
 		case toState:
 			groups = append(groups, out)
+		case toDetections:
+			signals = append(signals, out)
 		default:
 			alerts = append(alerts, out)
 		}
@@ -203,7 +205,7 @@ func (p *publisher) publish(ctx context.Context, entries []state.Entry) error {
 	for _, part := range []struct {
 		topic string
 		msgs  []bus.Message
-	}{{TopicAlerts, alerts}, {TopicDLQ, dead}} {
+	}{{TopicAlerts, alerts}, {TopicDetections, signals}, {TopicDLQ, dead}} {
 		if len(part.msgs) == 0 {
 			continue
 		}

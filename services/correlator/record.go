@@ -91,9 +91,10 @@ func newHeaders(schema, tenant string) []Header {
 
 // Kinds of outbox entries: where they are published.
 const (
-	toAlerts = 1
-	toDLQ    = 2
-	toState  = 4
+	toAlerts     = 1
+	toDLQ        = 2
+	toDetections = 3
+	toState      = 4
 )
 
 // An outbox entry's body: the kind, then key, value and headers as fields.
@@ -131,7 +132,7 @@ func decodeMessage(b []byte) (m message, ok bool) {
 		return m, false
 	}
 	switch m.kind, b = b[0], b[1:]; m.kind {
-	case toAlerts, toDLQ, toState:
+	case toAlerts, toDLQ, toDetections, toState:
 	default:
 		return m, false
 	}

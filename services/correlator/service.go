@@ -171,7 +171,7 @@ func (s *Service) correlator(events, detections int) *correlator {
 	return &correlator{
 		cfg: s.cfg, reader: s.deps.Reader, producer: s.deps.Producer, store: s.deps.Store, plans: s.plans,
 		tracer: s.deps.Tracers.Tracer("stormbell/correlator"), counts: s.counts, fault: s.deps.Fault,
-		log: s.deps.Log.With("stage", stageCorrelate), clock: s.deps.Clock, events: events, owned: s.owned, gate: s.gate,
+		log: s.deps.Log.With("stage", stageCorrelate), clock: s.deps.Clock, events: events, siblings: detections, owned: s.owned, gate: s.gate,
 		share: max(1, (s.cfg.Groups+int64(detections)-1)/int64(detections)),
 	}
 }

@@ -351,7 +351,10 @@ func (r *restoring) open(ctx context.Context, key string, fields []state.Field, 
 	}
 	g.snap = snapshot{every: r.f.cfg.snapshotEvery(&g.spec), offset: c.offset, parts: c.parts, asOf: c.asOf, changed: state.Never}
 	fields = append(fields, state.Field{Name: snapshotField, Value: g.snap.encode()})
-	r.f.meta.lookBack = max(r.f.meta.lookBack, r.f.cfg.lookBack(&g.spec))
+	r.f.meta.lookBack = max(r.f.meta.lookBack, r.f.cfg.ownLookBack(&g.spec))
+	if g.win.Carries() {
+		r.f.meta.says(g.spec.Level+1, g.spec.Reach())
+	}
 	size := 0
 	for _, f := range fields {
 		size += len(f.Name) + len(f.Value)
@@ -363,7 +366,7 @@ func (r *restoring) open(ctx context.Context, key string, fields []state.Field, 
 	}
 	r.bytes, r.fields, r.groups = r.bytes+size, r.fields+len(fields), r.groups+1
 	r.batch = append(r.batch, g)
-	r.changes = append(r.changes, state.Change{Key: key, Due: g.next(), Fields: fields})
+	r.changes = append(r.changes, state.Change{Key: key, Level: g.spec.Level, Due: g.next(), Fields: fields})
 	return nil
 }
 
@@ -381,7 +384,7 @@ func (r *restoring) write(ctx context.Context) error {
 			f.tallies[g.tally] = &tally{key: g.tally, said: unseen}
 		}
 		s.count(f.tallies[g.tally], 1)
-		f.due = min(f.due, g.next())
+		f.due[g.spec.Level] = min(f.due[g.spec.Level], g.next())
 	}
 	b := &state.Batch{Token: f.token, Prev: f.applied, Next: state.Position{Offset: -1, Step: f.applied.Step + 1}, Meta: f.meta.encode(), Changes: r.changes}
 	for _, t := range s.tallies {

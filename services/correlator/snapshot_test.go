@@ -46,7 +46,7 @@ func longConfig() Config {
 func TestModelRemembersLong(t *testing.T) {
 	p := longRules(t, longConfig())
 	require.Positive(t, longConfig().snapshotEvery(p.correlations["all"].spec))
-	require.Less(t, longConfig().lookBack(p.correlations["order"].spec), int64(7*60_000), "an hour is not read back")
+	require.Less(t, longConfig().ownLookBack(p.correlations["order"].spec), int64(7*60_000), "an hour is not read back")
 	seen, metrics := make(map[string]int), sdkmetric.NewManualReader()
 	counts, err := newCounts(sdkmetric.NewMeterProvider(sdkmetric.WithReader(metrics)).Meter(""), time.Now)
 	require.NoError(t, err)

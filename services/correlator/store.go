@@ -22,11 +22,11 @@ type Owner interface {
 // owner reads is judged when it commits.
 //
 // Load returns the fields of each key, sorted by name, none where there is no
-// group. Due returns at most limit keys whose due time is at most watermark,
-// in order of (due, key), and the least due time of the partition.
+// group. Due returns at most limit keys of a level whose due time is at most
+// watermark, in order of (due, key), and the least due time of the level.
 type Groups interface {
 	Load(ctx context.Context, partition int32, keys []string) ([][]state.Field, error)
-	Due(ctx context.Context, partition int32, watermark int64, limit int) (keys []string, least int64, err error)
+	Due(ctx context.Context, partition int32, level uint32, watermark int64, limit int) (keys []string, least int64, err error)
 }
 
 // Outbox holds what the fold has said and nobody has acknowledged.

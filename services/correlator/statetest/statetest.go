@@ -46,6 +46,7 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		{"outbox is trimmed up to a sequence", testOutbox},
 		{"outbox sequence has no gaps", testSequence},
 		{"due index is bounded and ordered", testDue},
+		{"each level has a due index of its own", testLevels},
 		{"tail lost", testTailLost},
 		{"all lost", testAllLost},
 		{"bad batches change nothing", testBadBatches},
@@ -136,7 +137,7 @@ func testEmpty(t *testing.T, h *harness) {
 	require.Equal(t, int64(state.Never), p.Due)
 	require.Empty(t, h.load("none"))
 	require.Empty(t, h.seqs(0, 10))
-	keys, least, err := h.Store.Due(t.Context(), part, 1<<50, 10)
+	keys, least, err := h.Store.Due(t.Context(), part, 0, 1<<50, 10)
 	require.NoError(t, err)
 	require.Empty(t, keys)
 	require.Equal(t, int64(state.Never), least)
@@ -289,7 +290,7 @@ func testDue(t *testing.T, h *harness) {
 		set("b2", 1_700_000_000_200, "f", "1"), set("b1", 1_700_000_000_200, "f", "1"), set("n", state.Never, "f", "1"),
 	}})
 	due := func(watermark int64, limit int) []string {
-		keys, least, err := h.Store.Due(t.Context(), part, watermark, limit)
+		keys, least, err := h.Store.Due(t.Context(), part, 0, watermark, limit)
 		require.NoError(t, err)
 		require.Equal(t, int64(1_700_000_000_100), least)
 		return keys
@@ -308,11 +309,46 @@ func testDue(t *testing.T, h *harness) {
 		{Key: "c", SameDue: true, Fields: []state.Field{{Name: "f", Value: []byte("2")}}},
 		{Key: "z", SameDue: true, Due: 1},
 	}})
-	keys, least, err := h.Store.Due(t.Context(), part, 1_700_000_000_500, 10)
+	keys, least, err := h.Store.Due(t.Context(), part, 0, 1_700_000_000_500, 10)
 	require.NoError(t, err)
 	require.Equal(t, []string{"n", "c", "a"}, keys)
 	require.Equal(t, int64(1_700_000_000_250), least)
 	require.Equal(t, int64(1_700_000_000_250), h.acquire("b").Due)
+}
+
+// testLevels holds the due index of a level apart from the others.
+func testLevels(t *testing.T, h *harness) {
+	h.acquire("a")
+	leveled := func(key string, level uint32, due int64) state.Change {
+		c := set(key, due, "f", "1")
+		c.Level = level
+		return c
+	}
+	h.commit(&state.Batch{Token: "a", Prev: state.Nowhere, Next: at(1), Changes: []state.Change{
+		leveled("a", 1, 1_700_000_000_100), leveled("b", state.MaxLevel, -5), leveled("c", 0, 1_700_000_000_300), leveled("d", 1, 1_700_000_000_200),
+	}})
+	for _, tc := range []struct {
+		level uint32
+		to    int64
+		want  []string
+		least int64
+	}{
+		{0, 1_700_000_000_299, nil, 1_700_000_000_300},
+		{0, 1 << 45, []string{"c"}, 1_700_000_000_300},
+		{1, 1_700_000_000_100, []string{"a"}, 1_700_000_000_100},
+		{1, 1 << 45, []string{"a", "d"}, 1_700_000_000_100},
+		{2, 1 << 45, nil, state.Never},
+		{state.MaxLevel, -6, nil, -5},
+		{state.MaxLevel, 0, []string{"b"}, -5},
+	} {
+		keys, least, err := h.Store.Due(t.Context(), part, tc.level, tc.to, 10)
+		require.NoError(t, err)
+		require.Equal(t, tc.least, least)
+		require.ElementsMatch(t, tc.want, keys)
+	}
+	gone := leveled("c", 0, state.Never)
+	h.commit(&state.Batch{Token: "a", Prev: at(1), Next: at(2), Changes: []state.Change{gone}})
+	require.Equal(t, int64(state.Never), h.acquire("b").Due, "the due time of a partition is that of level 0")
 }
 
 func testTailLost(t *testing.T, h *harness) {
@@ -376,7 +412,7 @@ func testHostile(t *testing.T, h *harness) {
 	for _, k := range keys {
 		require.Equal(t, map[string]string{"{f}\r\n": k}, h.load(k))
 	}
-	got, _, err := h.Store.Due(t.Context(), part, 100, 100)
+	got, _, err := h.Store.Due(t.Context(), part, 0, 100, 100)
 	require.NoError(t, err)
 	require.Equal(t, keys, got)
 }
@@ -400,7 +436,7 @@ func testLarge(t *testing.T, h *harness) {
 	require.Len(t, h.load("g0000"), 9000)
 	require.Equal(t, map[string]string{"meta": value}, h.load("g1999"))
 	require.Len(t, h.seqs(0, 5000), 3000)
-	keys, _, err := h.Store.Due(t.Context(), part, 1<<40, 5000)
+	keys, _, err := h.Store.Due(t.Context(), part, 0, 1<<40, 5000)
 	require.NoError(t, err)
 	require.Len(t, keys, state.MaxBatchChanges)
 

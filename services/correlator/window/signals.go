@@ -110,6 +110,9 @@ func (c *carriers) same(seq uint64, carry []byte) bool {
 	return string(c.carried[seq]) == string(carry)
 }
 
+// Carries reports whether a record is there that carries something.
+func (g *Group) Carries() bool { return len(g.pages.carried) > 0 }
+
 // report adds the carriers that qualify by a newcomer at time t: those
 // whose windows contain it.
 func (g *Group) report(out []Firing, t int64) []Firing {

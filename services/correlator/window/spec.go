@@ -38,6 +38,8 @@ const (
 	// EarlyAllowance is how far an event time may lie ahead of its ingest, and
 	// the slack that the design adds to every reach and horizon, in milliseconds.
 	EarlyAllowance = 5 * 60 * 1000
+	// MaxLevel is the highest Level of a Spec.
+	MaxLevel = 16
 	// MaxRules is how many rules a temporal correlation may refer to.
 	MaxRules = 64
 	// MaxRecords is how many records a group keeps. Beyond it the oldest by
@@ -65,6 +67,10 @@ type Spec struct {
 	Rules int
 	// StrictTies refuses to count events of one millisecond as ordered.
 	StrictTies bool
+	// Level is the highest chain level of the signals that the correlation counts:
+	// 0 where it refers to detection rules only. The watermark that Advance gets
+	// is that of this level.
+	Level uint32
 	// Suppress widens the bucket of an alert; 0 is Timespan.
 	Suppress int64
 	// Bounds are the condition where Min does not say it; the second is used
@@ -138,6 +144,8 @@ func (s *Spec) Validate() error {
 		return fmt.Errorf("lateness of %d ms: must be from 0 to ten years", s.Lateness)
 	case s.Suppress != 0 && !s.Kind.sequential() && (s.Suppress < s.Timespan || s.Suppress > maxSpan):
 		return fmt.Errorf("suppress of %d ms: must be at least the timespan of %d ms", s.Suppress, s.Timespan)
+	case s.Level > MaxLevel:
+		return fmt.Errorf("level of %d: chains have at most %d", s.Level, MaxLevel)
 	case s.Rules < 1 || s.Rules > MaxRules:
 		return fmt.Errorf("%d rules: a correlation refers to 1 to %d", s.Rules, MaxRules)
 	case s.Kind.sequential():

@@ -30,7 +30,7 @@ func (m *Memory) copyAll() map[int32]*memPartition {
 	for n, p := range m.partitions {
 		c := &memPartition{owner: p.owner, applied: p.applied, meta: bytes.Clone(p.meta), seq: p.seq, outbox: slices.Clone(p.outbox), groups: make(map[string]*memGroup)}
 		for _, g := range p.groups {
-			copied := &memGroup{key: g.key, fields: maps.Clone(g.fields), due: Never, at: -1}
+			copied := &memGroup{key: g.key, fields: maps.Clone(g.fields), level: g.level, due: Never, at: -1}
 			c.groups[g.key] = copied
 			c.setDue(copied, g.due)
 		}

@@ -22,13 +22,14 @@ type memPartition struct {
 	meta    []byte
 	seq     int64
 	groups  map[string]*memGroup
-	due     dueHeap
+	due     [MaxLevel + 1]dueHeap
 	outbox  []Entry // ascending Seq
 }
 
 type memGroup struct {
 	key    string
 	fields map[string][]byte
+	level  uint32
 	due    int64
 	at     int // index in the heap; -1: not in it
 }
@@ -53,8 +54,8 @@ func (m *Memory) Acquire(_ context.Context, partition int32, token string) (Part
 	p := m.partition(partition)
 	p.owner = token
 	due := int64(Never)
-	if len(p.due) > 0 {
-		due = p.due[0].due
+	if h := p.due[0]; len(h) > 0 {
+		due = h[0].due
 	}
 	first := p.seq + 1
 	if len(p.outbox) > 0 {
@@ -108,7 +109,7 @@ func (p *memPartition) change(c *Change) {
 		return
 	}
 	if !ok {
-		g = &memGroup{key: c.Key, fields: make(map[string][]byte, len(c.Fields)), due: Never, at: -1}
+		g = &memGroup{key: c.Key, fields: make(map[string][]byte, len(c.Fields)), level: c.Level, due: Never, at: -1}
 		p.groups[c.Key] = g
 	}
 	for _, f := range c.Fields {
@@ -124,15 +125,15 @@ func (p *memPartition) change(c *Change) {
 }
 
 func (p *memPartition) setDue(g *memGroup, due int64) {
-	was := g.due
+	was, h := g.due, &p.due[g.level]
 	g.due = due
 	switch {
 	case due == Never && g.at >= 0:
-		heap.Remove(&p.due, g.at)
+		heap.Remove(h, g.at)
 	case due != Never && g.at < 0:
-		heap.Push(&p.due, g)
+		heap.Push(h, g)
 	case due != was && g.at >= 0:
-		heap.Fix(&p.due, g.at)
+		heap.Fix(h, g.at)
 	}
 }
 
@@ -155,23 +156,23 @@ func (m *Memory) Load(_ context.Context, partition int32, keys []string) ([][]Fi
 	return out, nil
 }
 
-// Due returns at most limit keys of groups whose due time is at most
-// watermark, in order of (due, key), and the least due time of all groups.
-func (m *Memory) Due(_ context.Context, partition int32, watermark int64, limit int) (keys []string, least int64, err error) {
+// Due returns at most limit keys of groups of a level whose due time is at most
+// watermark, in order of (due, key), and the least due time of the level.
+func (m *Memory) Due(_ context.Context, partition int32, level uint32, watermark int64, limit int) (keys []string, least int64, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	p := m.partition(partition)
+	due := &m.partition(partition).due[level]
 	least = Never
-	if len(p.due) > 0 {
-		least = p.due[0].due
+	if len(*due) > 0 {
+		least = (*due)[0].due
 	}
 	var taken []*memGroup
-	for len(p.due) > 0 && len(taken) < limit && p.due[0].due <= watermark {
-		taken = append(taken, heap.Pop(&p.due).(*memGroup))
+	for len(*due) > 0 && len(taken) < limit && (*due)[0].due <= watermark {
+		taken = append(taken, heap.Pop(due).(*memGroup))
 	}
 	for _, g := range taken {
 		keys = append(keys, g.key)
-		heap.Push(&p.due, g)
+		heap.Push(due, g)
 	}
 	return keys, least, nil
 }

@@ -269,7 +269,7 @@ func (r *Redis) Commit(ctx context.Context, partition int32, b *Batch) error {
 	pairs, removals := 0, 0
 	for i := range b.Changes {
 		if c := &b.Changes[i]; !c.Drop && !c.SameDue && c.Due != Never {
-			args = append(args, c.Due, c.Key)
+			args = append(args, score(c.Level, c.Due), c.Key)
 			pairs++
 		}
 	}
@@ -360,19 +360,31 @@ func (r *Redis) Load(ctx context.Context, partition int32, groups []string) ([][
 	return out, nil
 }
 
-// Due returns at most limit keys of groups whose due time is at most
-// watermark, in order of (due, key), and the least due time of all groups.
-func (r *Redis) Due(ctx context.Context, partition int32, watermark int64, limit int) (groups []string, least int64, err error) {
+// A score of the due index orders all levels, one behind the other: doubles are
+// exact up to 2⁵³.
+const (
+	levelWidth = 1 << 48
+	maxDue     = 1<<47 - 1
+)
+
+func score(level uint32, due int64) int64 {
+	return int64(level)*levelWidth + min(max(due, -maxDue), maxDue)
+}
+
+// Due returns at most limit keys of groups of a level whose due time is at most
+// watermark, in order of (due, key), and the least due time of the level.
+func (r *Redis) Due(ctx context.Context, partition int32, level uint32, watermark int64, limit int) (groups []string, least int64, err error) {
 	k := r.keys(partition)
 	pipe := r.client.Pipeline()
-	head := pipe.ZRangeWithScores(ctx, k.due, 0, 0)
-	due := pipe.ZRangeByScore(ctx, k.due, &redis.ZRangeBy{Min: "-inf", Max: strconv.FormatInt(watermark, 10), Count: int64(limit)})
+	from := strconv.FormatInt(score(level, math.MinInt64), 10)
+	head := pipe.ZRangeByScoreWithScores(ctx, k.due, &redis.ZRangeBy{Min: from, Max: strconv.FormatInt(score(level, math.MaxInt64), 10), Count: 1})
+	due := pipe.ZRangeByScore(ctx, k.due, &redis.ZRangeBy{Min: from, Max: strconv.FormatInt(score(level, watermark), 10), Count: int64(limit)})
 	if _, err := pipe.Exec(ctx); err != nil {
 		return nil, 0, fmt.Errorf("ask for groups that are due in partition %d: %w", partition, err)
 	}
 	least = Never
 	if h := head.Val(); len(h) > 0 {
-		least = int64(h[0].Score)
+		least = int64(h[0].Score) - int64(level)*levelWidth
 	}
 	return due.Val(), least, nil
 }
@@ -435,6 +447,9 @@ func parseDue(s string) (int64, error) {
 	v, err := strconv.ParseFloat(s, 64)
 	if err != nil || math.Abs(v) > 1<<53 {
 		return 0, fmt.Errorf("due time %q is not a time", s)
+	}
+	if v > maxDue {
+		return Never, nil // of another level
 	}
 	return int64(v), nil
 }

@@ -45,9 +45,13 @@ type Partition struct {
 	// First is that of the first entry still in the outbox; Seq + 1 where it is
 	// empty.
 	First int64
-	// Due is the least due time of a group, or Never.
+	// Due is the least due time of a group of level 0, or Never.
 	Due int64
 }
+
+// MaxLevel is the highest level of a group. Each level has a due index of its
+// own, since its watermark may lag behind others.
+const MaxLevel = 16
 
 // Field is one part of a group.
 type Field struct {
@@ -68,6 +72,8 @@ type Change struct {
 	// Due is the watermark, Unix milliseconds, at which the group has
 	// something to do; Never takes it out of the due index.
 	Due int64
+	// Level is that of the due index, the same for all changes of a group.
+	Level uint32
 	// SameDue leaves the group's place in the due index as it is; Due is then
 	// ignored.
 	SameDue bool
