@@ -193,6 +193,11 @@ bench-sigma: ## measure Sigma matching on one core by lanes, beside rsigma (on P
 	STORMBELL_BENCH_SIGMA=1 GOWORK=off go -C services test -count=1 -v -timeout 60m ./sigma/bench/
 	GOWORK=off go -C services test -run '^$$' -bench '^BenchmarkEval$$' -benchtime 3x ./cmd/stormbell/
 
+.PHONY: bench-correlation
+bench-correlation: build ## measure correlations beside rsigma, and the fold on Redis; BENCH_SECONDS (10) each
+	STORMBELL_BENCH_CORRELATION=$(CURDIR)/bin/stormbell GOWORK=off go -C services test -count=1 -v -timeout 60m -run '^TestBenchCorrelation$$' ./sigma/bench/
+	GOWORK=off go -C services test -run '^$$' -bench '^BenchmarkFold$$' -benchtime $(or $(BENCH_SECONDS),10)s -timeout 60m ./correlator/
+
 .PHONY: bench-compare
 bench-compare: $(BIN)/benchstat ## compare two files of benchmark results, OLD and NEW
 	$(BIN)/benchstat $(OLD) $(NEW)

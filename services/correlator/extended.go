@@ -13,8 +13,6 @@ import (
 	"github.com/stormbell/stormbell/services/internal/alert"
 	"github.com/stormbell/stormbell/services/internal/event"
 	"github.com/stormbell/stormbell/services/sigma"
-
-	detectionv1 "github.com/stormbell/stormbell/proto/stormbell/detection/v1"
 )
 
 // Values of a detection for impossible_travel: where the event came from, as
@@ -29,12 +27,12 @@ const (
 
 // located puts the place of an event where the value of the location field
 // stood; false where it has none.
-func (m *matching) located(e *event.Event, entities *detectionv1.Entities, v *sigma.Values) bool {
+func (m *matching) located(e *event.Event, v *sigma.Values) bool {
 	var service struct {
 		Name string `json:"eventSource"`
 	}
 	_ = json.Unmarshal(e.Raw, &service) // what is no text is no service
-	p, ok := m.d.places.Locate(geo.Source{Value: v.Fields[0], Region: entities.GetRegion(), Service: service.Name})
+	p, ok := m.d.places.Locate(geo.Source{Value: v.Fields[0], Region: alert.Entities(e.Raw).GetRegion(), Service: service.Name})
 	if !ok {
 		return false
 	}

@@ -214,11 +214,19 @@ func (s *step) finding(it *item, firing *window.Firing, kept map[int]*kept, sc t
 	for i, ref := range firing.Events {
 		e := alert.Contribution{ID: eventOf(ref.ID), TimeMS: ref.Time, RuleID: c.firstRule(ref.Rules)}
 		if k := kept[i]; k != nil {
-			e.Entities, e.Source, e.Raw = k.det.GetEntities(), k.det.GetSource(), k.det.GetRaw()
+			e.Entities, e.Source, e.Raw = entities(&k.det), k.det.GetSource(), k.det.GetRaw()
 		}
 		finding.Events = append(finding.Events, e)
 	}
 	return finding
+}
+
+// entities are who did what, by the event where its detection carries it.
+func entities(d *detectionv1.Detection) *detectionv1.Entities {
+	if d.GetEntities() == nil && len(d.GetRaw()) > 0 {
+		return alert.Entities(d.GetRaw())
+	}
+	return d.GetEntities()
 }
 
 // firstRule is the first of the referred rules, in listed order, that matched.

@@ -238,7 +238,6 @@ func (m *matching) found(ctx context.Context, r *bus.Record, e *event.Event, p *
 	m.d.counts.matched(int64(len(m.hits)))
 	tenant, now := m.d.counts.board.Tenant(e.Tenant), m.d.counts.now()
 	tenant.Matched.Add(1, now)
-	entities := alert.Entities(e.Raw)
 	source := sourceOf(e)
 	traceID := ""
 	if sc := span.SpanContext(); sc.HasTraceID() {
@@ -257,7 +256,7 @@ func (m *matching) found(ctx context.Context, r *bus.Record, e *event.Event, p *
 		a := alert.New(&alert.Finding{
 			ID: alert.StandAloneID(e.Tenant, rule.ID, rule.Revision, e.ID), Tenant: e.Tenant, Rule: p.rules[rule.ID],
 			TimeMS: e.TimeMS, IngestMS: e.IngestMS, StartMS: e.TimeMS, EndMS: e.TimeMS, Count: 1, Total: 1,
-			Events:  []alert.Contribution{{ID: e.ID, TimeMS: e.TimeMS, RuleID: rule.ID, Entities: entities, Source: source, Raw: e.Raw}},
+			Events:  []alert.Contribution{{ID: e.ID, TimeMS: e.TimeMS, RuleID: rule.ID, Entities: alert.Entities(e.Raw), Source: source, Raw: e.Raw}},
 			TraceID: traceID, BaseURL: m.d.cfg.BaseURL,
 		})
 		value, err := marshal(a)
@@ -271,7 +270,7 @@ func (m *matching) found(ctx context.Context, r *bus.Record, e *event.Event, p *
 		m.d.counts.fired(1)
 		tenant.Alerts.Add(1, now)
 	}
-	found := m.detections(e, entities, p, matcher)
+	found := m.detections(e, p, matcher)
 	if len(found) == 0 {
 		return nil
 	}
@@ -280,9 +279,11 @@ func (m *matching) found(ctx context.Context, r *bus.Record, e *event.Event, p *
 		d.EventId, d.TimeMs, d.IngestMs, d.Late, d.Early = e.ID, e.TimeMS, e.IngestMS, e.Late, e.Early
 		d.ManifestAll, d.ManifestTenant = e.ManifestAll, e.ManifestTenant
 		d.UpstreamPartition, d.UpstreamOffset = int32(m.partition), r.Offset
-		d.Source, d.Entities = source, entities
+		d.Source = source
 		if len(e.Raw) <= maxRaw {
-			d.Raw = e.Raw
+			d.Raw = e.Raw // an alert reads from it who did what, should there be one
+		} else {
+			d.Entities = alert.Entities(e.Raw)
 		}
 		value, err := marshal(d)
 		if err != nil {
@@ -313,7 +314,7 @@ const maxDetection = 900_000
 // detections gives one record per correlation, group and values, whichever of
 // the correlation's rules matched. An event that lacks a field of group-by, or
 // of a value that counts, or a place, is not counted.
-func (m *matching) detections(e *event.Event, entities *detectionv1.Entities, p *plan, matcher *sigma.Matcher) []*detectionv1.Detection {
+func (m *matching) detections(e *event.Event, p *plan, matcher *sigma.Matcher) []*detectionv1.Detection {
 	var found []*detectionv1.Detection
 	for _, rule := range m.hits {
 		for _, sc := range rule.Correlations {
@@ -323,7 +324,7 @@ func (m *matching) detections(e *event.Event, entities *detectionv1.Entities, p 
 			}
 			v, ok := matcher.Extract(e.Raw, sc, rule.ID)
 			if ok && !v.Incomplete && c.spec.Kind == window.Travel {
-				ok = m.located(e, entities, &v)
+				ok = m.located(e, &v)
 			}
 			if !ok || v.Incomplete && len(sc.Field) > 0 {
 				m.d.counts.ungrouped(1)

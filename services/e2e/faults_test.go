@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"text/tabwriter"
@@ -11,7 +12,7 @@ import (
 	"github.com/stormbell/stormbell/services/e2e/rig"
 )
 
-// faultEnv names the only row to run.
+// faultEnv names the only rows to run, separated by commas.
 const faultEnv = "STORMBELL_FAULT"
 
 // A fault is a row of what Stormbell must bear. Its run returns a figure.
@@ -37,7 +38,15 @@ func faults() []fault {
 		{name: "redis-tails", runners: cluster, run: faultRedisTails, elsewhere: true}, // CutTail
 		{name: "redis-flushes", runners: cluster, run: faultRedisFlushes},
 		{name: "redis-replies", runners: cluster, run: faultReplies},
+		{name: "kafka-kills", runners: cluster, run: faultKafkaKills},
+		{name: "kafka-rolling", runners: cluster, run: faultKafkaRolling},
+		{name: "zombie", runners: cluster, run: faultZombie},
+		{name: "joins", runners: cluster, run: faultJoins},
 		{name: "copies", runners: embedded, run: faultCopies},
+		{name: "alerts-down", runners: cluster, run: faultAlertsDown},
+		{name: "cardinality", runners: cluster, run: faultCardinality},
+		{name: "hot-group", runners: cluster, run: faultHotGroup},
+		{name: "poison", runners: cluster, run: faultPoison},
 	}
 }
 
@@ -47,7 +56,7 @@ func TestFaults(t *testing.T) {
 	var rows []string
 	kafkas := map[string]*rig.Runner{}
 	for _, f := range faults() {
-		if one := os.Getenv(faultEnv); one != "" && one != f.name || f.elsewhere && !full() {
+		if one := os.Getenv(faultEnv); one != "" && !slices.Contains(strings.Split(one, ","), f.name) || f.elsewhere && !full() {
 			continue
 		}
 		for _, kind := range f.runners {

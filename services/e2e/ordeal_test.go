@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"sync"
@@ -36,7 +37,13 @@ type ordeal struct {
 	sent []crashEvent
 	// dead is how many records are in `dlq` for a reason.
 	dead int
+	// without leaves out of the load what holds it.
+	without string
+	probes  int
 }
+
+// poisonHeader marks records of `events` that are not events.
+const poisonHeader = "poison"
 
 // pace is the time between two batches of a load that goes on: a thousand
 // events a second, half of which are stories, and five times that in full.
@@ -78,6 +85,9 @@ func (o *ordeal) stream(ctx context.Context) error {
 	defer tick.Stop()
 	for n := uint64(0); ; n++ {
 		for events := range slices.Chunk(newLoad(o.seed+n, 5000, 60, o.began).sent, batch) {
+			if o.without != "" {
+				events = slices.DeleteFunc(events, func(e crashEvent) bool { return bytes.Contains(e.raw, []byte(o.without)) })
+			}
 			if err := o.post(ctx, events); err != nil {
 				return err
 			}
@@ -135,6 +145,15 @@ func (o *ordeal) await(events int) {
 	}))
 }
 
+// more returns when so many more events are accepted.
+func (o *ordeal) more(events int) {
+	o.t.Helper()
+	o.mu.Lock()
+	events += len(o.sent)
+	o.mu.Unlock()
+	o.await(events)
+}
+
 // judge ends the load, waits until all is delivered and compares with the
 // oracle. It returns what there was.
 func (o *ordeal) judge() string {
@@ -155,6 +174,7 @@ func (o *ordeal) judge() string {
 	o.d.Stop(t)
 	topics := o.d.Records(t, bus.TopicEvents, bus.TopicAlerts, bus.TopicDLQ)
 	require.Len(t, topics[bus.TopicDLQ], o.dead)
+	topics[bus.TopicEvents] = slices.DeleteFunc(topics[bus.TopicEvents], func(r bus.Record) bool { return r.Header(poisonHeader) != nil })
 	v := &verdict{
 		rules: rules, settings: settings, told: o.client.Accepted(), events: accepted(t, topics[bus.TopicEvents]),
 		alerts: alertIDs(t, topics[bus.TopicAlerts]), deliveries: o.healthy.Deliveries(),
@@ -163,6 +183,47 @@ func (o *ordeal) judge() string {
 	require.NoError(t, err)
 	require.Empty(t, found)
 	return fmt.Sprintf("%d events, %d alerts, %d records of them, %d webhooks", len(v.told), len(want), len(v.alerts), len(v.deliveries))
+}
+
+// probe posts what makes a new group fire and returns how long it took until
+// the webhook came.
+func (o *ordeal) probe() time.Duration {
+	o.t.Helper()
+	o.probes++
+	a := &author{r: rand.New(rand.NewPCG(o.seed, uint64(o.probes))), base: o.began.UnixMilli() - spread - fiveMin, n: 1_000_000 * o.probes}
+	user := fmt.Sprintf("probe-%d-of-%d", o.probes, o.seed)
+	posted := time.Now()
+	require.NoError(o.t, o.post(o.t.Context(), a.logins(user, true).events))
+	from := 0
+	require.NoError(o.t, o.healthy.Await(within(o.t, patience), func(got []ledger.Delivery) bool {
+		for ; from < len(got); from++ {
+			if bytes.Contains(got[from].Body, []byte(user)) {
+				return true
+			}
+		}
+		return false
+	}))
+	return time.Since(posted)
+}
+
+// probeAll returns the least and greatest of n probes, and their 99th percentile.
+func (o *ordeal) probeAll(n int) latencies {
+	o.t.Helper()
+	var all latencies
+	for range n {
+		all = append(all, o.probe())
+	}
+	slices.Sort(all)
+	return all
+}
+
+// latencies are sorted.
+type latencies []time.Duration
+
+func (l latencies) p99() time.Duration { return l[len(l)*99/100] }
+
+func (l latencies) String() string {
+	return fmt.Sprintf("%s (median), %s (p99)", l[len(l)/2].Round(time.Millisecond), l.p99().Round(time.Millisecond))
 }
 
 // ids are those of the alerts in the topic, sorted, each once. The deployment

@@ -86,6 +86,13 @@ func (d *Deployment) Post(t testing.TB, gateway int, ndjson []byte, headers ...s
 	return answer.IDs
 }
 
+// As is the deployment as seen by who has another API key.
+func (d *Deployment) As(key string) *Deployment {
+	other := *d
+	other.Key = key
+	return &other
+}
+
 // Subscribe sends all alerts of the tenant to a receiver and returns the
 // subscription's id.
 func (d *Deployment) Subscribe(t testing.TB, gateway int, r *ledger.Receiver) string {

@@ -1,0 +1,75 @@
+package e2e_test
+
+import (
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/stormbell/stormbell/services/e2e/program"
+	"github.com/stormbell/stormbell/services/e2e/rig"
+)
+
+// faultZombie stops a correlator for longer than its session lasts, until the
+// other one owns everything, and lets it go on. What it then writes is refused.
+func faultZombie(t *testing.T, r *rig.Runner) string {
+	o := begin(t, r, rig.Options{})
+	both := o.of("correlator")
+	fleet := program.Fleet{Processes: both}
+	refused, rounds := 0.0, 0
+	for least := times(1, 5); rounds < least || refused == 0 && rounds < 30; rounds++ {
+		o.progress(5)
+		stopped, other := both[rounds%2], both[(rounds+1)%2]
+		began := time.Now()
+		require.NoError(t, stopped.Signal(syscall.SIGSTOP))
+		require.NoError(t, rig.Every(within(t, patience), "the other one owns every partition", func() bool {
+			return len(lags(t, other)) == rig.Partitions && time.Since(began) > time.Duration(times(0, 60))*time.Second
+		}))
+		o.progress(5)
+		require.NoError(t, stopped.Signal(syscall.SIGCONT))
+		require.NoError(t, rig.Every(within(t, patience), "both own partitions", func() bool {
+			n, m := len(lags(t, stopped)), len(lags(t, other))
+			return n > 0 && m > 0 && n+m == rig.Partitions
+		}))
+		refused = fleet.Sum(t.Context(), "stormbell_correlator_refused_writes_total")
+	}
+	require.Positive(t, refused, "no write of a zombie was refused: the run shows nothing")
+	return fmt.Sprintf("%d times; %v writes refused; %s", rounds, refused, o.judge())
+}
+
+// faultJoins has correlators come and go. Something is delivered all the time.
+func faultJoins(t *testing.T, r *rig.Runner) string {
+	o := begin(t, r, rig.Options{})
+	o.progress(5)
+	n, every := times(4, 30), time.Duration(times(0, 10))*time.Second
+	began := time.Now()
+	var guest *rig.Process
+	for i := range n {
+		due := began.Add(time.Duration(i) * every)
+		require.NoError(t, rig.Every(within(t, patience), "it is time", func() bool { return time.Now().After(due) }))
+		if guest == nil {
+			guest = o.d.Join(t, "correlator", fmt.Sprintf("guest-%d", i))
+			require.NoError(t, rig.Every(within(t, patience), "the guest owns a partition", func() bool { return len(lags(t, guest)) > 0 }))
+		} else {
+			if i%4 == 1 {
+				require.NoError(t, guest.Stop(patience))
+			} else {
+				require.NoError(t, guest.Kill())
+			}
+			guest = nil
+		}
+		o.progress(5)
+	}
+	took := time.Since(began)
+	got := o.healthy.Deliveries()
+	longest := time.Duration(0)
+	for i := 1; i < len(got); i++ {
+		longest = max(longest, got[i].At.Sub(got[i-1].At))
+	}
+	if full() {
+		require.Less(t, longest, 10*time.Second)
+	}
+	return fmt.Sprintf("%d joins and leaves in %s; longest time without a webhook %s; %s", n, took.Round(time.Second), longest.Round(time.Millisecond), o.judge())
+}
