@@ -87,6 +87,34 @@ type Matched struct {
 	// Hits counts the events that each detection rule matched, by the rule's
 	// id, those too that only a correlation counts.
 	Hits map[string]int
+
+	rendered []func() error // instead of the alerts; nil: not rendered
+}
+
+// Render calls render for each alert that the events are by themselves, and
+// keeps what it returns for Fold to call in place of its own function for alerts:
+// render does what needs no order, and that the rest.
+func (m *Matched) Render(render func(*alertv1.Alert) (func() error, error)) error {
+	m.rendered = make([]func() error, 0, len(m.w.alerts))
+	for _, msg := range m.w.alerts {
+		err := say(msg.Value, func(a *alertv1.Alert) error {
+			then, err := render(a)
+			m.rendered = append(m.rendered, then)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tell calls alert for the i-th alert, or what was kept for it.
+func (m *Matched) tell(i int, alert func(*alertv1.Alert) error) error {
+	if m.rendered != nil {
+		return m.rendered[i]()
+	}
+	return say(m.w.alerts[i].Value, alert)
 }
 
 type extent struct{ alerts, detections, dead int }
@@ -118,8 +146,8 @@ func (e *Evaluation) Fold(ctx context.Context, m *Matched, alert func(*alertv1.A
 	}
 	var from extent
 	for _, to := range m.ends {
-		for _, msg := range m.w.alerts[from.alerts:to.alerts] {
-			if err := say(msg.Value, alert); err != nil {
+		for i := from.alerts; i < to.alerts; i++ {
+			if err := m.tell(i, alert); err != nil {
 				return err
 			}
 		}

@@ -42,6 +42,14 @@ func NewDecoder(cfg Config, tenant, source string) (*Decoder, error) {
 	return d, nil
 }
 
+// At returns another decoder of the same kind, for use beside d, that begins at a
+// line.
+func (d *Decoder) At(line int) *Decoder {
+	other := &Decoder{limits: d.limits, lines: line}
+	other.b.origin = d.b.origin
+	return other
+}
+
 // LogsourceFields are the fields in which JSON events assert their log source,
 // with dots between nested names. Those that are empty stay as they are.
 type LogsourceFields struct{ Product, Service, Category string }

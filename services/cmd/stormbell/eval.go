@@ -16,7 +16,6 @@ import (
 	"github.com/stormbell/stormbell/services/correlator"
 	"github.com/stormbell/stormbell/services/gateway"
 	"github.com/stormbell/stormbell/services/internal/alert"
-	"github.com/stormbell/stormbell/services/internal/event"
 	"github.com/stormbell/stormbell/services/sigma"
 )
 
@@ -41,7 +40,6 @@ type evaluation struct {
 	run     *correlator.Evaluation
 
 	warned                   sync.Mutex
-	before                   int64 // time of the last event that had one
 	events, alerts, rejected int
 }
 
@@ -169,16 +167,6 @@ func (e *evaluation) all(ctx context.Context, in *inputs) error {
 	return nil
 }
 
-// date gives events without a time that of the one before them.
-func (e *evaluation) date(events []event.Event) {
-	for i := range events {
-		if events[i].OwnTime {
-			e.before = events[i].TimeMS
-		}
-		events[i].TimeMS = e.before
-	}
-}
-
 // count adds to the summary what rules matched.
 func (e *evaluation) count(m *correlator.Matched) {
 	if e.summary == nil {
@@ -190,24 +178,40 @@ func (e *evaluation) count(m *correlator.Matched) {
 }
 
 func (e *evaluation) print(a *alertv1.Alert) error {
-	if e.summary != nil {
-		e.alerts++
-		e.summary.alerts[a.GetRule().GetId()]++
-		return nil
-	}
-	data, err := alert.Data(a)
+	then, err := e.render(a)
 	if err != nil {
 		return err
 	}
-	e.alerts++
-	line := string(data)
+	return then()
+}
+
+// render makes a line of an alert, and returns what prints it when it is its turn.
+func (e *evaluation) render(a *alertv1.Alert) (func() error, error) {
+	if e.summary != nil {
+		id := a.GetRule().GetId()
+		return func() error {
+			e.alerts++
+			e.summary.alerts[id]++
+			return nil
+		}, nil
+	}
+	var line []byte
 	if e.output.name == asText {
-		line = headline(e.env, a.GetRule().GetLevel(), a.GetSummary())
+		line = []byte(headline(e.env, a.GetRule().GetLevel(), a.GetSummary()))
+	} else {
+		var err error
+		if line, err = alert.Data(a); err != nil {
+			return nil, err
+		}
 	}
-	if _, err := e.out.WriteString(line + "\n"); err != nil {
-		return fmt.Errorf("print alerts: %w", err)
-	}
-	return nil
+	line = append(line, '\n')
+	return func() error {
+		e.alerts++
+		if _, err := e.out.Write(line); err != nil {
+			return fmt.Errorf("print alerts: %w", err)
+		}
+		return nil
+	}, nil
 }
 
 func (e *evaluation) warn(reason string) {

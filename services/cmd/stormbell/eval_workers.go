@@ -4,53 +4,67 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/stormbell/stormbell/services/correlator"
+	"github.com/stormbell/stormbell/services/gateway"
 	"github.com/stormbell/stormbell/services/internal/event"
 )
 
-// pipeline runs the workers. Each takes the next chunk, which it reads and
-// decodes while no other does, matches it, and folds what is next in order: so
-// one worker is one thread, and several wait for each other only where they read
-// and where they print.
+// chunk is what one worker gets at a time.
+type chunk struct {
+	number, line int // of the chunk, and of its first line
+	text         []byte
+	places       []place
+	before       <-chan int64 // gives the time of the last event of the chunks before it that had one
+	after        chan<- int64 // takes it for the next
+	rejected     []gateway.Rejection
+	matched      *correlator.Matched
+}
+
+// pipeline runs the workers. Each takes the next chunk, which it cuts from the
+// input while no other does, decodes and matches it, makes lines of its alerts,
+// and folds what is next in order: so one worker is one thread, and several wait
+// for each other only where they read, and where they count and print.
 func (e *evaluation) pipeline(ctx context.Context, in *inputs) error {
 	g, ctx := errgroup.WithContext(ctx)
-	next, stop := iter.Pull2(e.chunks(ctx, in))
+	spent := make(chan *chunk, 3*e.workers) // folded: their memory serves again
+	next, stop := iter.Pull2(e.chunks(ctx, in, spent))
 	defer stop()
 	var reading sync.Mutex
-	number := 0
-	take := func() (events []event.Event, n int, more bool, err error) {
+	take := func() (c *chunk, more bool, err error) {
 		reading.Lock()
 		defer reading.Unlock()
-		events, err, more = next()
-		n = number
-		number++
-		return events, n, more, err
+		c, err, more = next()
+		return c, more, err
 	}
-	queue := newFoldQueue(2*e.workers, func(m *correlator.Matched) error {
-		e.count(m)
-		return e.run.Fold(ctx, m, e.print, e.warn)
+	queue := newFoldQueue(2*e.workers, func(c *chunk) error {
+		err := e.fold(ctx, c)
+		select {
+		case spent <- c:
+		default:
+		}
+		return err
 	})
 	for range e.workers {
 		g.Go(func() error {
 			evaluator := e.run.Evaluator()
 			for {
-				events, n, more, err := take()
+				c, more, err := take()
 				if !more {
 					return nil
 				}
-				var matched *correlator.Matched
 				if err == nil {
-					matched, err = evaluator.Match(ctx, events)
+					err = e.match(ctx, evaluator, c)
 				}
 				if err != nil {
 					queue.fail(err)
 					return err
 				}
-				if err := queue.add(n, matched); err != nil {
+				if err := queue.add(c.number, c); err != nil {
 					return err
 				}
 			}
@@ -59,28 +73,90 @@ func (e *evaluation) pipeline(ctx context.Context, in *inputs) error {
 	return g.Wait()
 }
 
+// match does of a chunk what needs no other.
+func (e *evaluation) match(ctx context.Context, evaluator *correlator.Evaluator, c *chunk) error {
+	events, rejected, err := e.decoder.At(c.line).Lines(c.text)
+	if err != nil {
+		return err //nolint:wrapcheck // it says what it was doing
+	}
+	c.rejected = rejected
+	if err := c.date(ctx, events); err != nil {
+		return err
+	}
+	e.routing.route(events)
+	if c.matched, err = evaluator.Match(ctx, events); err != nil {
+		return err //nolint:wrapcheck // it says what it was doing
+	}
+	return c.matched.Render(e.render)
+}
+
+// date gives events without a time that of the one before them, which may be in
+// a chunk before that another worker decodes.
+func (c *chunk) date(ctx context.Context, events []event.Event) error {
+	own := func(e event.Event) bool { return e.OwnTime }
+	first, before := slices.IndexFunc(events, own), int64(0)
+	if first >= 0 {
+		for _, e := range slices.Backward(events) {
+			if e.OwnTime {
+				c.after <- e.TimeMS // it has room
+				break
+			}
+		}
+	}
+	if first != 0 {
+		select {
+		case before = <-c.before:
+		case <-ctx.Done():
+			return ctx.Err() //nolint:wrapcheck // another worker says why
+		}
+	}
+	if first < 0 {
+		c.after <- before
+	}
+	for i := range events {
+		if events[i].OwnTime {
+			before = events[i].TimeMS
+		}
+		events[i].TimeMS = before
+	}
+	return nil
+}
+
+// fold tells what of a chunk are no events, and folds the others.
+func (e *evaluation) fold(ctx context.Context, c *chunk) error {
+	for _, r := range c.rejected {
+		at := c.places[min(r.Index, len(c.places)-1)]
+		if e.rejected++; e.rejected <= shownErrors {
+			e.warn(fmt.Sprintf("%s: event %d: %s", at.file, at.number, r.Detail))
+		}
+	}
+	e.events += len(c.places)
+	e.count(c.matched)
+	return e.run.Fold(ctx, c.matched, e.print, e.warn) //nolint:wrapcheck // it says what it was doing
+}
+
 // foldQueue folds chunks in their order, as soon as there are all before them.
 // Whoever brings one that is next does it.
-type foldQueue struct {
-	fold  func(*correlator.Matched) error
+type foldQueue[T any] struct {
+	fold  func(*T) error
 	ahead int // how far a chunk may be from the next
 
 	mu      sync.Mutex
 	moved   *sync.Cond
-	ready   map[int]*correlator.Matched
+	ready   map[int]*T
 	next    int
 	folding bool
 	failed  error
 }
 
-func newFoldQueue(ahead int, fold func(*correlator.Matched) error) *foldQueue {
-	q := &foldQueue{fold: fold, ahead: ahead, ready: map[int]*correlator.Matched{}}
+func newFoldQueue[T any](ahead int, fold func(*T) error) *foldQueue[T] {
+	q := &foldQueue[T]{fold: fold, ahead: ahead, ready: map[int]*T{}}
 	q.moved = sync.NewCond(&q.mu)
 	return q
 }
 
 // add hands in the n-th chunk. It waits while too many before it are not there.
-func (q *foldQueue) add(n int, m *correlator.Matched) error {
+func (q *foldQueue[T]) add(n int, m *T) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for q.failed == nil && n >= q.next+q.ahead {
@@ -108,7 +184,7 @@ func (q *foldQueue) add(n int, m *correlator.Matched) error {
 }
 
 // fail lets nobody wait for a chunk that does not come.
-func (q *foldQueue) fail(err error) {
+func (q *foldQueue[T]) fail(err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.failed == nil {
@@ -117,56 +193,43 @@ func (q *foldQueue) fail(err error) {
 	q.moved.Broadcast()
 }
 
-// chunks cuts the input and makes events of it. An error is the last.
-func (e *evaluation) chunks(ctx context.Context, in *inputs) iter.Seq2[[]event.Event, error] {
-	return func(yield func([]event.Event, error) bool) {
-		var (
-			text   []byte
-			places []place
-		)
-		stopped := false
-		flush := func() error {
-			events, err := e.decode(text, places)
-			text, places = make([]byte, 0, len(text)), places[:0]
-			if err == nil && len(events) > 0 && !yield(events, nil) {
-				stopped = true
+// chunks cuts the input, into memory of spent chunks if there are some. An error
+// is the last.
+func (e *evaluation) chunks(ctx context.Context, in *inputs, spent <-chan *chunk) iter.Seq2[*chunk, error] {
+	return func(yield func(*chunk, error) bool) {
+		first := make(chan int64, 1)
+		first <- 0
+		before, line, number := (<-chan int64)(first), 0, 0
+		fresh := func() *chunk {
+			select {
+			case c := <-spent:
+				return &chunk{text: c.text[:0], places: c.places[:0]}
+			default:
+				return new(chunk)
+			}
+		}
+		c, stopped := fresh(), false
+		flush := func() bool {
+			after := make(chan int64, 1)
+			c.number, c.line, c.before, c.after = number, line, before, after
+			before, line, number = after, line+len(c.places), number+1
+			stopped = !yield(c, nil)
+			c = fresh()
+			return !stopped
+		}
+		err := in.each(ctx, func(text []byte, at place) error {
+			if full := len(c.text) > 0 && len(c.text)+len(text) > chunkBytes; (full || len(c.places) == chunkEvents) && !flush() {
 				return errFindings // nobody takes it
 			}
-			return err
-		}
-		err := in.each(ctx, func(line []byte, at place) error {
-			if len(places) == chunkEvents || len(text) > 0 && len(text)+len(line) > chunkBytes {
-				if err := flush(); err != nil {
-					return err
-				}
-			}
-			text = append(append(text, line...), '\n')
-			places = append(places, at)
+			c.text = append(append(c.text, text...), '\n')
+			c.places = append(c.places, at)
 			return nil
 		})
-		if err == nil && len(places) > 0 {
-			err = flush()
+		if err == nil && len(c.places) > 0 {
+			flush()
 		}
 		if err != nil && !stopped {
 			yield(nil, err)
 		}
 	}
-}
-
-// decode makes events of a chunk's lines, and tells those that are none.
-func (e *evaluation) decode(text []byte, places []place) ([]event.Event, error) {
-	events, rejected, err := e.decoder.Lines(text)
-	if err != nil {
-		return nil, err
-	}
-	for _, r := range rejected {
-		at := places[min(r.Index, len(places)-1)]
-		if e.rejected++; e.rejected <= shownErrors {
-			e.warn(fmt.Sprintf("%s: event %d: %s", at.file, at.number, r.Detail))
-		}
-	}
-	e.events += len(places)
-	e.date(events)
-	e.routing.route(events)
-	return events, nil
 }

@@ -1,14 +1,17 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/stormbell/stormbell/services/correlator"
+	"github.com/stormbell/stormbell/services/internal/event"
 )
 
 // TestFoldQueue holds that chunks are folded once each and in order, however
@@ -74,4 +77,49 @@ func TestFoldQueueFails(t *testing.T) {
 	require.NoError(t, q.add(1, new(correlator.Matched)))
 	require.ErrorIs(t, q.add(0, new(correlator.Matched)), bad)
 	require.Equal(t, 1, folded)
+}
+
+// TestChunkDates holds that events without a time have that of the one before
+// them, in whatever order workers come to the chunks.
+func TestChunkDates(t *testing.T) {
+	for range 200 {
+		want := int64(0)
+		before := make(chan int64, 1)
+		before <- want
+		next := (<-chan int64)(before)
+		type dated struct {
+			chunk
+			events []event.Event
+			want   []int64
+		}
+		all := make([]dated, 1+rand.IntN(6))
+		for i := range all {
+			d := &all[i]
+			after := make(chan int64, 1)
+			d.before, d.after, next = next, after, after
+			for range rand.IntN(4) {
+				e := event.Event{TimeMS: -1}
+				if rand.IntN(3) == 0 {
+					e = event.Event{TimeMS: rand.Int64N(1000), OwnTime: true}
+					want = e.TimeMS
+				}
+				d.events, d.want = append(d.events, e), append(d.want, want)
+			}
+		}
+		var g errgroup.Group
+		for _, i := range rand.Perm(len(all)) {
+			g.Go(func() error { return all[i].date(t.Context(), all[i].events) })
+		}
+		require.NoError(t, g.Wait())
+		for _, d := range all {
+			for i, e := range d.events {
+				require.Equal(t, d.want[i], e.TimeMS)
+			}
+		}
+		require.Equal(t, want, <-next)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	waits := chunk{before: make(chan int64), after: make(chan int64, 1)}
+	require.ErrorIs(t, waits.date(ended, nil), context.Canceled, "of a worker that failed nobody waits for a time")
 }
