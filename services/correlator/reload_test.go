@@ -162,7 +162,7 @@ func TestModelReload(t *testing.T) {
 }
 
 // reloadModel runs a model under drawn faults and reloads to its end.
-func reloadModel(rt *rapid.T, known byName, used planner, counts *counts) *model {
+func reloadModel(rt *rapid.T, known byName, used planner, counts *counts, change ...func(*model)) *model {
 	names, store := slices.Sorted(maps.Keys(known)), newLossy()
 	m := newModel(rt, nil, counts, store)
 	current, before := "base", "base"
@@ -175,6 +175,9 @@ func reloadModel(rt *rapid.T, known byName, used planner, counts *counts) *model
 	}
 	m.expect = func() map[string]bool { return reloads(m.cfg, known, m.events) }
 	m.adds = func(records []bus.Record) map[string]bool { return addsUp(rt, m.cfg, records) }
+	for _, f := range change {
+		f(m)
+	}
 	m.run(append(append(m.actions(), m.faults(store)...), action{"reload", 3, func(int) {
 		before, current = current, rapid.SampledFrom(names).Draw(rt, "rules")
 		m.seen["reload"]++
