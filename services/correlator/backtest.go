@@ -142,7 +142,7 @@ func (r *replay) run(ctx context.Context) (*BacktestResult, error) {
 func (r *replay) reach(ctx context.Context) (before, after int64, err error) {
 	see := func(p *plan) {
 		for _, c := range p.correlations {
-			back := c.lookBack
+			back := c.memory // it has no snapshots
 			if before = max(before, back); !c.spec.AtOnce() {
 				after = max(after, back)
 			}

@@ -124,6 +124,7 @@ type session struct {
 	began     time.Time
 	from      int64 // where a rebuild began
 	told      time.Time
+	shown     time.Time
 }
 
 // position decides where to read on: from applied, or, where nothing is left,
@@ -236,6 +237,10 @@ func (s *session) fold(ctx context.Context) error {
 			s.c.counts.watermark(s.claim.Partition, w)
 		}
 		s.tell()
+		if now := s.c.clock(); now.Sub(s.shown) >= time.Second {
+			s.shown = now
+			s.f.full.show(s.c.counts.board, s.f.partition)
+		}
 	}
 }
 

@@ -56,6 +56,7 @@ func (s *step) detection(ctx context.Context, it *item) (err error) {
 	}
 	if g == nil {
 		g = &group{key: it.key, tally: it.tallyKey(), spec: *it.cor.spec, due: state.Never, bytes: groupOverhead, name: identity(it.cor.spec, d)}
+		g.of = groupName{d.GetTenant(), d.GetCorrelationId(), d.GetCorrelationRevision(), d.GetGroup()}
 		g.snap = newSnapshot(s.f.cfg.snapshotEvery(&g.spec))
 		g.win = window.New(&g.spec)
 		s.f.cache.put(g)

@@ -49,6 +49,7 @@ type folder struct {
 	// owner has seen a new group.
 	named   map[string]tenantRule
 	tallies map[string]*tally // by their keys in the store
+	full    *fullest
 	// attempts counts how often the fold of a record has failed.
 	attempts map[int64]int
 	// skipped are records that `dlq` has: they are skipped again, silently.
@@ -83,7 +84,7 @@ func (f *folder) open(ctx context.Context) error {
 		f.due[level] = unseen // not known
 	}
 	f.due[0] = part.Due
-	f.named = make(map[string]tenantRule)
+	f.named, f.full = make(map[string]tenantRule), newFullest()
 	f.cache, f.attempts, f.tallies = newCache(f.cfg.CacheBytes), make(map[int64]int), make(map[string]*tally)
 	f.meta, err = decodeMeta(part.Meta)
 	return err
@@ -518,9 +519,13 @@ func (s *step) write(ctx context.Context, next state.Position) error {
 		g.stored, g.name = true, nil
 		if b.Changes[i].Drop {
 			f.cache.remove(g)
-		} else if !b.Changes[i].SameDue {
+			f.full.gone(g)
+			continue
+		}
+		if !b.Changes[i].SameDue {
 			g.due = b.Changes[i].Due
 		}
+		f.full.note(g)
 	}
 	for _, t := range s.tallies {
 		t.dirty, t.stored = false, t.groups > 0

@@ -16,6 +16,7 @@ const identityField = "i"
 type group struct {
 	key   string
 	tally string // key of its correlation's tally
+	of    groupName
 	spec  window.Spec
 	win   *window.Group
 	// name is the identity, until it is stored.
@@ -44,11 +45,10 @@ func openGroup(key string, fields []state.Field) (g *group, ok bool, err error) 
 	for _, f := range fields {
 		g.bytes += 2 * int64(len(f.Value))
 		if f.Name == identityField {
-			var name groupName
-			if g.spec, name, err = parseIdentity(f.Value); err != nil {
+			if g.spec, g.of, err = parseIdentity(f.Value); err != nil {
 				return nil, false, err
 			}
-			g.tally = tallyKey(name.tenant, name.correlation, name.revision)
+			g.tally = tallyKey(g.of.tenant, g.of.correlation, g.of.revision)
 			continue
 		}
 		if f.Name == snapshotField {

@@ -3,6 +3,7 @@ package correlator
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -37,12 +38,16 @@ type correlation struct {
 	// lookBack is how far before the watermark a rebuild has to read for it, with
 	// all whose signals it counts.
 	lookBack int64
-	bits     map[string]uint64 // of referred rules, by id
+	// memory is that where nothing comes from `state`.
+	memory int64
+	bits   map[string]uint64 // of referred rules, by id
 	// missing is the title of the rule whose absence is told.
 	missing string
 }
 
 func (c Config) newPlan(set *sigma.Set) *plan {
+	unaided := c
+	unaided.SnapshotOver = math.MaxInt64
 	p := &plan{set: set, rules: make(map[string]*alertv1.Rule), correlations: make(map[string]*correlation)}
 	for _, r := range set.Rules() {
 		p.rules[r.ID] = &alertv1.Rule{Id: r.ID, Title: r.Title, Level: r.Level, Tags: r.Tags, Revision: r.Revision, Type: "detection"}
@@ -53,7 +58,8 @@ func (c Config) newPlan(set *sigma.Set) *plan {
 			continue // Accept has refused it when the set was compiled
 		}
 		cor := &correlation{
-			Correlation: sc, spec: spec, lookBack: c.lookBack(sc, spec, set), bits: make(map[string]uint64, len(sc.Rules)),
+			Correlation: sc, spec: spec, lookBack: c.lookBack(sc, spec, set), memory: unaided.lookBack(sc, spec, set),
+			bits: make(map[string]uint64, len(sc.Rules)),
 			rule: &alertv1.Rule{Id: sc.ID, Title: sc.Title, Level: sc.Level, Tags: sc.Tags, Revision: sc.Revision, Type: string(sc.Type)},
 		}
 		for i, id := range sc.Rules {

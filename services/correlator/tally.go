@@ -94,6 +94,7 @@ func (s *step) changed(t *tally) {
 func (s *step) overflow(ctx context.Context, it *item) error {
 	s.f.counts.overflow(1)
 	t, d := s.f.tallies[it.tallyKey()], it.det
+	s.f.counts.board.Tenant(d.GetTenant()).Rule(it.cor.ID).Refused.Add(1, s.f.counts.now())
 	hour := d.GetIngestMs() / hourMS
 	if t.said != unseen && hour <= t.said {
 		return nil

@@ -92,7 +92,7 @@ type Service struct {
 	changes changeLock // held by read-modify-write changes of control
 	listsMu sync.Mutex // guards lists and ruled; taken after changes
 	lists   map[string][]ruleBody
-	ruled   map[string][]status.InForce
+	ruled   map[string]ruled
 }
 
 // New returns a gateway that has its port but does not serve yet. Run ends
@@ -126,7 +126,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		readers:     make(chan struct{}, cfg.MaxReaders),
 		backtesting: make(chan struct{}, 1),
 		changes:     changeLock{tenants: make(map[string]*sync.Mutex)},
-		lists:       make(map[string][]ruleBody), ruled: make(map[string][]status.InForce), served: make(chan struct{}),
+		lists:       make(map[string][]ruleBody), ruled: make(map[string]ruled), served: make(chan struct{}),
 	}
 	if cfg.TLS.CertFile != "" {
 		if s.cert, err = loadCertificate(cfg.TLS, deps.Log); err != nil {

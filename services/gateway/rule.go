@@ -112,7 +112,7 @@ func (s *Service) ruleOf(ctx context.Context, tenant, id string) (*ruleDetail, e
 
 // refersTo returns the ids of a rule and of all that it refers to.
 func (s *Service) refersTo(ctx context.Context, all, own []byte, id string) (map[string]bool, error) {
-	rules, err := s.statusRules(ctx, all, own)
+	known, err := s.ruledBy(ctx, all, own)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +120,7 @@ func (s *Service) refersTo(ctx context.Context, all, own []byte, id string) (map
 	for next := []string{id}; len(next) > 0; {
 		of := next[0]
 		next = next[1:]
-		for _, r := range rules {
+		for _, r := range known.rules {
 			if r.ID != of {
 				continue
 			}

@@ -45,6 +45,8 @@ func (s *Service) routes() *gin.Engine {
 	v1 := r.Group("/v1")
 	v1.POST("/events", s.with(control.ScopeIngest, s.postEvents))
 	v1.GET("/status", s.with(control.ScopeRead, s.getStatus))
+	v1.GET("/correlations", s.with(control.ScopeRead, s.listCorrelations))
+	v1.GET("/correlations/:rule/groups", s.with(control.ScopeRead, s.listGroups))
 
 	v1.GET("/alerts", s.with(control.ScopeRead, s.lookBack(s.listAlerts)))
 	v1.GET("/alerts/:id", s.with(control.ScopeRead, s.lookBack(s.getAlert)))

@@ -105,13 +105,13 @@ func (s *Service) getStatus(c *gin.Context, id control.Identity) {
 	if s.deps.Reports != nil {
 		sum := s.deps.Reports.Tenant(id.Tenant)
 		out.show(sum)
-		rules, err := s.statusRules(c.Request.Context(), all, own)
+		known, err := s.ruledBy(c.Request.Context(), all, own)
 		if err != nil {
 			refuse(c, s.controlProblem(c, fmt.Errorf("%w: %w", control.ErrUnavailable, err)))
 			return
 		}
 		out.Hints = append(out.Hints, sum.Hints(&status.Setting{
-			Rules: rules, Webhooks: s.webhooksInForce(id.Tenant), NowMS: s.deps.Clock().UnixMilli(),
+			Rules: known.rules, Webhooks: s.webhooksInForce(id.Tenant), NowMS: s.deps.Clock().UnixMilli(),
 		})...)
 	}
 	answer(c, http.StatusOK, out)

@@ -11,9 +11,15 @@ import (
 // maxRuled bounds the pairs of manifests that are remembered.
 const maxRuled = 32
 
-// statusRules are what status has to know of the rules of a pair of manifests.
-// They are compiled as the correlator does it, once.
-func (s *Service) statusRules(ctx context.Context, all, own []byte) ([]status.InForce, error) {
+// ruled is what displays have to know of the rules of a pair of manifests.
+type ruled struct {
+	rules        []status.InForce
+	correlations []correlationBody // without figures
+}
+
+// ruledBy reads the rules of a pair of manifests. They are compiled as the
+// correlator does it, once.
+func (s *Service) ruledBy(ctx context.Context, all, own []byte) (ruled, error) {
 	name := string(all) + "/" + string(own)
 	s.listsMu.Lock()
 	known, ok := s.ruled[name]
@@ -25,16 +31,17 @@ func (s *Service) statusRules(ctx context.Context, all, own []byte) ([]status.In
 	for _, hash := range [][]byte{all, own} {
 		d, _, err := ruleset.Documents(ctx, s.deps.Control, hash)
 		if err != nil {
-			return nil, err
+			return ruled{}, err
 		}
 		docs = append(docs, d...)
 	}
 	set, _ := sigma.Compile(docs, s.deps.Rules)
 	for _, r := range set.Rules() {
-		known = append(known, status.InForce{ID: r.ID, Title: r.Title, Source: r.LogSource})
+		known.rules = append(known.rules, status.InForce{ID: r.ID, Title: r.Title, Source: r.LogSource})
 	}
 	for _, c := range set.Correlations() {
-		known = append(known, status.InForce{ID: c.ID, Title: c.Title, Correlation: true, GroupBy: c.GroupBy, Refers: c.Rules})
+		known.correlations = append(known.correlations, describe(c))
+		known.rules = append(known.rules, status.InForce{ID: c.ID, Title: c.Title, Correlation: true, GroupBy: c.GroupBy, Refers: c.Rules})
 	}
 	s.listsMu.Lock()
 	defer s.listsMu.Unlock()

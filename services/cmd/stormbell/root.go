@@ -83,7 +83,7 @@ func newRoot(env *environment) *cobra.Command {
 	root.Version = version()
 	addHelp(root)
 	root.AddCommand(
-		newUp(env), newSend(env), newEval(env), newBacktest(env), newRules(env), newWebhooks(env), newAlerts(env), newDeadLetters(env), newKeys(env), newStatus(env),
+		newUp(env), newSend(env), newEval(env), newBacktest(env), newRules(env), newWebhooks(env), newAlerts(env), newDeadLetters(env), newKeys(env), newStatus(env), newCorrelations(env),
 		newConfig(env), newCompletion(env), newVersion(env),
 	)
 	completeNothing(root)

@@ -93,6 +93,7 @@ type Board struct {
 	mu     sync.Mutex
 	stages []func() *statusv1.Stage
 	open   map[openKey]openGroups
+	full   map[openKey]fullGroups
 }
 
 // openKey is one correlation's revision in one partition.
@@ -106,8 +107,29 @@ type openGroups struct {
 	n            int64
 }
 
+type fullGroups struct {
+	tenant, rule string
+	groups       []Group
+}
+
+// Group is an open group of a correlation.
+type Group struct {
+	// Values are in the order of group-by.
+	Values   []string
+	Revision string
+	// Count is what the condition counts in the window of the latest event, at
+	// least that where AtLeast; Events is all that the group remembers.
+	Count, Events int64
+	AtLeast       bool
+	// FirstMS and LastMS are the times of the outermost events, DueMS is the
+	// watermark at which it decides or forgets something next.
+	FirstMS, LastMS, DueMS int64
+}
+
 // NewBoard returns an empty board.
-func NewBoard() *Board { return &Board{open: make(map[openKey]openGroups)} }
+func NewBoard() *Board {
+	return &Board{open: make(map[openKey]openGroups), full: make(map[openKey]fullGroups)}
+}
 
 // Tenant returns the counters of a tenant.
 func (b *Board) Tenant(id string) *Tenant { return b.tenants.get(id, maxTenants) }
@@ -133,11 +155,25 @@ func (b *Board) Open(partition int32, tally, tenant, rule string, n int64) {
 	}
 }
 
+// Fullest says which groups of a correlation in a partition are the fullest.
+func (b *Board) Fullest(partition int32, tally, tenant, rule string, groups []Group) {
+	b.Tenant(tenant).Rule(rule) // so that the report has it
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	key := openKey{partition, tally}
+	if len(groups) == 0 {
+		delete(b.full, key)
+	} else if _, known := b.full[key]; known || len(b.full) < maxOpen {
+		b.full[key] = fullGroups{tenant, rule, groups}
+	}
+}
+
 // Left forgets the groups of a partition that has another owner now.
 func (b *Board) Left(partition int32) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	maps.DeleteFunc(b.open, func(k openKey, _ openGroups) bool { return k.partition == partition })
+	maps.DeleteFunc(b.full, func(k openKey, _ fullGroups) bool { return k.partition == partition })
 }
 
 // Source is a log source as events assert it.
@@ -202,6 +238,8 @@ type Rule struct {
 	Late, Early, Skipped Counter
 	// Cut are windows left undecided because other rules ruled within them.
 	Cut Counter
+	// Refused are detections of groups that would have been too many.
+	Refused Counter
 	// Shadowed are its alerts that went to nobody.
 	Shadowed Counter
 

@@ -1,6 +1,7 @@
 package status
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -13,15 +14,21 @@ const (
 	maxReported = 3000 // rules of all tenants
 	maxText     = 200  // bytes of a failure, or of a name
 	maxLacking  = 4    // fields of a rule
+	maxShown    = 10   // groups of a rule
+	maxGroups   = 1000 // of all rules
 )
 
 // counted are all counters as a report says them, without gauges.
 func (b *Board) counted() *statusv1.Report {
 	r := &statusv1.Report{Cut: b.tenants.full.Load()}
-	open := b.groups()
-	left := maxReported
+	open, full := b.groups(), b.fullest()
+	left, groups := maxReported, maxGroups
 	for _, id := range slices.Sorted(maps.Keys(b.tenants.load())) {
-		t := b.Tenant(id).report(id, open, &left)
+		t := b.Tenant(id).report(id, open, full, &left)
+		for _, rule := range t.GetRules() {
+			rule.Groups = rule.GetGroups()[:min(len(rule.GetGroups()), maxShown, groups)]
+			groups -= len(rule.GetGroups())
+		}
 		r.Cut = r.Cut || left < 0 || b.Tenant(id).full()
 		r.Tenants = append(r.Tenants, t)
 	}
@@ -55,11 +62,37 @@ func (b *Board) groups() map[tenantRule]int64 {
 	return out
 }
 
+// fullest are the groups that are shown, of all partitions, the fullest first.
+func (b *Board) fullest() map[tenantRule][]*statusv1.Group {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := make(map[tenantRule][]*statusv1.Group)
+	for _, f := range b.full {
+		key := tenantRule{f.tenant, f.rule}
+		for _, g := range f.groups {
+			values := make([]string, len(g.Values))
+			for i, v := range g.Values {
+				values[i] = cut(v)
+			}
+			out[key] = append(out[key], &statusv1.Group{
+				Values: values, Revision: g.Revision, Count: g.Count, Events: g.Events, AtLeast: g.AtLeast,
+				FirstMs: g.FirstMS, LastMs: g.LastMS, DueMs: g.DueMS,
+			})
+		}
+	}
+	for _, list := range out {
+		slices.SortFunc(list, func(a, b *statusv1.Group) int {
+			return cmp.Or(cmp.Compare(b.GetCount(), a.GetCount()), slices.Compare(a.GetValues(), b.GetValues()), strings.Compare(a.GetRevision(), b.GetRevision()))
+		})
+	}
+	return out
+}
+
 func (t *Tenant) full() bool {
 	return t.sources.full.Load() || t.rules.full.Load() || t.webhooks.full.Load()
 }
 
-func (t *Tenant) report(id string, open map[tenantRule]int64, left *int) *statusv1.Tenant {
+func (t *Tenant) report(id string, open map[tenantRule]int64, full map[tenantRule][]*statusv1.Group, left *int) *statusv1.Tenant {
 	out := &statusv1.Tenant{
 		Id: id, Received: t.Received.report(), Rejected: t.Rejected.report(), Late: t.Late.report(), Early: t.Early.report(),
 		Matched: t.Matched.report(), Detections: t.Detections.report(), Alerts: t.Alerts.report(), Shadowed: t.Shadowed.report(),
@@ -77,9 +110,9 @@ func (t *Tenant) report(id string, open map[tenantRule]int64, left *int) *status
 	rules := t.rules.load()
 	for _, rule := range slices.Sorted(maps.Keys(rules)) {
 		r := rules[rule].report(rule)
-		r.OpenGroups = open[tenantRule{id, rule}]
-		if r.Hits == nil && r.Ungrouped == nil && r.OpenGroups == 0 && len(r.Lacking) == 0 &&
-			r.Late == nil && r.Early == nil && r.Skipped == nil && r.Cut == nil {
+		r.OpenGroups, r.Groups = open[tenantRule{id, rule}], full[tenantRule{id, rule}]
+		if r.Hits == nil && r.Ungrouped == nil && r.OpenGroups == 0 && len(r.Groups) == 0 && len(r.Lacking) == 0 &&
+			r.Late == nil && r.Early == nil && r.Skipped == nil && r.Cut == nil && r.Refused == nil {
 			continue
 		}
 		if *left--; *left >= 0 {
@@ -99,6 +132,7 @@ func (r *Rule) report(id string) *statusv1.Rule {
 	out := &statusv1.Rule{
 		Id: id, Hits: r.Hits.report(), Ungrouped: r.Ungrouped.report(), Shadowed: r.Shadowed.report(),
 		Late: r.Late.report(), Early: r.Early.report(), Skipped: r.Skipped.report(), Cut: r.Cut.report(),
+		Refused: r.Refused.report(),
 	}
 	if out.Hits != nil {
 		return out // it works: what it lacked elsewhere says nothing

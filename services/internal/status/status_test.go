@@ -3,6 +3,8 @@ package status_test
 import (
 	"context"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -136,6 +138,33 @@ func TestGaugesAreOfTheLiving(t *testing.T) {
 	sum = w.await(w.view, func(s *status.Summary) bool { return s.Stages["correlate"].Instances == 1 })
 	require.EqualValues(t, 2, sum.Rules["many"].OpenGroups)
 	require.Equal(t, base-30_000, sum.Stages["correlate"].WatermarkMS)
+}
+
+func TestFullestGroups(t *testing.T) {
+	w := newWorld(t)
+	one, _ := w.process("correlator")
+	two, _ := w.process("correlator")
+	one.Open(0, "tally", "acme", "many", 5)
+	one.Fullest(0, "tally", "acme", "many", []status.Group{{Values: []string{"bob"}, Count: 3, Events: 9, FirstMS: 1, LastMS: 2, DueMS: 3}, {Values: []string{"eve"}, Count: 7, AtLeast: true}})
+	one.Fullest(1, "tally", "acme", "many", []status.Group{{Values: []string{"joe"}, Count: 4}})
+	one.Fullest(0, "other", "globex", "many", []status.Group{{Values: []string{"not theirs"}, Count: 40}})
+	two.Open(2, "tally", "acme", "many", 1)
+	two.Fullest(2, "tally", "acme", "many", []status.Group{{Values: []string{strings.Repeat("x", 5000)}, Count: 5}})
+	names := func(s *status.Summary) (out []string) {
+		if r := s.Rules["many"]; r != nil {
+			for _, g := range r.Groups {
+				out = append(out, g.Values[0][:3])
+			}
+		}
+		return out
+	}
+	sum := w.await(w.view, func(s *status.Summary) bool { return len(names(s)) == 4 })
+	require.Equal(t, []string{"eve", "xxx", "joe", "bob"}, names(sum), "the fullest first, of all processes")
+	require.Len(t, sum.Rules["many"].Groups[1].Values[0], 200, "foreign text is cut")
+	require.True(t, sum.Rules["many"].Groups[0].AtLeast)
+	require.Equal(t, status.Group{Values: []string{"bob"}, Count: 3, Events: 9, FirstMS: 1, LastMS: 2, DueMS: 3}, sum.Rules["many"].Groups[3])
+	one.Left(0)
+	w.await(w.view, func(s *status.Summary) bool { return slices.Equal(names(s), []string{"xxx", "joe"}) })
 }
 
 // What ends without a word is alive no longer, and forgotten after a day.

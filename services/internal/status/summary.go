@@ -51,8 +51,12 @@ type RuleCount struct {
 	Hits, Ungrouped, Shadowed Count
 	// Late, Early and Skipped are events, Cut windows, that a rule left out.
 	Late, Early, Skipped, Cut Count
-	OpenGroups, Near          int64
-	Lacking                   []string
+	// Refused are detections of groups that would have been too many.
+	Refused          Count
+	OpenGroups, Near int64
+	Lacking          []string
+	// Groups are the fullest, the fullest first, as live processes tell.
+	Groups []Group
 }
 
 // WebhookCount is what is known of one webhook.
@@ -172,8 +176,10 @@ func (s *Summary) rules(t *statusv1.Tenant, live bool) {
 		c.Early.add(r.GetEarly())
 		c.Skipped.add(r.GetSkipped())
 		c.Cut.add(r.GetCut())
+		c.Refused.add(r.GetRefused())
 		if live {
 			c.OpenGroups += r.GetOpenGroups()
+			c.groups(r.GetGroups())
 		}
 		c.Near += r.GetNear()
 		c.Lacking = append(c.Lacking, r.GetLacking()...)
@@ -199,4 +205,17 @@ func addWebhooks(into map[string]*WebhookCount, t *statusv1.Tenant) {
 		c.Failed.add(w.GetFailed())
 		c.Parked.add(w.GetParked())
 	}
+}
+
+// groups adds the groups that one process shows.
+func (c *RuleCount) groups(more []*statusv1.Group) {
+	for _, g := range more {
+		c.Groups = append(c.Groups, Group{
+			Values: g.GetValues(), Revision: g.GetRevision(), Count: g.GetCount(), Events: g.GetEvents(), AtLeast: g.GetAtLeast(),
+			FirstMS: g.GetFirstMs(), LastMS: g.GetLastMs(), DueMS: g.GetDueMs(),
+		})
+	}
+	slices.SortFunc(c.Groups, func(a, b Group) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), slices.Compare(a.Values, b.Values), strings.Compare(a.Revision, b.Revision))
+	})
 }

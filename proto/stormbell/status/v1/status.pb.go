@@ -561,7 +561,11 @@ type Rule struct {
 	Early   *Count `protobuf:"bytes,9,opt,name=early,proto3" json:"early,omitempty"`
 	Skipped *Count `protobuf:"bytes,10,opt,name=skipped,proto3" json:"skipped,omitempty"`
 	// Windows left undecided because other rules ruled within them.
-	Cut           *Count `protobuf:"bytes,11,opt,name=cut,proto3" json:"cut,omitempty"`
+	Cut *Count `protobuf:"bytes,11,opt,name=cut,proto3" json:"cut,omitempty"`
+	// Detections of groups that were refused since there were too many.
+	Refused *Count `protobuf:"bytes,12,opt,name=refused,proto3" json:"refused,omitempty"`
+	// Of the open groups the fullest, as of the last time that they changed.
+	Groups        []*Group `protobuf:"bytes,13,rep,name=groups,proto3" json:"groups,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -673,6 +677,126 @@ func (x *Rule) GetCut() *Count {
 	return nil
 }
 
+func (x *Rule) GetRefused() *Count {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+func (x *Rule) GetGroups() []*Group {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+// Group is an open group of a correlation.
+type Group struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of group-by.
+	Values []string `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty"`
+	// What the condition counts in the window of the latest event.
+	Count int64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	// All events that it remembers, and the times of the first and the last.
+	Events  int64 `protobuf:"varint,3,opt,name=events,proto3" json:"events,omitempty"`
+	FirstMs int64 `protobuf:"varint,4,opt,name=first_ms,json=firstMs,proto3" json:"first_ms,omitempty"`
+	LastMs  int64 `protobuf:"varint,5,opt,name=last_ms,json=lastMs,proto3" json:"last_ms,omitempty"`
+	// The watermark at which it decides or forgets something next.
+	DueMs int64 `protobuf:"varint,6,opt,name=due_ms,json=dueMs,proto3" json:"due_ms,omitempty"`
+	// It was full, so that it counts at least this.
+	AtLeast       bool   `protobuf:"varint,7,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"`
+	Revision      string `protobuf:"bytes,8,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Group) Reset() {
+	*x = Group{}
+	mi := &file_stormbell_status_v1_status_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Group) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Group) ProtoMessage() {}
+
+func (x *Group) ProtoReflect() protoreflect.Message {
+	mi := &file_stormbell_status_v1_status_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Group.ProtoReflect.Descriptor instead.
+func (*Group) Descriptor() ([]byte, []int) {
+	return file_stormbell_status_v1_status_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Group) GetValues() []string {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+func (x *Group) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Group) GetEvents() int64 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *Group) GetFirstMs() int64 {
+	if x != nil {
+		return x.FirstMs
+	}
+	return 0
+}
+
+func (x *Group) GetLastMs() int64 {
+	if x != nil {
+		return x.LastMs
+	}
+	return 0
+}
+
+func (x *Group) GetDueMs() int64 {
+	if x != nil {
+		return x.DueMs
+	}
+	return 0
+}
+
+func (x *Group) GetAtLeast() bool {
+	if x != nil {
+		return x.AtLeast
+	}
+	return false
+}
+
+func (x *Group) GetRevision() string {
+	if x != nil {
+		return x.Revision
+	}
+	return ""
+}
+
 type Webhook struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Id        string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -688,7 +812,7 @@ type Webhook struct {
 
 func (x *Webhook) Reset() {
 	*x = Webhook{}
-	mi := &file_stormbell_status_v1_status_proto_msgTypes[6]
+	mi := &file_stormbell_status_v1_status_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -700,7 +824,7 @@ func (x *Webhook) String() string {
 func (*Webhook) ProtoMessage() {}
 
 func (x *Webhook) ProtoReflect() protoreflect.Message {
-	mi := &file_stormbell_status_v1_status_proto_msgTypes[6]
+	mi := &file_stormbell_status_v1_status_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -713,7 +837,7 @@ func (x *Webhook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Webhook.ProtoReflect.Descriptor instead.
 func (*Webhook) Descriptor() ([]byte, []int) {
-	return file_stormbell_status_v1_status_proto_rawDescGZIP(), []int{6}
+	return file_stormbell_status_v1_status_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Webhook) GetId() string {
@@ -805,7 +929,7 @@ const file_stormbell_status_v1_status_proto_rawDesc = "" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x1a\n" +
 	"\bcategory\x18\x03 \x01(\tR\bcategory\x12\x16\n" +
 	"\x06strict\x18\x04 \x01(\bR\x06strict\x122\n" +
-	"\x06events\x18\x05 \x01(\v2\x1a.stormbell.status.v1.CountR\x06events\"\xcd\x03\n" +
+	"\x06events\x18\x05 \x01(\v2\x1a.stormbell.status.v1.CountR\x06events\"\xb7\x04\n" +
 	"\x04Rule\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x04hits\x18\x02 \x01(\v2\x1a.stormbell.status.v1.CountR\x04hits\x12\x1f\n" +
@@ -819,7 +943,18 @@ const file_stormbell_status_v1_status_proto_rawDesc = "" +
 	"\x05early\x18\t \x01(\v2\x1a.stormbell.status.v1.CountR\x05early\x124\n" +
 	"\askipped\x18\n" +
 	" \x01(\v2\x1a.stormbell.status.v1.CountR\askipped\x12,\n" +
-	"\x03cut\x18\v \x01(\v2\x1a.stormbell.status.v1.CountR\x03cut\"\xd1\x01\n" +
+	"\x03cut\x18\v \x01(\v2\x1a.stormbell.status.v1.CountR\x03cut\x124\n" +
+	"\arefused\x18\f \x01(\v2\x1a.stormbell.status.v1.CountR\arefused\x122\n" +
+	"\x06groups\x18\r \x03(\v2\x1a.stormbell.status.v1.GroupR\x06groups\"\xcf\x01\n" +
+	"\x05Group\x12\x16\n" +
+	"\x06values\x18\x01 \x03(\tR\x06values\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x03R\x05count\x12\x16\n" +
+	"\x06events\x18\x03 \x01(\x03R\x06events\x12\x19\n" +
+	"\bfirst_ms\x18\x04 \x01(\x03R\afirstMs\x12\x17\n" +
+	"\alast_ms\x18\x05 \x01(\x03R\x06lastMs\x12\x15\n" +
+	"\x06due_ms\x18\x06 \x01(\x03R\x05dueMs\x12\x19\n" +
+	"\bat_least\x18\a \x01(\bR\aatLeast\x12\x1a\n" +
+	"\brevision\x18\b \x01(\tR\brevision\"\xd1\x01\n" +
 	"\aWebhook\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x128\n" +
 	"\tdelivered\x18\x02 \x01(\v2\x1a.stormbell.status.v1.CountR\tdelivered\x122\n" +
@@ -839,7 +974,7 @@ func file_stormbell_status_v1_status_proto_rawDescGZIP() []byte {
 	return file_stormbell_status_v1_status_proto_rawDescData
 }
 
-var file_stormbell_status_v1_status_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_stormbell_status_v1_status_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_stormbell_status_v1_status_proto_goTypes = []any{
 	(*Report)(nil),  // 0: stormbell.status.v1.Report
 	(*Count)(nil),   // 1: stormbell.status.v1.Count
@@ -847,7 +982,8 @@ var file_stormbell_status_v1_status_proto_goTypes = []any{
 	(*Tenant)(nil),  // 3: stormbell.status.v1.Tenant
 	(*Source)(nil),  // 4: stormbell.status.v1.Source
 	(*Rule)(nil),    // 5: stormbell.status.v1.Rule
-	(*Webhook)(nil), // 6: stormbell.status.v1.Webhook
+	(*Group)(nil),   // 6: stormbell.status.v1.Group
+	(*Webhook)(nil), // 7: stormbell.status.v1.Webhook
 }
 var file_stormbell_status_v1_status_proto_depIdxs = []int32{
 	3,  // 0: stormbell.status.v1.Report.tenants:type_name -> stormbell.status.v1.Tenant
@@ -865,7 +1001,7 @@ var file_stormbell_status_v1_status_proto_depIdxs = []int32{
 	1,  // 12: stormbell.status.v1.Tenant.delivered:type_name -> stormbell.status.v1.Count
 	1,  // 13: stormbell.status.v1.Tenant.failed:type_name -> stormbell.status.v1.Count
 	1,  // 14: stormbell.status.v1.Tenant.parked:type_name -> stormbell.status.v1.Count
-	6,  // 15: stormbell.status.v1.Tenant.webhooks:type_name -> stormbell.status.v1.Webhook
+	7,  // 15: stormbell.status.v1.Tenant.webhooks:type_name -> stormbell.status.v1.Webhook
 	1,  // 16: stormbell.status.v1.Tenant.dead:type_name -> stormbell.status.v1.Count
 	1,  // 17: stormbell.status.v1.Tenant.shadowed:type_name -> stormbell.status.v1.Count
 	1,  // 18: stormbell.status.v1.Source.events:type_name -> stormbell.status.v1.Count
@@ -876,14 +1012,16 @@ var file_stormbell_status_v1_status_proto_depIdxs = []int32{
 	1,  // 23: stormbell.status.v1.Rule.early:type_name -> stormbell.status.v1.Count
 	1,  // 24: stormbell.status.v1.Rule.skipped:type_name -> stormbell.status.v1.Count
 	1,  // 25: stormbell.status.v1.Rule.cut:type_name -> stormbell.status.v1.Count
-	1,  // 26: stormbell.status.v1.Webhook.delivered:type_name -> stormbell.status.v1.Count
-	1,  // 27: stormbell.status.v1.Webhook.failed:type_name -> stormbell.status.v1.Count
-	1,  // 28: stormbell.status.v1.Webhook.parked:type_name -> stormbell.status.v1.Count
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	1,  // 26: stormbell.status.v1.Rule.refused:type_name -> stormbell.status.v1.Count
+	6,  // 27: stormbell.status.v1.Rule.groups:type_name -> stormbell.status.v1.Group
+	1,  // 28: stormbell.status.v1.Webhook.delivered:type_name -> stormbell.status.v1.Count
+	1,  // 29: stormbell.status.v1.Webhook.failed:type_name -> stormbell.status.v1.Count
+	1,  // 30: stormbell.status.v1.Webhook.parked:type_name -> stormbell.status.v1.Count
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_stormbell_status_v1_status_proto_init() }
@@ -897,7 +1035,7 @@ func file_stormbell_status_v1_status_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stormbell_status_v1_status_proto_rawDesc), len(file_stormbell_status_v1_status_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

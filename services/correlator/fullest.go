@@ -1,0 +1,83 @@
+package correlator
+
+import (
+	"github.com/stormbell/stormbell/services/internal/status"
+)
+
+// fullest are the groups that displays show: of each correlation of a partition
+// those that hold most of what its condition counts, as of when they changed
+// last. They are found as groups are written, not by looking at all.
+type fullest struct {
+	lists map[string]*fullList // by tally
+}
+
+type fullList struct {
+	rule   tenantRule
+	groups map[string]*status.Group // by key
+	stale  bool
+}
+
+const (
+	// shownGroups is how many groups of a correlation are shown.
+	shownGroups = 10
+	// maxFullest bounds the correlations of which groups are shown.
+	maxFullest = 500
+)
+
+func newFullest() *fullest { return &fullest{lists: make(map[string]*fullList)} }
+
+// note takes a group that has changed.
+func (f *fullest) note(g *group) {
+	list := f.lists[g.tally]
+	if list == nil {
+		if len(f.lists) >= maxFullest {
+			return
+		}
+		list = &fullList{rule: tenantRule{g.of.tenant, g.of.correlation}, groups: make(map[string]*status.Group, shownGroups)}
+		f.lists[g.tally] = list
+	}
+	fill := g.win.Fill()
+	if list.groups[g.key] == nil && len(list.groups) >= shownGroups {
+		least, count := "", int64(fill.Count)
+		for key, s := range list.groups {
+			if s.Count < count || s.Count == count && least != "" && key < least {
+				least, count = key, s.Count
+			}
+		}
+		if least == "" {
+			return
+		}
+		delete(list.groups, least)
+	}
+	list.stale = true
+	list.groups[g.key] = &status.Group{
+		Values: g.of.group, Revision: g.of.revision, Count: int64(fill.Count), Events: int64(fill.Events),
+		FirstMS: fill.First, LastMS: fill.Last, DueMS: g.next(), AtLeast: fill.AtLeast,
+	}
+}
+
+// gone takes a group that is no more.
+func (f *fullest) gone(g *group) {
+	if list := f.lists[g.tally]; list != nil && list.groups[g.key] != nil {
+		delete(list.groups, g.key)
+		list.stale = true
+	}
+}
+
+// show tells the board what has changed.
+func (f *fullest) show(board *status.Board, partition int32) {
+	for tally, list := range f.lists {
+		if !list.stale {
+			continue
+		}
+		list.stale = false
+		groups := make([]status.Group, 0, len(list.groups))
+		for _, g := range list.groups {
+			groups = append(groups, *g)
+		}
+		board.Fullest(partition, tally, list.rule.tenant, list.rule.rule, groups)
+		if len(groups) == 0 {
+			delete(f.lists, tally)
+		}
+	}
+}
