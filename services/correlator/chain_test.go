@@ -3,6 +3,7 @@ package correlator
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -167,7 +168,7 @@ func chainExpected(cfg Config, p *plan, events []accepted, change func(*oracleRu
 				plain[i] = r.oracleRecord
 			}
 			if o.alerts {
-				maps.Copy(out, o.oracleRule.alerts(values[key][0], values[key][1:], plain))
+				maps.Copy(out, o.oracleRule.alerts(values[key][0], values[key][1:], plain, math.MaxInt64))
 			}
 			for _, r := range recs {
 				if o.qualifies(r.oracleRecord, plain) {
@@ -232,7 +233,7 @@ func (m *model) chainBelow(records []bus.Record) map[string]bool {
 	out := make(map[string]bool)
 	for g := range recs {
 		if rules[g.rule].alerts {
-			maps.Copy(out, rules[g.rule].oracleRule.alerts(g.tenant, values[g], recs[g]))
+			maps.Copy(out, rules[g.rule].oracleRule.alerts(g.tenant, values[g], recs[g], math.MaxInt64))
 		}
 	}
 	return out

@@ -46,6 +46,9 @@ func (c *correlation) valueOf(values []string) string {
 	if c.spec.Kind == window.Travel && len(values) == placeValues {
 		return values[placeLat] + "," + values[placeLon]
 	}
+	if c.spec.Numbers() && len(values) == 1 {
+		return values[0] // Judge says whether it is a number
+	}
 	return tuple(values)
 }
 

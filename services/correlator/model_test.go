@@ -1,6 +1,7 @@
 package correlator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -329,7 +330,15 @@ func (m *model) ofDetections(records []bus.Record) map[string]bool {
 	type groupOf struct{ tenant, rule, group string }
 	recs, values := make(map[groupOf][]oracleRecord), make(map[groupOf][]string)
 	rules := oracleRules(m.cfg, m.plan)
+	upstreams := make(map[int32]int64)
 	for _, r := range records {
+		if header(r.Headers, event.HeaderSchema) == schemaWatermark {
+			var w detectionv1.Watermark
+			require.NoError(m.t, proto.Unmarshal(r.Value, &w))
+			if was, ok := upstreams[w.GetUpstreamPartition()]; !ok || was < w.GetWatermarkMs() {
+				upstreams[w.GetUpstreamPartition()] = w.GetWatermarkMs()
+			}
+		}
 		if header(r.Headers, event.HeaderSchema) != schemaDetection {
 			continue
 		}
@@ -340,11 +349,15 @@ func (m *model) ofDetections(records []bus.Record) map[string]bool {
 		for _, id := range d.GetRuleIds() {
 			met[slices.Index(rules[g.rule].refers, id[len("rule-"):])] = true
 		}
-		o := oracleRecord{event: d.GetEventId(), time: d.GetTimeMs(), ingest: d.GetIngestMs(), rules: met}
+		o := oracleRecord{event: d.GetEventId(), time: d.GetTimeMs(), ingest: d.GetIngestMs(), late: d.GetLate(), early: d.GetEarly(), rules: met}
 		if len(d.GetValues()) > 0 {
 			o.value = d.GetValues()[0]
 		}
 		recs[g], values[g] = append(recs[g], o), d.GetGroup()
+	}
+	watermark := int64(math.MinInt64)
+	if len(upstreams) == modelPartitions {
+		watermark = slices.Min(slices.Collect(maps.Values(upstreams)))
 	}
 	out := make(map[string]bool)
 	for g := range recs {
@@ -352,7 +365,7 @@ func (m *model) ofDetections(records []bus.Record) map[string]bool {
 		if m.change != nil {
 			m.change(&rule)
 		}
-		maps.Copy(out, rule.alerts(g.tenant, values[g], recs[g]))
+		maps.Copy(out, rule.alerts(g.tenant, values[g], recs[g], watermark))
 	}
 	return out
 }
@@ -369,6 +382,10 @@ func (m *model) said() map[string]bool {
 func (m *model) settle() {
 	m.crash, m.panics, m.log.outcome, m.log.fetch = "", 0, written, 100
 	ctx := context.Background()
+	// The watermark passes everything.
+	for p := range modelPartitions {
+		m.put(accepted{partition: p, tick: true, ingest: m.log.now.Add(2 * time.Hour).UnixMilli()})
+	}
 	for p := range modelPartitions {
 		m.openDetector(p)
 		d := m.detectors[p][len(m.detectors[p])-1]
@@ -535,13 +552,13 @@ func counter(t *testing.T, r *sdkmetric.ManualReader, name string) (sum int64) {
 // TestModel holds both stages to the oracle under every fault that the log and
 // the store may bring, in any order.
 func TestModel(t *testing.T) {
-	p := compile(t, modelConfig(), testRules)
+	plans := []*plan{compile(t, modelConfig(), testRules), compile(t, modelConfig(), decidedRules)}
 	seen, metrics := make(map[string]int), sdkmetric.NewManualReader()
 	counts, err := newCounts(sdkmetric.NewMeterProvider(sdkmetric.WithReader(metrics)).Meter(""), time.Now)
 	require.NoError(t, err)
 	rapid.Check(t, func(rt *rapid.T) {
 		store := newLossy()
-		m := newModel(rt, p, counts, store)
+		m := newModel(rt, rapid.SampledFrom(plans).Draw(rt, "rules"), counts, store)
 		m.run(append(m.actions(), m.faults(store)...))
 		store.dropReply, store.fail = false, false
 		m.settle()
@@ -576,10 +593,22 @@ func TestModelNoticesDefects(t *testing.T) {
 	counts, err := newCounts(metricnoop.Meter{}, time.Now)
 	require.NoError(t, err)
 	for name, tc := range map[string]struct {
+		rules  string // testRules if empty
 		plan   func(*plan)
 		defect func(*session)
 		want   string
 	}{
+		"late events count where the watermark decides": {rules: decidedRules, plan: func(p *plan) {
+			for _, c := range p.correlations {
+				c.spec.AnyAge = true
+			}
+		}, want: "spurious"},
+		"the watermark decides before late events have come": {rules: decidedRules, defect: func(s *session) {
+			for _, g := range s.f.cache.groups {
+				g.win.Advance(s.f.watermark() + 30_000)
+			}
+		}, want: "missing"},
+		"sessions end too late": {rules: decidedRules, plan: func(p *plan) { p.correlations["session"].spec.Gap += 5000 }, want: "missing"},
 		"ingest times may lie any distance apart": {plan: func(p *plan) {
 			for _, c := range p.correlations {
 				c.spec.Lateness += 3_600_000
@@ -606,7 +635,7 @@ func TestModelNoticesDefects(t *testing.T) {
 		"what is new counts as said before":         {defect: func(s *session) { s.f.silent = math.MaxInt64 }, want: "missing"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := compile(t, modelConfig(), testRules)
+			p := compile(t, modelConfig(), cmp.Or(tc.rules, testRules))
 			if tc.plan != nil {
 				tc.plan(p)
 			}

@@ -1,9 +1,10 @@
 package correlator
 
 import (
-	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -80,7 +81,11 @@ var kinds = map[sigma.CorrelationType]window.Kind{
 	sigma.EventCount: window.EventCount, sigma.ValueCount: window.ValueCount,
 	sigma.Temporal: window.Temporal, sigma.TemporalOrdered: window.TemporalOrdered,
 	sigma.Absence: window.Absence, sigma.NewValue: window.NewValue, sigma.ImpossibleTravel: window.Travel, sigma.Rate: window.Rate,
+	sigma.ValueSum: window.ValueSum, sigma.ValueAvg: window.ValueAvg,
+	sigma.ValuePercentile: window.ValuePercentile, sigma.ValueMedian: window.ValueMedian,
 }
+
+var shapes = map[sigma.Window]window.Shape{sigma.Tumbling: window.Tumbling, sigma.Session: window.Session}
 
 var ops = map[sigma.Op]window.Op{
 	sigma.GT: window.GT, sigma.GTE: window.GTE, sigma.LT: window.LT, sigma.LTE: window.LTE, sigma.EQ: window.EQ, sigma.NEQ: window.NEQ,
@@ -116,9 +121,6 @@ func (c Config) window(sc *sigma.Correlation, set *sigma.Set) (*window.Spec, err
 	if !ok {
 		return nil, fmt.Errorf("correlation type %q is not supported yet", sc.Type)
 	}
-	if sc.Condition.Expression != "" {
-		return nil, errors.New("conditions over rule names are not supported yet: use a count of rules")
-	}
 	for _, child := range sc.Children {
 		if child.Type == sigma.Absence || child.Extension != (sigma.Extension{}) {
 			return nil, fmt.Errorf("%q is of type %s, which signals to no other correlation yet: refer to other rules", child.ID, child.Type)
@@ -128,14 +130,11 @@ func (c Config) window(sc *sigma.Correlation, set *sigma.Set) (*window.Spec, err
 		Kind: kind, Timespan: sc.Timespan, Lateness: c.lateness(sc, set),
 		Rules: len(sc.Rules), StrictTies: sc.StrictTies, Suppress: sc.Suppress, Level: uint32(sc.Depth - 1),
 	}
+	spec.Shape, spec.Gap, spec.Percentile = shapes[sc.Window], sc.Gap, sc.Percentile
 	if sc.Extension != (sigma.Extension{}) || sc.Type == sigma.Absence {
 		extend(spec, &sc.Extension)
-	} else if least, ok := sc.Condition.AtOnce(); ok {
-		spec.Min = int(min(least, window.MaxRecords+1)) // Validate says why not
-	} else {
-		for i, b := range sc.Condition.Bounds {
-			spec.Bounds[i] = window.Bound{Op: ops[b.Op], Number: b.Number}
-		}
+	} else if err := condition(spec, sc); err != nil {
+		return nil, err
 	}
 	return spec, nil
 }
@@ -147,6 +146,62 @@ func extend(spec *window.Spec, x *sigma.Extension) {
 		Forget: x.Forget, History: x.History, Learn: x.Learn, Baseline: x.Baseline, Ratio: x.Ratio, Median: x.Median,
 		MaxSpeed: x.MaxSpeed, MinDistance: x.MinDistance * 1000,
 	}
+}
+
+// condition says when a correlation fires.
+func condition(spec *window.Spec, sc *sigma.Correlation) error {
+	least, counts := sc.Condition.AtOnce()
+	switch {
+	case sc.Condition.Tree != nil:
+		program, err := expression(sc.Condition.Tree, sc.Rules, false)
+		spec.Expr = string(program)
+		return err
+	case counts && spec.Kind < window.ValueSum:
+		spec.Min = int(min(least, window.MaxRecords+1)) // Validate says why not
+		return nil
+	}
+	for i, b := range sc.Condition.Bounds {
+		number := b.Number
+		if spec.Kind < window.ValueSum {
+			number = strconv.FormatInt(b.Count, 10)
+		}
+		spec.Bounds[i] = window.Bound{Op: ops[b.Op], Number: number}
+	}
+	return nil
+}
+
+// expression writes a condition over rules as window reads it: negation only of
+// single rules.
+func expression(e *sigma.Expression, rules []string, not bool) ([]byte, error) {
+	switch e.Op {
+	case sigma.RuleSeen:
+		i := slices.Index(rules, e.Rule)
+		if i < 0 || i >= window.MaxRules {
+			return nil, fmt.Errorf("rule %q is not among the first %d of the correlation", e.Rule, window.MaxRules)
+		}
+		if not {
+			return []byte{byte(window.ExprAbsent + i)}, nil
+		}
+		return []byte{byte(i)}, nil
+	case sigma.NoneOf:
+		return expression(e.Kids[0], rules, !not)
+	default:
+	}
+	join := byte(window.ExprOr)
+	if (e.Op == sigma.AllOf) != not {
+		join = window.ExprAnd
+	}
+	var out []byte
+	for i, kid := range e.Kids {
+		part, err := expression(kid, rules, not)
+		if err != nil {
+			return nil, err
+		}
+		if out = append(out, part...); i > 0 {
+			out = append(out, join)
+		}
+	}
+	return out, nil
 }
 
 // lookBack is how far before the watermark a rebuild reads for a rule, in

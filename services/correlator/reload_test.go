@@ -3,6 +3,7 @@ package correlator
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -122,7 +123,7 @@ func reloads(cfg Config, plans byName, events []accepted) map[string]bool {
 	}
 	for g, recs := range groups {
 		r := rules[g]
-		maps.Copy(out, r.alerts(g.tenant, []string{g.user}, recs))
+		maps.Copy(out, r.alerts(g.tenant, []string{g.user}, recs, math.MaxInt64))
 	}
 	return out
 }
@@ -221,7 +222,7 @@ func addsUp(t require.TestingT, cfg Config, records []bus.Record) map[string]boo
 		if g.rule == "count" {
 			r.min = least[g]
 		}
-		maps.Copy(out, r.alerts(g.tenant, []string{g.user}, list))
+		maps.Copy(out, r.alerts(g.tenant, []string{g.user}, list, math.MaxInt64))
 	}
 	return out
 }

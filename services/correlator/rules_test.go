@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
+	"math"
 	"strings"
 	"testing"
 
@@ -66,6 +67,92 @@ title: All
 id: all
 correlation: {type: event_count, rules: [rule-c], timespan: 20s, condition: {gte: 2}}
 stormbell: {suppress: 5m, lateness: 1m}
+`
+
+// decidedRules are those that testRules lack: every type that the watermark
+// decides, and the other shapes of windows.
+const decidedRules = `
+title: A
+id: rule-a
+logsource: {product: test}
+detection: {s: {action|contains: a}, condition: s}
+---
+title: B
+id: rule-b
+logsource: {product: test}
+detection: {s: {action|contains: b}, condition: s}
+---
+title: C
+id: rule-c
+logsource: {product: test}
+detection: {s: {action|contains: c}, condition: s}
+---
+title: Alone
+id: rule-x
+level: high
+logsource: {product: test}
+detection: {s: {action|contains: x}, condition: s}
+---
+title: Few
+id: few
+correlation: {type: event_count, rules: [rule-a], group-by: [user], timespan: 10s, condition: {lt: 2}}
+---
+title: Range
+id: range
+correlation: {type: value_count, rules: [rule-a, rule-b], group-by: [user], timespan: 10s, condition: {gte: 2, lte: 3, field: ip}}
+stormbell: {suppress: 30s}
+---
+title: Unlike
+id: unlike
+correlation: {type: temporal, rules: [rule-a, rule-b], group-by: [zone], timespan: 10s, condition: {eq: 1}}
+stormbell: {window: tumbling, lateness: 5s}
+---
+title: Without
+id: without
+correlation: {type: temporal, rules: [rule-a, rule-b, rule-c], group-by: [user], timespan: 10s, condition: rule-a and not rule-b and not rule-c}
+---
+title: Either
+id: either
+correlation: {type: temporal, rules: [rule-a, rule-b, rule-c], group-by: [user], timespan: 10s, condition: rule-a and (rule-b or rule-c)}
+---
+title: Steps
+id: steps
+correlation: {type: temporal_ordered, rules: [rule-a, rule-b], group-by: [user], timespan: 10s, condition: {lt: 2}}
+---
+title: Sum
+id: sum
+correlation: {type: value_sum, rules: [rule-a], group-by: [user], timespan: 10s, condition: {gt: 2, field: ip}}
+---
+title: Small sum
+id: small
+correlation: {type: value_sum, rules: [rule-b], group-by: [user], timespan: 20s, condition: {lte: 2, field: zone}}
+stormbell: {window: session, gap: 9s}
+---
+title: Average
+id: average
+correlation: {type: value_avg, rules: [rule-a, rule-b], group-by: [user], timespan: 10s, condition: {gt: 1.3, field: ip}}
+---
+title: Percentile
+id: percentile
+correlation: {type: value_percentile, rules: [rule-b], group-by: [user], timespan: 20s, condition: {gte: 1.2, field: ip, percentile: 90}}
+---
+title: Share
+id: share
+correlation: {type: value_percentile, rules: [rule-c], group-by: [user], timespan: 20s, condition: {lt: 50, field: ip}}
+---
+title: Median
+id: median
+correlation: {type: value_median, rules: [rule-c], group-by: [user], timespan: 20s, condition: {neq: 1, field: ip}}
+---
+title: Session
+id: session
+correlation: {type: event_count, rules: [rule-b], group-by: [user], timespan: 20s, condition: {gte: 2}}
+stormbell: {window: session, gap: 10s}
+---
+title: Next to each other
+id: tumbling
+correlation: {type: event_count, rules: [rule-c], group-by: [user], timespan: 10s, condition: {gte: 2}}
+stormbell: {window: tumbling}
 `
 
 func compile(t testing.TB, cfg Config, src string) *plan {
@@ -159,7 +246,8 @@ func expected(cfg Config, p *plan, events []accepted, change func(*oracleRule)) 
 					missing = missing || !ok || v == "null"
 					group = append(group, v)
 				}
-				if v, ok := a.fields["ip"]; missing || o.kind == "value_count" && (!ok || v == "null") {
+				v, ok := a.fields[o.values()]
+				if missing || strings.HasPrefix(o.kind, "value_") && (!ok || v == "null") {
 					continue
 				}
 				g := groupOf{a.tenant, o.id, strings.Join(group, "\x00")}
@@ -170,7 +258,10 @@ func expected(cfg Config, p *plan, events []accepted, change func(*oracleRule)) 
 				values[g] = group
 			}
 			for g, met := range perGroup {
-				groups[g] = append(groups[g], oracleRecord{event: a.id, time: a.time, ingest: ingest, rules: met, value: a.fields["ip"]})
+				groups[g] = append(groups[g], oracleRecord{
+					event: a.id, time: a.time, ingest: ingest, late: ingest-a.time > 1000, early: a.time-ingest > 5*60_000,
+					rules: met, value: a.fields[o.values()],
+				})
 			}
 		}
 	}
@@ -179,7 +270,7 @@ func expected(cfg Config, p *plan, events []accepted, change func(*oracleRule)) 
 		if change != nil {
 			change(&o)
 		}
-		maps.Copy(out, o.alerts(g.tenant, values[g], recs))
+		maps.Copy(out, o.alerts(g.tenant, values[g], recs, math.MaxInt64))
 	}
 	return out
 }
@@ -188,6 +279,14 @@ type testRule struct {
 	oracleRule
 	refers []string
 	group  []string
+}
+
+// values is the field whose values count.
+func (r *testRule) values() string {
+	if r.id == "small" {
+		return "zone"
+	}
+	return "ip"
 }
 
 // oracleRules say again, in words of the oracle, what testRules say.
@@ -202,9 +301,33 @@ func oracleRules(cfg Config, p *plan) map[string]*testRule {
 		{oracleRule{id: "all", kind: "event_count", timespan: 20_000, lateness: 60_000, suppress: 300_000, min: 2, rules: 1}, []string{"c"}, nil},
 	}
 	out := make(map[string]*testRule)
-	for _, r := range list {
-		r.revision = p.correlations[r.id].Revision
-		out[r.id] = r
+	for _, r := range append(list, decidedOracles(late)...) {
+		if c := p.correlations[r.id]; c != nil {
+			r.revision = c.Revision
+			out[r.id] = r
+		}
 	}
 	return out
+}
+
+// decidedOracles say again what decidedRules say.
+func decidedOracles(late int64) []*testRule {
+	user := []string{"user"}
+	bound := func(op, n string) []oracleBound { return []oracleBound{{op, n}} }
+	return []*testRule{
+		{oracleRule{id: "few", kind: "event_count", timespan: 10_000, lateness: late, rules: 1, bounds: bound("lt", "2")}, []string{"a"}, user},
+		{oracleRule{id: "range", kind: "value_count", timespan: 10_000, lateness: late, suppress: 30_000, rules: 2, bounds: []oracleBound{{"gte", "2"}, {"lte", "3"}}}, []string{"a", "b"}, user},
+		{oracleRule{id: "unlike", kind: "temporal", timespan: 10_000, lateness: 5000, rules: 2, bounds: bound("eq", "1"), window: "tumbling"}, []string{"a", "b"}, []string{"zone"}},
+		{oracleRule{id: "without", kind: "temporal", timespan: 10_000, lateness: late, rules: 3, expr: func(r map[int]bool) bool { return r[0] && !r[1] && !r[2] }}, []string{"a", "b", "c"}, user},
+		{oracleRule{id: "either", kind: "temporal", timespan: 10_000, lateness: late, rules: 3, once: true, expr: func(r map[int]bool) bool { return r[0] && (r[1] || r[2]) }}, []string{"a", "b", "c"}, user},
+		{oracleRule{id: "steps", kind: "temporal_ordered", timespan: 10_000, lateness: late, rules: 2, bounds: bound("lt", "2")}, []string{"a", "b"}, user},
+		{oracleRule{id: "sum", kind: "value_sum", timespan: 10_000, lateness: late, rules: 1, once: true, bounds: bound("gt", "2")}, []string{"a"}, user},
+		{oracleRule{id: "small", kind: "value_sum", timespan: 20_000, lateness: late, rules: 1, bounds: bound("lte", "2"), window: "session", gap: 9000}, []string{"b"}, user},
+		{oracleRule{id: "average", kind: "value_avg", timespan: 10_000, lateness: late, rules: 2, bounds: bound("gt", "1.3")}, []string{"a", "b"}, user},
+		{oracleRule{id: "percentile", kind: "value_percentile", percentile: "90", timespan: 20_000, lateness: late, rules: 1, bounds: bound("gte", "1.2")}, []string{"b"}, user},
+		{oracleRule{id: "share", kind: "value_percentile", timespan: 20_000, lateness: late, rules: 1, bounds: bound("lt", "50")}, []string{"c"}, user},
+		{oracleRule{id: "median", kind: "value_median", timespan: 20_000, lateness: late, rules: 1, bounds: bound("neq", "1")}, []string{"c"}, user},
+		{oracleRule{id: "session", kind: "event_count", timespan: 20_000, lateness: late, min: 2, rules: 1, window: "session", gap: 10_000}, []string{"b"}, user},
+		{oracleRule{id: "tumbling", kind: "event_count", timespan: 10_000, lateness: late, min: 2, rules: 1, window: "tumbling"}, []string{"c"}, user},
+	}
 }

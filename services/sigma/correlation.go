@@ -24,6 +24,8 @@ type correlationDoc struct {
 	strict    bool
 	lateness  int64
 	suppress  int64
+	window    Window
+	gap       int64
 	root      string // "correlation" or "stormbell": where node stands
 	extension Extension
 }
@@ -128,6 +130,31 @@ func (p *docParser) refinements(c *correlationDoc) {
 		default:
 			c.strict = true
 		}
+	}
+	p.windows(n, c)
+}
+
+// windows reads how event times are cut into windows.
+func (p *docParser) windows(n *node, c *correlationDoc) {
+	if w := n.get("window"); w != nil {
+		switch c.window = Window(w.value); {
+		case w.kind != yaml.ScalarNode || c.window != Sliding && c.window != Tumbling && c.window != Session:
+			p.fail(w, "stormbell.window", "must be sliding, tumbling or session")
+		case c.window == Sliding:
+			c.window = ""
+		}
+	}
+	gap := n.get("gap")
+	if gap != nil {
+		c.gap = p.duration(n, "stormbell", "gap")
+	}
+	switch {
+	case gap == nil && c.window == Session:
+		p.fail(n.get("window"), "stormbell.gap", "is missing: say how long a silence ends a session, for example gap: 5m")
+	case gap != nil && c.window != Session:
+		p.fail(gap, "stormbell.gap", "only means something to window: session")
+	case c.timespan > 0 && c.gap > c.timespan:
+		p.fail(gap, "stormbell.gap", "must not be longer than the timespan")
 	}
 }
 

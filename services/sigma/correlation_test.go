@@ -223,6 +223,46 @@ func correlationFaults() []correlationFault {
 	}
 }
 
+// TestWindows reads how event times are cut into windows, and holds that the
+// default is no new revision.
+func TestWindows(t *testing.T) {
+	rule := correlationOf(base + "type: event_count\ncondition:\n    gte: 2")
+	plain := compile(t, rule, sigma.Options{}).Correlation("corr")
+	seen := map[string]bool{plain.Revision: true}
+	for _, c := range []struct {
+		lines string
+		want  sigma.Window
+		gap   int64
+		same  bool
+	}{
+		{"window: sliding", "", 0, true},
+		{"window: tumbling", sigma.Tumbling, 0, false},
+		{"{window: session, gap: 10s}", sigma.Session, 10_000, false},
+		{"{window: session, gap: 11s}", sigma.Session, 11_000, false},
+	} {
+		lines := c.lines
+		if lines[0] != '{' {
+			lines = "{" + lines + "}"
+		}
+		corr := compile(t, rule+"stormbell: "+lines+"\n", sigma.Options{}).Correlation("corr")
+		require.Equal(t, c.want, corr.Window)
+		require.Equal(t, c.gap, corr.Gap)
+		require.Equal(t, c.same, seen[corr.Revision], c.lines)
+		seen[corr.Revision] = true
+	}
+	for lines, want := range map[string]string{
+		"{window: hopping}":               "stormbell.window: must be sliding, tumbling or session",
+		"{window: [tumbling]}":            "stormbell.window: must be sliding, tumbling or session",
+		"{window: session}":               "stormbell.gap: is missing",
+		"{gap: 1s}":                       "stormbell.gap: only means something to window: session",
+		"{window: tumbling, gap: 1s}":     "stormbell.gap: only means something to window: session",
+		"{window: session, gap: 9d}":      "stormbell.gap: must not be longer than the timespan",
+		"{window: session, gap: a while}": "stormbell.gap: must be a number and s, m, h, d or w",
+	} {
+		require.Contains(t, strings.Join(reject(rule+"stormbell: "+lines+"\n", sigma.Options{}), "\n"), want)
+	}
+}
+
 func TestCorrelationFaults(t *testing.T) {
 	for _, c := range correlationFaults() {
 		t.Run(c.name, func(t *testing.T) {

@@ -142,6 +142,9 @@ func correlationRevision(c *Correlation, referred []string) string {
 		}
 	}
 	e.bool(c.StrictTies).int(c.Lateness).int(c.Suppress)
+	if c.Window != "" {
+		e.text("window").text(string(c.Window)).int(c.Gap)
+	}
 	if c.Extension != (Extension{}) {
 		c.Extension.encode(e)
 	}

@@ -86,6 +86,11 @@ type Correlation struct {
 	// Suppress widens the alert's bucket, in milliseconds; 0 is not given
 	// (`stormbell: suppress`).
 	Suppress int64
+	// Window is how event times are cut into windows; empty is Sliding
+	// (`stormbell: window`). Gap, in milliseconds, is the longest silence within a
+	// session (`stormbell: gap`).
+	Window Window
+	Gap    int64
 	// Extension is what a type that `stormbell: type` adds has beside these. Its
 	// field or location is Field, its trigger, if any, the first of Rules.
 	Extension Extension
@@ -113,6 +118,16 @@ type Correlation struct {
 	// by the way to it and the field's name.
 	renamed map[string]map[string]string
 }
+
+// Window is how event times are cut into windows.
+type Window string
+
+// The values of `stormbell: window`.
+const (
+	Sliding  Window = "sliding"
+	Tumbling Window = "tumbling"
+	Session  Window = "session"
+)
 
 // CorrelationType is how a correlation's condition is measured.
 type CorrelationType string

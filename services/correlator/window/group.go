@@ -79,10 +79,10 @@ func New(spec *Spec) *Group {
 		minDrop: math.MaxInt64,
 	}
 	g.pages.init()
-	if spec.numbers() || spec.Expr != "" || !spec.AtOnce() {
+	if spec.Numbers() || spec.Expr != "" || !spec.AtOnce() {
 		g.condition = new(newCondition(spec))
 	}
-	if spec.numbers() {
+	if spec.Numbers() {
 		g.values.numbers = newNumbers(g.condition)
 	}
 	if !spec.AtOnce() {

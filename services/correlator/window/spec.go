@@ -255,8 +255,8 @@ func (s *Spec) measures() bool { return ValueSum <= s.Kind && s.Kind <= ValueMed
 
 func (s *Spec) share() bool { return s.Kind == ValuePercentile && s.Percentile == "" }
 
-// numbers reports whether values are numbers.
-func (s *Spec) numbers() bool { return s.measures() && !s.share() }
+// Numbers reports whether values are numbers.
+func (s *Spec) Numbers() bool { return s.measures() && !s.share() }
 
 // tallied reports whether records are counted by value.
 func (s *Spec) tallied() bool { return s.Kind == ValueCount || s.measures() }
@@ -294,7 +294,7 @@ func (s *Spec) Judge(r *Record) Reason {
 }
 
 func (s *Spec) judgeNumber(v string) Reason {
-	if !s.numbers() {
+	if !s.Numbers() {
 		return Counts
 	}
 	ok, negative := isNumber(v)
