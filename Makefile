@@ -65,8 +65,8 @@ up: build ## build and serve everything in one process on the embedded default
 # the same digest. PROGRAMS and PLATFORMS make some of them, which is faster.
 IMAGES_OUT = deployments/docker/out
 IMAGES = go run ./tools/cmd/images -out $(IMAGES_OUT) -registry '$(REGISTRY)' -tag '$(TAG)' -platforms '$(PLATFORMS)' \
-	-version "$$(git describe --tags --match 'v[0-9]*' --always --dirty --abbrev=12)" \
-	-revision "$$(git rev-parse HEAD)" -created "$$(git log -1 --format=%ct)"
+	-version "$$(git describe --tags --match 'v[0-9]*' --always --dirty --abbrev=12 2>/dev/null || echo devel)" \
+	-revision "$$(git rev-parse HEAD 2>/dev/null)" -created "$$(git log -1 --format=%ct 2>/dev/null || echo 0)"
 
 .PHONY: images
 images: ## make the container images REGISTRY/NAME:TAG without a container engine; PROGRAMS, PLATFORMS
