@@ -64,7 +64,11 @@ type Config struct {
 	// ProduceTimeout bounds the wait for the broker's acknowledgement. It is at
 	// most half of the watermark's margin of 60 s.
 	ProduceTimeout time.Duration `yaml:"produce_timeout" env:"PRODUCE_TIMEOUT"`
-	// DrainTimeout bounds how long a stop waits for requests under way.
+	// Linger is how long a gateway that is told to stop still takes requests,
+	// not ready, and tells each client to close its connection. What spreads
+	// requests needs that time to turn to the others. 0 stops at once.
+	Linger time.Duration `yaml:"linger" env:"LINGER"`
+	// DrainTimeout bounds how long a stop then waits for requests under way.
 	DrainTimeout time.Duration `yaml:"drain_timeout" env:"DRAIN_TIMEOUT"`
 }
 
@@ -129,6 +133,7 @@ const (
 	maxDepth          = 1000
 	maxProduceTimeout = 30 * time.Second
 	maxReaders        = 1000
+	maxLinger         = 5 * time.Minute
 	maxLateness       = 30 * 24 * time.Hour
 )
 
@@ -173,6 +178,9 @@ func (c Config) Validate() error {
 	}
 	if c.ProduceTimeout > maxProduceTimeout {
 		bad("produce_timeout %s: use at most %s", c.ProduceTimeout, maxProduceTimeout)
+	}
+	if c.Linger < 0 || c.Linger > maxLinger {
+		bad("linger %s: use 0 to %s", c.Linger, maxLinger)
 	}
 	if _, err := newSources(c); err != nil {
 		bad("%w", err)

@@ -87,7 +87,8 @@ type Service struct {
 	cert     *certificate // nil without TLS
 	serving  atomic.Bool
 	served   chan struct{} // closed once serving
-	draining atomic.Bool
+	leaving  atomic.Bool // told to stop; requests are still taken
+	draining atomic.Bool // requests are refused
 
 	changes changeLock // held by read-modify-write changes of control
 	listsMu sync.Mutex // guards lists and ruled; taken after changes
@@ -149,7 +150,7 @@ func (s *Service) Served() <-chan struct{} { return s.served }
 // Ready returns nil once requests are served, or why they are not.
 func (s *Service) Ready() error {
 	switch {
-	case s.draining.Load():
+	case s.leaving.Load():
 		return errors.New("gateway is stopping")
 	case !s.serving.Load():
 		return errors.New("gateway does not serve yet")
@@ -172,8 +173,9 @@ func (s *Service) Close() error {
 	return nil
 }
 
-// Run serves until ctx ends. Then it refuses new requests, lets those under
-// way end within Config.DrainTimeout, and returns nil. It may be called once.
+// Run serves until ctx ends. Then it goes on for Config.Linger, refuses new
+// requests, lets those under way end within Config.DrainTimeout, and returns
+// nil. It may be called once.
 func (s *Service) Run(ctx context.Context) error {
 	if err := s.deps.Control.AwaitReady(ctx); err != nil {
 		return errors.Join(ignoreEnd(ctx, err), s.Close())
@@ -206,7 +208,25 @@ func (s *Service) Run(ctx context.Context) error {
 		return fmt.Errorf("gateway: serve: %w", err)
 	case <-ctx.Done():
 	}
+	s.leaving.Store(true)
+	if err := s.linger(failed); err != nil {
+		return err
+	}
 	return s.drain(ctx, server, failed)
+}
+
+// linger goes on serving, so that clients leave and none is cut off: a
+// connection on which a request may be under way is closed by the client that
+// has its answer, never by us.
+func (s *Service) linger(failed <-chan error) error {
+	timer := time.NewTimer(s.cfg.Linger)
+	defer timer.Stop()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("gateway: serve: %w", err)
+	case <-timer.C:
+		return nil
+	}
 }
 
 // drain answers what is under way and refuses what still comes on open

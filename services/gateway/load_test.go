@@ -197,6 +197,34 @@ func (e *edge) stillTakes(mu *sync.Mutex, accepted *[]string) bool {
 	return false
 }
 
+// TestLinger holds that a gateway that is told to stop is not ready, and yet
+// takes what comes on open and new connections, with the request to leave.
+func TestLinger(t *testing.T) {
+	e := newWorld(t).gateway(func(c *gateway.Config, _ *gateway.Deps) { c.Linger = 5 * time.Second })
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	post := func() *http.Response {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+e.Addr()+"/v1/events", strings.NewReader(`{}`))
+		require.NoError(t, err)
+		req.Header.Set("Authorization", "Bearer "+e.key)
+		req.Header.Set("Content-Type", "application/json")
+		res, err := client.Do(req)
+		require.NoError(t, err)
+		_, err = io.Copy(io.Discard, res.Body)
+		require.NoError(t, err)
+		require.NoError(t, res.Body.Close())
+		return res
+	}
+	require.False(t, post().Close)
+	e.stop()
+	require.Eventually(t, func() bool { return e.Ready() != nil }, 20*time.Second, time.Millisecond)
+	for range 2 { // on the connection that was open, and on a new one
+		res := post()
+		require.Equal(t, http.StatusAccepted, res.StatusCode)
+		require.True(t, res.Close)
+	}
+}
+
 func TestStopDoesNotWaitForEver(t *testing.T) {
 	e := newWorld(t).gateway(func(c *gateway.Config, _ *gateway.Deps) { c.DrainTimeout = 10 * time.Millisecond })
 	conn := e.dial()

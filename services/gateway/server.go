@@ -165,10 +165,13 @@ func (s *Service) recover(c *gin.Context) {
 	c.Next()
 }
 
-// bound refuses requests while the gateway stops.
+// bound sends clients elsewhere once the gateway is told to stop, and refuses
+// their requests once it does.
 func (s *Service) bound(c *gin.Context) {
-	if s.draining.Load() {
+	if s.leaving.Load() {
 		c.Header("Connection", "close")
+	}
+	if s.draining.Load() {
 		refuse(c, unavailable("this gateway is stopping: try again", time.Second))
 		return
 	}

@@ -28,6 +28,8 @@ var notMachineRead = map[string]string{
 	"stormbell config check":    "the exit code says it",
 	"stormbell config print":    "it prints YAML",
 	"stormbell keys bootstrap":  "it writes a file",
+	"stormbell keys mint":       "it writes a file",
+	"stormbell topics create":   "the exit code says it",
 	"stormbell keys revoke":     "the exit code says it",
 	"stormbell webhooks remove": "the exit code says it",
 }

@@ -73,6 +73,7 @@ type Client struct {
 
 	mu         sync.Mutex
 	partitions map[string]int
+	joined     map[string]bool // by group that Consume is in: whether it is a member now
 }
 
 const (
@@ -112,7 +113,7 @@ func New(cfg Config, log *slog.Logger, meters metric.MeterProvider) (*Client, er
 		// Every call brings a deadline of its own, which is the nearer one.
 		kafka:      &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Transport: transport, Timeout: slack},
 		dialer:     &kafka.Dialer{ClientID: cfg.ClientID, Timeout: dialTimeout, DualStack: true, TLS: tlsConfig, SASLMechanism: auth},
-		partitions: map[string]int{},
+		partitions: map[string]int{}, joined: map[string]bool{},
 	}
 	if c.metrics, err = newMetrics(meters.Meter("stormbell/bus")); err != nil {
 		return nil, err

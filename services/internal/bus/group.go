@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -45,6 +47,8 @@ func (c *Client) Consume(ctx context.Context, cfg GroupConfig, handle Handler) e
 	if err != nil {
 		return fmt.Errorf("consumer group %s: %w", cfg.ID, err)
 	}
+	c.setJoined(cfg.ID, false)
+	defer c.forget(cfg.ID)
 	leave := func() { _ = group.Close() } // waits until the group is left; the error is always nil
 	defer leave()
 	// Before any handler ends: a generation whose function returns while the
@@ -64,6 +68,7 @@ func (c *Client) Consume(ctx context.Context, cfg GroupConfig, handle Handler) e
 			continue
 		}
 		attempt = -1
+		c.setJoined(cfg.ID, true)
 		done := make(chan struct{})
 		gen.Start(func(genCtx context.Context) {
 			defer close(done)
@@ -74,6 +79,32 @@ func (c *Client) Consume(ctx context.Context, cfg GroupConfig, handle Handler) e
 			return nil
 		}
 	}
+}
+
+// Joined is nil while this process is a member of every group that Consume is
+// in: what it owns is its own, be it nothing. It is not while brokers do not
+// answer, nor while the group shares partitions out anew.
+func (c *Client) Joined() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, id := range slices.Sorted(maps.Keys(c.joined)) {
+		if !c.joined[id] {
+			return fmt.Errorf("not a member of consumer group %s", c.full(id))
+		}
+	}
+	return nil
+}
+
+func (c *Client) setJoined(id string, joined bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.joined[id] = joined
+}
+
+func (c *Client) forget(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.joined, id)
 }
 
 // refused reports errors of joining that no later attempt can mend.
@@ -97,6 +128,7 @@ func (c *Client) generation(parent, genCtx context.Context, gen *kafka.Generatio
 		}
 	}
 	<-ctx.Done()
+	c.setJoined(cfg.ID, false)
 	// The next generation waits for these handlers, and so may other members.
 	overdue := time.AfterFunc(c.cfg.RebalanceTimeout, func() {
 		c.log.ErrorContext(parent, "handlers overrun the rebalance time-out, their partitions may have new owners by now", "group", cfg.ID)

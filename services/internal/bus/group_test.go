@@ -234,3 +234,26 @@ func TestMembersThatLeaveTogetherDoNotWaitForEachOther(t *testing.T) {
 		<-left
 	}
 }
+
+// TestJoined: a client is a member while the brokers answer, is none without
+// them, and one again when they are back.
+func TestJoined(t *testing.T) {
+	c, _ := start(t, 1)
+	require.NoError(t, c.Joined(), "nothing is consumed")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	owned, done := make(chan struct{}, 1), make(chan error, 1)
+	go func() {
+		done <- c.Consume(ctx, bus.GroupConfig{ID: "g", Topics: []string{bus.TopicEvents}}, func(ctx context.Context, _ *bus.Claim) error {
+			require.NoError(t, c.Joined())
+			owned <- struct{}{}
+			<-ctx.Done()
+			return nil
+		})
+	}()
+	<-owned
+	require.NoError(t, c.Joined())
+	cancel()
+	require.NoError(t, <-done)
+	require.NoError(t, c.Joined(), "a group that was left is not missed")
+}

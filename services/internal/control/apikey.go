@@ -90,8 +90,30 @@ type NewKey struct {
 // NewAPIKey mints a key of 256 random bits. The plain key is returned once
 // and exists nowhere else: put the record, show the key, forget it.
 func NewAPIKey(spec NewKey, now time.Time) (plain string, record *controlv1.APIKey, err error) {
+	plain = MintKey()
+	record, err = KeyRecord(plain, spec, now)
+	if err != nil {
+		return "", nil, err
+	}
+	return plain, record, nil
+}
+
+// MintKey returns a new plain key of 256 random bits, which nobody knows yet.
+func MintKey() string {
+	raw := make([]byte, keyIDBytes+secretBytes)
+	_, _ = rand.Read(raw) // never fails: crypto/rand ends the process instead
+	return keyPrefix + keyEncoding().EncodeToString(raw[:keyIDBytes]) + "_" + keyEncoding().EncodeToString(raw[keyIDBytes:])
+}
+
+// KeyRecord describes a key that MintKey has made, so that putting the record
+// makes it known. Errors never hold the key.
+func KeyRecord(plain string, spec NewKey, now time.Time) (*controlv1.APIKey, error) {
+	id := keyID(plain)
+	if id == "" {
+		return nil, errors.New("this is no API key: make one with `stormbell keys mint`")
+	}
 	if join("tenant", spec.Tenant) == "" {
-		return "", nil, fmt.Errorf("tenant %q: use letters, digits, '-', '_' and '.'", spec.Tenant)
+		return nil, fmt.Errorf("tenant %q: use letters, digits, '-', '_' and '.'", spec.Tenant)
 	}
 	scopes := spec.Scopes
 	if len(scopes) == 0 {
@@ -99,22 +121,18 @@ func NewAPIKey(spec NewKey, now time.Time) (plain string, record *controlv1.APIK
 	}
 	for _, scope := range scopes {
 		if scope != ScopeIngest && scope != ScopeRead && scope != ScopeManage && scope != ScopeOperate {
-			return "", nil, fmt.Errorf("scope %q: use %s, %s, %s or %s", scope, ScopeIngest, ScopeRead, ScopeManage, ScopeOperate)
+			return nil, fmt.Errorf("scope %q: use %s, %s, %s or %s", scope, ScopeIngest, ScopeRead, ScopeManage, ScopeOperate)
 		}
 	}
-	raw := make([]byte, keyIDBytes+secretBytes)
-	_, _ = rand.Read(raw) // never fails: crypto/rand ends the process instead
-	id := keyEncoding().EncodeToString(raw[:keyIDBytes])
-	plain = keyPrefix + id + "_" + keyEncoding().EncodeToString(raw[keyIDBytes:])
 	sum := sha256.Sum256([]byte(plain))
-	record = &controlv1.APIKey{
+	record := &controlv1.APIKey{
 		Id: id, Tenant: spec.Tenant, Name: spec.Name, Hash: sum[:],
 		Scopes: slices.Clone(scopes), Sources: slices.Clone(spec.Sources), CreatedMs: now.UnixMilli(),
 	}
 	if !spec.Expires.IsZero() {
 		record.ExpiresMs = spec.Expires.UnixMilli()
 	}
-	return plain, record, nil
+	return record, nil
 }
 
 // keyID returns the public part of a key, or "" if it does not look like one.

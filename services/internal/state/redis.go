@@ -81,6 +81,7 @@ type client interface {
 
 // commands are those that are no scripts.
 type commands interface {
+	Ping(ctx context.Context) *redis.StatusCmd
 	Pipeline() redis.Pipeliner
 	XRangeN(ctx context.Context, stream, start, stop string, count int64) *redis.XMessageSliceCmd
 }
@@ -94,6 +95,17 @@ type Redis struct {
 	commit  *redis.Script
 	acquire *redis.Script
 	trim    *redis.Script
+}
+
+// ErrNoAnswer is returned by Connect where there is no server, or not yet.
+var ErrNoAnswer = errors.New("does not answer")
+
+// Ping asks whether the server answers.
+func (r *Redis) Ping(ctx context.Context) error {
+	if err := r.client.Ping(ctx).Err(); err != nil {
+		return fmt.Errorf("redis: %w", err)
+	}
+	return nil
 }
 
 // OpenRedis returns a store behind a client that Connect made.
@@ -170,7 +182,7 @@ func checkServer(ctx context.Context, client redis.UniversalClient, cfg Config, 
 	case err != nil && strings.HasPrefix(err.Error(), "NOPERM"):
 		return fmt.Errorf("redis at %s: user %q may not run INFO: give it the commands that docs/operations.md lists, on keys ~{%s:*: %w", where, cfg.Username, cfg.Prefix, err)
 	case err != nil:
-		return fmt.Errorf("redis at %s does not answer: check redis.addrs and redis.tls: %w", where, err)
+		return fmt.Errorf("redis at %s %w: check redis.addrs and redis.tls: %w", where, ErrNoAnswer, err)
 	}
 	info := parseInfo(text)
 	major, _, _ := strings.Cut(info["redis_version"], ".")

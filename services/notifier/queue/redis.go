@@ -39,6 +39,7 @@ type client interface {
 
 // commands are those that are no scripts.
 type commands interface {
+	Ping(ctx context.Context) *redis.StatusCmd
 	TxPipelined(ctx context.Context, fn func(redis.Pipeliner) error) ([]redis.Cmder, error)
 	XRangeN(ctx context.Context, stream, start, stop string, count int64) *redis.XMessageSliceCmd
 }
@@ -66,6 +67,14 @@ func OpenRedis(ctx context.Context, cfg state.Config, log *slog.Logger) (*Redis,
 func (r *Redis) Close() error {
 	if err := r.client.Close(); err != nil {
 		return fmt.Errorf("close redis: %w", err)
+	}
+	return nil
+}
+
+// Ping asks whether the server answers.
+func (r *Redis) Ping(ctx context.Context) error {
+	if err := r.client.Ping(ctx).Err(); err != nil {
+		return fmt.Errorf("redis: %w", err)
 	}
 	return nil
 }

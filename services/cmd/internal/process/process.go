@@ -16,9 +16,12 @@ import (
 	"github.com/stormbell/stormbell/services/internal/telemetry"
 )
 
-// stopTimeout is how long one module may take to end. The longest, a gateway
-// with requests under way, takes 20 s; orchestrators kill after 30.
+// stopTimeout is how long one module may take to end, unless a gateway lingers
+// and drains for longer.
 const stopTimeout = 25 * time.Second
+
+// stopMargin is what a gateway may take beyond that.
+const stopMargin = 2 * time.Second
 
 // closeTimeout bounds what is still sent when all has stopped.
 const closeTimeout = 5 * time.Second
@@ -65,7 +68,8 @@ func New(ctx context.Context, kind string, settings Settings, world World) (*Pro
 	}
 	p := &Process{
 		Settings: settings, World: world, Telemetry: t, Log: t.Logger(), Clock: time.Now,
-		App: run.New(t.Logger(), stopTimeout), Status: status.NewBoard(), kind: kind, crash: crashAt(world),
+		App:    run.New(t.Logger(), max(stopTimeout, settings.Gateway.Linger+settings.Gateway.DrainTimeout+stopMargin)),
+		Status: status.NewBoard(), kind: kind, crash: crashAt(world),
 	}
 	p.App.Defer("telemetry", func() error {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)

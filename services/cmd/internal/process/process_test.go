@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,8 +18,10 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/stormbell/stormbell/services/cmd/internal/process"
+	"github.com/stormbell/stormbell/services/internal/control"
 	"github.com/stormbell/stormbell/services/internal/embedded"
 	"github.com/stormbell/stormbell/services/internal/embedded/embeddedtest"
+	"github.com/stormbell/stormbell/services/internal/seal"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -211,6 +214,59 @@ func TestMintKey(t *testing.T) {
 		require.ErrorIs(t, err, os.ErrExist, "a key is never overwritten")
 		return nil
 	})
+}
+
+// TestRegisterKey makes a key known that was made without a broker, and again.
+func TestRegisterKey(t *testing.T) {
+	plain := seal.NewSecret(control.MintKey())
+	connected(t, embeddedtest.Start(t), func(ctx context.Context, p *process.Process) error {
+		id, added, err := p.RegisterKey(ctx, "acme", "first", plain)
+		require.NoError(t, err)
+		require.True(t, added)
+		again, added, err := p.RegisterKey(ctx, "acme", "first", plain)
+		require.NoError(t, err)
+		require.False(t, added)
+		require.Equal(t, id, again)
+		known, err := p.Control.Authenticate(ctx, plain.Reveal())
+		require.NoError(t, err)
+		require.Equal(t, "acme", known.Tenant)
+		require.True(t, known.Has("manage"))
+
+		_, _, err = p.RegisterKey(ctx, "other", "first", plain)
+		require.ErrorContains(t, err, `belongs to tenant "acme"`)
+		_, _, err = p.RegisterKey(ctx, "acme", "first", seal.NewSecret("canary"))
+		require.ErrorContains(t, err, "stormbell keys mint")
+		require.NotContains(t, err.Error(), "canary")
+		return nil
+	})
+}
+
+// TestWatch holds that a server that stops answering makes the process not
+// ready, does not end it, and is noticed when it is back.
+func TestWatch(t *testing.T) {
+	s := process.Defaults()
+	s.Telemetry.Admin = "127.0.0.1:0"
+	p, _, errs := newProcess(t, s)
+	var down atomic.Bool
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- p.Run(ctx, func(context.Context) error {
+			p.Watch("redis", func(context.Context) error {
+				if down.Load() {
+					return errors.New("no answer")
+				}
+				return nil
+			})
+			return nil
+		})
+	}()
+	for _, want := range []int{http.StatusOK, http.StatusServiceUnavailable, http.StatusOK} {
+		down.Store(want != http.StatusOK)
+		require.Eventually(t, func() bool { return readyz(t, p) == want }, patience, 5*time.Millisecond)
+	}
+	cancel()
+	require.NoError(t, <-ended, errs.String())
 }
 
 // connected runs f in a process on the broker and ends it.

@@ -108,16 +108,18 @@ func Correlator(ctx context.Context, p *Process) error {
 		if err != nil {
 			return err
 		}
-		redis, err := state.OpenRedis(ctx, cfg, p.Log)
+		redis, err := openRedis(ctx, p.Log, func() (*state.Redis, error) { return state.OpenRedis(ctx, cfg, p.Log) })
 		if err != nil {
-			return err //nolint:wrapcheck // it names the setting
+			return err
 		}
 		p.App.Defer("redis", redis.Close)
+		p.Watch("redis", redis.Ping)
 		store = redis
 	}
 	if err := p.Connect(ctx); err != nil {
 		return err
 	}
+	p.needGroups()
 	service, err := p.AddCorrelator(store)
 	if err != nil {
 		return err
@@ -138,14 +140,16 @@ func Notifier(ctx context.Context, p *Process) error {
 	if err != nil {
 		return err
 	}
-	deliveries, err := queue.OpenRedis(ctx, cfg, p.Log)
+	deliveries, err := openRedis(ctx, p.Log, func() (*queue.Redis, error) { return queue.OpenRedis(ctx, cfg, p.Log) })
 	if err != nil {
-		return err //nolint:wrapcheck // it names the setting
+		return err
 	}
 	p.App.Defer("redis", deliveries.Close)
+	p.Watch("redis", deliveries.Ping)
 	if err := p.Connect(ctx); err != nil {
 		return err
 	}
+	p.needGroups()
 	service, err := p.AddNotifier(p.Sealer(root), deliveries)
 	if err != nil {
 		return err

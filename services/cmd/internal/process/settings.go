@@ -277,14 +277,23 @@ func secretFrom(secret seal.Secret, path, key string) (seal.Secret, error) {
 	if path == "" {
 		return secret, nil
 	}
-	f, err := os.Open(path)
+	secret, err := ReadSecret(path)
 	if err != nil {
 		return seal.Secret{}, fmt.Errorf("%s: %w", key, err)
+	}
+	return secret, nil
+}
+
+// ReadSecret returns what stands in a file, without the end of its line.
+func ReadSecret(path string) (seal.Secret, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return seal.Secret{}, err //nolint:wrapcheck // it names the file
 	}
 	defer func() { _ = f.Close() }()
 	text, err := io.ReadAll(io.LimitReader(f, maxSecretFile))
 	if err != nil {
-		return seal.Secret{}, fmt.Errorf("%s: %w", key, err)
+		return seal.Secret{}, err //nolint:wrapcheck // it names the file
 	}
 	return seal.NewSecret(strings.TrimRight(string(text), "\r\n")), nil
 }
