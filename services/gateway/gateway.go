@@ -87,8 +87,8 @@ type Service struct {
 	cert     *certificate // nil without TLS
 	serving  atomic.Bool
 	served   chan struct{} // closed once serving
-	leaving  atomic.Bool // told to stop; requests are still taken
-	draining atomic.Bool // requests are refused
+	leaving  atomic.Bool   // told to stop; requests are still taken
+	draining atomic.Bool   // requests are refused
 
 	changes changeLock // held by read-modify-write changes of control
 	listsMu sync.Mutex // guards lists and ruled; taken after changes

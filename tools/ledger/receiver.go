@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -65,18 +66,20 @@ type Receiver struct {
 type Behave struct {
 	// Hang leaves every request without an answer.
 	Hang bool
+	// Host is the address to listen on, of this machine; empty is loopback.
+	Host string
 	// Answer chooses the status of the nth delivery, from 1.
 	Answer func(n int, d *Delivery) int
 }
 
 // NewReceiver starts a subscriber with the given signing secret on a free
-// loopback port. The caller must call Close.
+// port. The caller must call Close.
 func NewReceiver(ctx context.Context, secret string, how Behave) (*Receiver, error) {
 	webhook, err := standardwebhooks.NewWebhook(secret)
 	if err != nil {
 		return nil, fmt.Errorf("start receiver: %w", err)
 	}
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(cmp.Or(how.Host, "127.0.0.1"), "0"))
 	if err != nil {
 		return nil, fmt.Errorf("start receiver: %w", err)
 	}

@@ -27,6 +27,16 @@ func storyRules() []string {
 	}
 }
 
+// StoryRules are the ids of the rules, of a pack, that the story sets off.
+func StoryRules(pack fs.FS) ([]string, error) {
+	rules, err := readRules(pack, storyRules())
+	ids := make([]string, 0, len(rules))
+	for _, r := range rules {
+		ids = append(ids, r.id)
+	}
+	return ids, err
+}
+
 // shown is the alert whose trace and payload are shown: it has passed every stage.
 func shown() string { return "correlation/cloud_and_host_from_one_address.yml" }
 

@@ -19,11 +19,24 @@ type Fleet struct {
 // every stage in turn. Ticks keep coming, so the partitions of a stage are not
 // asked to be at their ends all at the same moment, but each at one.
 func (f Fleet) AwaitDrained(ctx context.Context) error {
+	return AwaitDrained(ctx, f.Partitions, func(ctx context.Context) []string {
+		var pages []string
+		for _, p := range f.Processes {
+			if _, text, err := p.Admin(ctx, "/metrics"); err == nil {
+				pages = append(pages, text) // of those that do not answer, others may own all
+			}
+		}
+		return pages
+	})
+}
+
+// AwaitDrained is Fleet.AwaitDrained for processes whose metrics scrape reads.
+func AwaitDrained(ctx context.Context, partitions int, scrape func(context.Context) []string) error {
 	// What has been read may still be on its way to the next stage: the second
 	// round sees it there.
 	for range 2 {
 		for _, stage := range []string{`stormbell_correlator_lag_records{*stage="detect"`, `stormbell_correlator_lag_records{*stage="correlate"`, "stormbell_notifier_lag_records{"} {
-			if err := f.awaitStage(ctx, stage); err != nil {
+			if err := awaitStage(ctx, partitions, scrape, stage); err != nil {
 				return err
 			}
 		}
@@ -33,16 +46,12 @@ func (f Fleet) AwaitDrained(ctx context.Context) error {
 
 // awaitStage returns once each partition in the lines of a metric was seen at
 // zero. "*" in line stands for other labels.
-func (f Fleet) awaitStage(ctx context.Context, line string) error {
+func awaitStage(ctx context.Context, partitions int, scrape func(context.Context) []string, line string) error {
 	pattern := `(?m)^` + strings.ReplaceAll(regexp.QuoteMeta(line), `\*`, `[^}]*`) + `[^}]*\} (\S+)$`
 	lagLine, partition := regexp.MustCompile(pattern), regexp.MustCompile(`partition="([0-9]+)"`)
 	drained := map[string]bool{}
 	return Every(ctx, fmt.Sprintf("each partition of %s is read to its end", line), func() bool {
-		for _, p := range f.Processes {
-			_, text, err := p.Admin(ctx, "/metrics")
-			if err != nil {
-				continue // the other one may own all
-			}
+		for _, text := range scrape(ctx) {
 			for _, m := range lagLine.FindAllStringSubmatch(text, -1) {
 				lag, err := strconv.ParseFloat(m[1], 64)
 				if at := partition.FindStringSubmatch(m[0]); err == nil && lag == 0 && at != nil {
@@ -50,6 +59,6 @@ func (f Fleet) awaitStage(ctx context.Context, line string) error {
 				}
 			}
 		}
-		return len(drained) == f.Partitions
+		return len(drained) == partitions
 	})
 }
