@@ -22,14 +22,14 @@ func faultKafkaKills(t *testing.T, r *rig.Runner) string {
 	o := begin(t, r, rig.Options{})
 	n := times(1, 10)
 	for range n {
-		o.progress(5)
+		o.progress()
 		require.NoError(t, r.Kafka.Kill(0))
 		resp, err := o.d.Call(t.Context(), 0, o.d.Key, http.MethodPost, "/v1/events", "application/json", []byte(`{"action":"none"}`))
 		require.NoError(t, err)
 		require.Equal(t, http.StatusServiceUnavailable, resp.Status, "%s", resp.Body)
 		require.NoError(t, r.Kafka.Restart(t.Context(), 0))
 	}
-	o.progress(5)
+	o.progress()
 	return fmt.Sprintf("%d times; answers %v; %s", n, o.client.Statuses(), o.judge())
 }
 
@@ -40,13 +40,13 @@ func faultKafkaRolling(t *testing.T, _ *rig.Runner) string {
 	n := times(1, 3)
 	for range n {
 		for node := range 3 {
-			o.progress(5)
+			o.progress()
 			require.NoError(t, three.Kafka.Kill(node))
-			o.progress(5) // two of three go on
+			o.progress() // two of three go on
 			require.NoError(t, three.Kafka.Restart(t.Context(), node))
 		}
 	}
-	o.progress(5)
+	o.progress()
 	return fmt.Sprintf("%d times around; answers %v; %s", n, o.client.Statuses(), o.judge())
 }
 
@@ -58,7 +58,7 @@ func faultAlertsDown(t *testing.T, r *rig.Runner) string {
 	o := prepare(t, r, rig.Options{Settings: map[string]string{"correlator": fmt.Sprintf("outbox_entries: %d", bound)}})
 	o.without = `"Root"` // stage detect would wait for its own alerts
 	o.load()
-	o.progress(5)
+	o.progress()
 	c := redis.NewClient(&redis.Options{Addr: o.d.Redis.Addr()})
 	t.Cleanup(func() { require.NoError(t, c.Close()) })
 	const maxMessage = "max.message.bytes"
@@ -148,7 +148,7 @@ func faultPoison(t *testing.T, r *rig.Runner) string {
 			}})
 		}
 	}
-	o.progress(5)
+	o.progress()
 	o.dead = n
 	return fmt.Sprintf("%d records in dlq; %s", n, o.judge())
 }

@@ -20,14 +20,14 @@ func faultZombie(t *testing.T, r *rig.Runner) string {
 	fleet := program.Fleet{Processes: both}
 	refused, rounds := 0.0, 0
 	for least := times(1, 5); rounds < least || refused == 0 && rounds < 30; rounds++ {
-		o.progress(5)
+		o.progress()
 		stopped, other := both[rounds%2], both[(rounds+1)%2]
 		began := time.Now()
 		require.NoError(t, stopped.Signal(syscall.SIGSTOP))
 		require.NoError(t, rig.Every(within(t, patience), "the other one owns every partition", func() bool {
 			return len(lags(t, other)) == rig.Partitions && time.Since(began) > time.Duration(times(0, 60))*time.Second
 		}))
-		o.progress(5)
+		o.progress()
 		require.NoError(t, stopped.Signal(syscall.SIGCONT))
 		require.NoError(t, rig.Every(within(t, patience), "both own partitions", func() bool {
 			n, m := len(lags(t, stopped)), len(lags(t, other))
@@ -42,7 +42,7 @@ func faultZombie(t *testing.T, r *rig.Runner) string {
 // faultJoins has correlators come and go. Something is delivered all the time.
 func faultJoins(t *testing.T, r *rig.Runner) string {
 	o := begin(t, r, rig.Options{})
-	o.progress(5)
+	o.progress()
 	n, every := times(4, 30), time.Duration(times(0, 10))*time.Second
 	began := time.Now()
 	var guest *rig.Process
@@ -60,7 +60,7 @@ func faultJoins(t *testing.T, r *rig.Runner) string {
 			}
 			guest = nil
 		}
-		o.progress(5)
+		o.progress()
 	}
 	took := time.Since(began)
 	got := o.healthy.Deliveries()

@@ -53,7 +53,7 @@ func losses(t *testing.T, r *rig.Runner, n int, lose func(*rig.Deployment, *redi
 	random := rand.New(rand.NewPCG(o.seed, 17))
 	for range n {
 		lose(o.d, c, random)
-		o.progress(5)
+		o.progress()
 	}
 	judged := o.judge()
 	records, took := rebuilds(t, o)

@@ -134,7 +134,7 @@ func faultReplies(t *testing.T, r *rig.Runner) string {
 		p.armed.Add(1)
 		require.NoError(t, rig.Every(within(t, patience), "a reply is lost", func() bool { return p.dropped.Load() > i }))
 		if i%10 == 0 {
-			o.progress(5)
+			o.progress()
 		}
 	}
 	return fmt.Sprintf("%d replies lost; %s", p.dropped.Load(), o.judge())
