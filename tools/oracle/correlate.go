@@ -13,6 +13,15 @@ type hit struct {
 	rule         string
 	value        string
 	hasValue     bool
+	of           signal
+}
+
+// A signal is an event of which a rule has said something, and the way that it
+// came: the ids of whom that rule has it from, the detection's last.
+type signal struct {
+	record *Record
+	doc    any
+	way    []string
 }
 
 // A group is the hits of one correlation with the same group-by values.
@@ -23,47 +32,55 @@ type group struct {
 	hits   []hit
 }
 
-// collect adds the record to the groups of c, once for each rule that matched
-// it: with aliases these may be different groups.
-func (c *Rule) collect(groups map[string]*group, r *Record, doc any, matched []string) error {
+// collect makes the groups of c of what the rules that it refers to have said.
+func (p *plan) collect(c *Rule, said map[string][]signal) (map[string]*group, error) {
+	groups := map[string]*group{}
 	for _, ref := range c.refs {
-		if !slices.Contains(matched, ref) {
-			continue
+		for _, s := range said[ref] {
+			s.way = append([]string{ref}, s.way...)
+			values, ok, err := p.texts(c, s, c.groupBy)
+			if err != nil {
+				return nil, fmt.Errorf("event %s: %w", s.record.ID, err)
+			}
+			if !ok {
+				continue // a missing field is no group
+			}
+			key := fmt.Sprintf("%q", append([]string{s.record.Tenant}, values...))
+			g := groups[key]
+			if g == nil {
+				g = &group{rule: c, tenant: s.record.Tenant, values: values}
+				groups[key] = g
+			}
+			tuple, ok, err := p.texts(c, s, c.field)
+			if err != nil {
+				return nil, fmt.Errorf("event %s: %w", s.record.ID, err)
+			}
+			id := s.record.ID
+			if len(s.way) > 1 { // what two rules say of one event are two things
+				id = ref + " of " + id
+			}
+			g.hits = append(g.hits, hit{
+				id: id, time: s.record.TimeMS, ingest: s.record.IngestMS, rule: ref,
+				value: fmt.Sprintf("%q", tuple), hasValue: ok && len(c.field) > 0, of: s,
+			})
 		}
-		values, ok, err := c.texts(doc, ref, c.groupBy)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			continue // a missing field is no group
-		}
-		key := fmt.Sprintf("%q", append([]string{c.ID, r.Tenant}, values...))
-		g := groups[key]
-		if g == nil {
-			g = &group{rule: c, tenant: r.Tenant, values: values}
-			groups[key] = g
-		}
-		tuple, ok, err := c.texts(doc, ref, c.field)
-		if err != nil {
-			return err
-		}
-		g.hits = append(g.hits, hit{
-			id: r.ID, time: r.TimeMS, ingest: r.IngestMS, rule: ref,
-			value: fmt.Sprintf("%q", tuple), hasValue: ok && len(c.field) > 0,
-		})
 	}
-	return nil
+	return groups, nil
 }
 
-// texts are the values of fields, or of what the aliases say of them for the
-// rule ref. It is false if one is missing or null.
-func (c *Rule) texts(doc any, ref string, fields []string) ([]string, bool, error) {
+// texts are the values of fields, or of what the aliases of c, and of the rules
+// on the way, say of them. It is false if one is missing or null.
+func (p *plan) texts(c *Rule, s signal, fields []string) ([]string, bool, error) {
 	var out []string
 	for _, field := range fields {
-		if of, ok := c.aliases[field]; ok {
-			field = of[ref]
+		at := c
+		for _, ref := range s.way {
+			if of, ok := at.aliases[field]; ok {
+				field = of[ref]
+			}
+			at = p.byID[ref]
 		}
-		values := lookup(doc, strings.Split(field, "."))
+		values := lookup(s.doc, strings.Split(field, "."))
 		if len(values) > 1 {
 			return nil, false, fmt.Errorf("%s has several values: not supported", field)
 		}

@@ -4,8 +4,8 @@
 //
 // It knows a subset of Sigma (equality, lists, contains, startswith, endswith;
 // and, or, not, brackets) and the correlations event_count, value_count,
-// temporal and temporal_ordered with a lower bound. What else a rule holds it
-// refuses, so that it is never wrong in silence.
+// temporal and temporal_ordered with a lower bound, of detections and of each
+// other. What else a rule holds it refuses, so that it is never wrong in silence.
 package oracle
 
 import (
@@ -63,13 +63,12 @@ func Alerts(rules []Rule, records []Record, s Settings) (map[string]Alert, error
 		return nil, err
 	}
 	found := map[string]Alert{}
-	groups := map[string]*group{}
+	said := map[string][]signal{} // by the rule that says it
 	for _, r := range raised(records, s.SlackMS) {
 		doc, err := parse(r.Raw)
 		if err != nil {
 			return nil, fmt.Errorf("event %s: %w", r.ID, err)
 		}
-		var matched []string
 		for _, rule := range plan.detections {
 			if !rule.appliesTo(&r) {
 				continue
@@ -81,21 +80,28 @@ func Alerts(rules []Rule, records []Record, s Settings) (map[string]Alert, error
 			if !ok {
 				continue
 			}
-			matched = append(matched, rule.ID)
+			said[rule.ID] = append(said[rule.ID], signal{record: &r, doc: doc})
 			if plan.alerts[rule.ID] {
 				id := hash(r.Tenant, rule.ID, s.Revisions[rule.ID], r.ID)
 				found[id] = Alert{ID: id, Tenant: r.Tenant, RuleID: rule.ID, EventID: r.ID}
 			}
 		}
-		for _, c := range plan.correlations {
-			if err := c.collect(groups, &r, doc, matched); err != nil {
-				return nil, fmt.Errorf("rule %s, event %s: %w", c.ID, r.ID, err)
-			}
-		}
 	}
-	for _, g := range groups {
-		if err := g.evaluate(s, found); err != nil {
-			return nil, fmt.Errorf("rule %s: %w", g.rule.ID, err)
+	for _, c := range plan.correlations { // what one refers to comes before it
+		groups, err := plan.collect(c, said)
+		if err != nil {
+			return nil, fmt.Errorf("rule %s: %w", c.ID, err)
+		}
+		for _, g := range groups {
+			out := found
+			if !plan.alerts[c.ID] {
+				out = map[string]Alert{}
+			}
+			qualify, err := g.evaluate(s, out, plan.parents[c.ID])
+			if err != nil {
+				return nil, fmt.Errorf("rule %s: %w", c.ID, err)
+			}
+			said[c.ID] = append(said[c.ID], qualify...)
 		}
 	}
 	return found, nil
@@ -127,8 +133,8 @@ func raised(records []Record, slackMS int64) []Record {
 }
 
 // evaluate tries every event of the group, in order of time, against the
-// window that ends at it.
-func (g *group) evaluate(s Settings, found map[string]Alert) error {
+// window that ends at it. It returns those that qualify, where somebody asks.
+func (g *group) evaluate(s Settings, found map[string]Alert, asked bool) (qualify []signal, err error) {
 	slices.SortFunc(g.hits, func(a, b hit) int {
 		return cmp.Or(cmp.Compare(a.time, b.time), cmp.Compare(a.id, b.id), cmp.Compare(a.ingest, b.ingest))
 	})
@@ -148,18 +154,23 @@ func (g *group) evaluate(s Settings, found map[string]Alert) error {
 		bucket := floorDiv(e.time, cmp.Or(g.rule.suppress, g.rule.timespan))
 		parts := append([]string{g.tenant, g.rule.ID, s.Revisions[g.rule.ID]}, g.values...)
 		id := hash(append(parts, strconv.FormatInt(bucket, 10))...)
-		if _, ok := found[id]; ok {
+		_, known := found[id]
+		if known && !asked {
 			continue
 		}
 		ok, err := g.rule.qualifies(e, g.hits[from:to], spread)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if ok {
-			found[id] = Alert{ID: id, Tenant: g.tenant, RuleID: g.rule.ID, Group: g.values, Bucket: bucket, EventID: e.id}
+		if !ok {
+			continue
 		}
+		if !known {
+			found[id] = Alert{ID: id, Tenant: g.tenant, RuleID: g.rule.ID, Group: g.values, Bucket: bucket, EventID: e.of.record.ID}
+		}
+		qualify = append(qualify, e.of)
 	}
-	return nil
+	return qualify, nil
 }
 
 func floorDiv(a, b int64) int64 {

@@ -188,6 +188,36 @@ func TestAliases(t *testing.T) {
 	require.Equal(t, []string{"[x]/0"}, slices.DeleteFunc(fired(t, detections+rule, records(t, events)), func(s string) bool { return s[0] != '[' }))
 }
 
+// TestChains counts what another correlation says of events: of each that
+// qualifies, not of buckets, by fields of its own.
+func TestChains(t *testing.T) {
+	chain := `id: k
+correlation:
+  type: event_count
+  rules: [rule]
+  group-by: [what]
+  aliases: {what: {rule: who}}
+  timespan: 10m
+  condition: {gte: 2}
+---
+id: rule
+correlation:
+  type: event_count
+  rules: [a, b]
+  group-by: [who]
+  aliases: {who: {rule_a: user, b: value}}
+  timespan: 10m
+  condition: {gte: 2}
+`
+	events := []ev{{id: "1", action: "a", user: "x"}, {id: "2", at: 1, action: "b", value: "x"}, {id: "3", at: 2, action: "a", user: "y"}}
+	groups := func(all []ev) []string {
+		return slices.DeleteFunc(fired(t, detections+chain, records(t, all)), func(s string) bool { return s[0] != '[' })
+	}
+	require.Empty(t, groups(events), "one event qualifies")
+	require.Equal(t, []string{"[x]/0"}, groups(append(events, ev{id: "4", at: 3, action: "a", user: "x"})))
+	require.Empty(t, groups(append(events, ev{id: "2", at: 1, action: "b", value: "x"})), "a copy is no further event")
+}
+
 func TestGenerate(t *testing.T) {
 	one := []ev{{id: "1", action: "a"}}
 	silent := correlation("event_count", "a", "gte: 3", "")

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -23,9 +24,9 @@ type Rule struct {
 	condition                  string
 	// Of a correlation; kind is empty for a detection.
 	kind               string
-	refs               []string // ids of detections, once linked
+	refs               []string // ids of rules, once linked
 	groupBy, field     []string
-	aliases            map[string]map[string]string // by alias and id of detection
+	aliases            map[string]map[string]string // by alias and id of rule
 	timespan, suppress int64
 	lateness           int64 // −1: none of its own
 	least              int
@@ -194,38 +195,42 @@ func span(text string) (int64, error) {
 }
 
 type plan struct {
-	detections, correlations []*Rule
-	alerts                   map[string]bool // detections that alert by themselves
+	detections []*Rule
+	// correlations come after those that they refer to.
+	correlations []*Rule
+	byID         map[string]*Rule
+	alerts       map[string]bool // rules that alert by themselves
+	parents      map[string]bool // rules that a correlation refers to
 }
 
 // link resolves references and decides which rules alert.
 func link(rules []Rule, revisions map[string]string) (*plan, error) {
-	p := &plan{alerts: map[string]bool{}}
+	p := &plan{alerts: map[string]bool{}, byID: map[string]*Rule{}, parents: map[string]bool{}}
 	ids := map[string]string{} // by name and by id
+	var open []*Rule
 	for i := range rules {
 		r := rules[i]
 		if revisions[r.ID] == "" {
 			return nil, fmt.Errorf("rule %s has no revision", r.ID)
 		}
-		if r.kind != "" {
-			p.correlations = append(p.correlations, &r)
-			continue
-		}
-		p.detections = append(p.detections, &r)
-		p.alerts[r.ID] = true
-		ids[r.ID] = r.ID
+		p.byID[r.ID], p.alerts[r.ID], ids[r.ID] = &r, true, r.ID
 		if r.Name != "" {
 			ids[r.Name] = r.ID
 		}
+		if r.kind != "" {
+			open = append(open, &r)
+		} else {
+			p.detections = append(p.detections, &r)
+		}
 	}
 	generated := map[string]bool{}
-	for _, c := range p.correlations {
+	for _, c := range open {
 		refs := make([]string, len(c.refs))
 		for i, ref := range c.refs {
 			if refs[i] = ids[ref]; refs[i] == "" {
-				return nil, fmt.Errorf("rule %s refers to %q, which is no detection", c.ID, ref)
+				return nil, fmt.Errorf("rule %s refers to %q, which is no rule", c.ID, ref)
 			}
-			p.alerts[refs[i]] = false
+			p.alerts[refs[i]], p.parents[refs[i]] = false, true
 			generated[refs[i]] = generated[refs[i]] || c.generate
 		}
 		c.refs = refs
@@ -241,5 +246,28 @@ func link(rules []Rule, revisions map[string]string) (*plan, error) {
 	for id := range generated {
 		p.alerts[id] = generated[id]
 	}
-	return p, nil
+	return p, p.order(open)
+}
+
+// order puts correlations behind those that they refer to.
+func (p *plan) order(open []*Rule) error {
+	done := map[string]bool{}
+	for _, d := range p.detections {
+		done[d.ID] = true
+	}
+	for len(open) > 0 {
+		var later []*Rule
+		for _, c := range open {
+			if slices.ContainsFunc(c.refs, func(ref string) bool { return !done[ref] }) {
+				later = append(later, c)
+				continue
+			}
+			p.correlations, done[c.ID] = append(p.correlations, c), true
+		}
+		if len(later) == len(open) {
+			return fmt.Errorf("rule %s refers to itself", open[0].ID)
+		}
+		open = later
+	}
+	return nil
 }
