@@ -134,6 +134,9 @@ func (r *replay) run(ctx context.Context) (*BacktestResult, error) {
 			return nil, err
 		}
 	}
+	if err := r.passed(ctx); err != nil {
+		return nil, err
+	}
 	return r.summary(), r.progress(r.total, r.total)
 }
 
@@ -309,6 +312,25 @@ func (r *replay) upTo(ctx context.Context, limit int64) error {
 			if err := r.took(ctx, part, w); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// passed lets the first event of each partition that is not taken any more tell
+// how far time has gone there: long, where events are far apart.
+func (r *replay) passed(ctx context.Context) error {
+	for _, part := range r.parts {
+		rec, err := r.peek(ctx, part)
+		if err != nil {
+			return err
+		}
+		if rec == nil {
+			continue
+		}
+		_, ingest := r.decode(rec)
+		if err := r.took(ctx, part, &work{ingest: max(part.m.ingest, ingest), next: part.at}); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -8,9 +8,11 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
 	alertv1 "github.com/stormbell/stormbell/proto/stormbell/alert/v1"
+	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/sigma"
 )
 
@@ -84,4 +86,30 @@ func TestBacktestTimes(t *testing.T) {
 	now := time.UnixMilli(t0)
 	_, err := Backtest{From: now, To: now}.Run(t.Context(), DefaultConfig(), BacktestDeps{}, nil, nil)
 	require.ErrorContains(t, err, "must be after")
+}
+
+// TestModelDecided holds what the watermark decides to be a function of the
+// log, whatever dies and is lost: a backtest, which none of that happens to,
+// finds the same alerts.
+func TestModelDecided(t *testing.T) {
+	const few = "---\ntitle: Few\nid: few\ncorrelation: {type: event_count, rules: [rule-b], group-by: [user], timespan: 10s, condition: {lt: 3}}\n"
+	plans := byName{"base": compile(t, modelConfig(), reloadRules+few)}
+	seen := make(map[string]int)
+	rapid.Check(t, func(rt *rapid.T) {
+		m := reloadModel(rt, plans, plans, noCounts(t), func(m *model) {
+			m.expect, m.adds = m.said, func([]bus.Record) map[string]bool { return nil }
+		})
+		require.Empty(rt, m.problems)
+		m.backtests(plans)
+		for _, r := range m.log.all(TopicAlerts) {
+			a := new(alertv1.Alert)
+			require.NoError(rt, proto.Unmarshal(r.Value, a))
+			seen[a.GetRule().GetId()]++
+		}
+		for k, n := range m.seen {
+			seen[k] += n
+		}
+	})
+	t.Log(seen)
+	happened(t, seen, "few", "rebuild", "owner ended")
 }

@@ -223,7 +223,7 @@ func (m *model) detect(p int) {
 			return err
 		}
 		d.s.took(w)
-		if rapid.Bool().Draw(m.t, "forward") {
+		if rapid.Bool().Draw(m.t, "forward") || len(d.s.rulings) > 0 { // as tell does
 			if err := d.s.forward(ctx); err != nil {
 				return err
 			}

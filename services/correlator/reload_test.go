@@ -184,6 +184,9 @@ func reloadModel(rt *rapid.T, known byName, used planner, counts *counts, change
 		m.seen["reload"]++
 	}}))
 	store.dropReply, store.fail = false, false
+	for p := range modelPartitions { // so that the last watermarks are told
+		m.put(accepted{partition: p, tick: true, ingest: m.log.now.UnixMilli()})
+	}
 	m.settle()
 	m.check()
 	return m

@@ -219,6 +219,7 @@ func (rs reigns) within(scope string, manifest []byte, start, end int64) []reign
 	for _, x := range rs {
 		if x.scope == scope {
 			known = known || x.manifest == string(manifest)
+			x.until = rs.end(x)
 			if x.from <= end && start <= x.until {
 				out = append(out, x)
 			}
@@ -228,6 +229,19 @@ func (rs reigns) within(scope string, manifest []byte, start, end int64) []reign
 		out = append(out, reign{scope: scope, manifest: string(manifest), from: unseen, until: open})
 	}
 	return out
+}
+
+// end is until when a reign is taken to last. One that is open in a partition
+// without events since is over where another manifest began after it: else that
+// partition would cut windows until its next event.
+func (rs reigns) end(x reign) int64 {
+	end := x.until
+	for _, y := range rs {
+		if x.until == open && y.until == open && y.scope == x.scope && y.manifest != x.manifest && y.from > x.from {
+			end = min(end, y.from)
+		}
+	}
+	return end
 }
 
 // cut reports whether, in a time of ingest, both ends in, rules ruled for a

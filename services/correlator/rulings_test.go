@@ -221,3 +221,30 @@ func TestMetaOfVersion1(t *testing.T) {
 	_, err = decodeMeta([]byte{metaVersion, 0x78, 1})
 	require.ErrorContains(t, err, "does not know")
 }
+
+// TestQuietPartitionCutsNothing: a partition without events since a change does
+// not keep the rules before it in force.
+func TestQuietPartitionCutsNothing(t *testing.T) {
+	plans := byName{"three": ruleWith(t, "3"), "four": ruleWith(t, "4")}
+	f := openFolder(t, modelConfig(), plans["three"], 10, state.NewMemory())
+	f.plans = plans
+	for p, events := range [][]stamped{{{"three", "", 0}}, {{"three", "", 0}, {"four", "", 60_000}}} {
+		for _, r := range rulingsOf(newMatchingFor(t, DefaultConfig(), testRules), events).rulings {
+			r.UpstreamPartition = int32(p)
+			f.meta.reigns = f.meta.reigns.tell(r)
+		}
+	}
+	for name, tc := range map[string]struct {
+		rules      string
+		start, end int64
+		want       bool
+	}{
+		"new rule, after": {"four", 61_000, 90_000, false}, "new rule, across": {"four", 30_000, 90_000, true}, "old rule, after": {"three", 61_000, 90_000, true},
+	} {
+		got, err := f.cut(t.Context(), &detectionv1.Detection{
+			Tenant: "t", CorrelationId: "count", CorrelationRevision: plans[tc.rules].correlations["count"].Revision, ManifestAll: []byte(tc.rules),
+		}, t0+tc.start, t0+tc.end)
+		require.NoError(t, err)
+		require.Equal(t, tc.want, got, name)
+	}
+}
