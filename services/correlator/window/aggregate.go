@@ -19,6 +19,8 @@ type aggregate struct {
 	bounds [2]boundary
 	// sorts: a percentile is asked for.
 	sorts bool
+	// x and y are scratch space.
+	x, y big.Int
 }
 
 // boundary is where the values of a window lie to a bound.
@@ -271,20 +273,18 @@ func (a *aggregate) measures(g *Group, c *condition, e *record) bool {
 	if a.n == 0 {
 		return false
 	}
-	n := big.NewInt(int64(a.n))
-	left, right := new(big.Int), new(big.Int)
+	n := a.x.SetInt64(int64(a.n))
 	for i := range c.bounds {
 		b := &c.bounds[i]
 		sign := 0
 		switch {
 		case g.spec.share(): // 100 × own / n, against a number of 10^−38
-			own := int64(a.values.counts[e.value]) * 100
-			left.Mul(big.NewInt(own), one())
-			sign = left.Cmp(right.Mul(n, b.number))
+			own := big.NewInt(int64(a.values.counts[e.value]) * 100)
+			sign = own.Mul(own, one()).Cmp(a.y.Mul(n, b.number))
 		case a.sorts:
 			sign = a.percentile(g, c, i)
 		case g.spec.Kind == ValueAvg:
-			sign = a.sum.Cmp(right.Mul(n, b.number))
+			sign = a.sum.Cmp(a.y.Mul(n, b.number))
 		default:
 			sign = a.sum.Cmp(b.number)
 		}

@@ -69,3 +69,52 @@ func reportCPU(b *testing.B) func() {
 	before := used()
 	return func() { b.ReportMetric(float64(used()-before)/float64(b.N), "cpu-ns/op") }
 }
+
+// BenchmarkDecide folds one detection into a group whose window holds so many
+// records, and lets the watermark decide it, every 500 records.
+func BenchmarkDecide(b *testing.B) {
+	above := [2]Bound{{GT, "100000"}}
+	for name, spec := range map[string]*Spec{
+		"event_count":      {Kind: EventCount, Bounds: [2]Bound{{EQ, "100000"}}},
+		"value_count":      {Kind: ValueCount, Bounds: [2]Bound{{EQ, "100000"}}},
+		"temporal":         {Kind: Temporal, Expr: string([]byte{0, ExprAbsent + 1, ExprAnd})},
+		"value_sum":        {Kind: ValueSum, Bounds: [2]Bound{{LT, "-1"}}},
+		"value_avg":        {Kind: ValueAvg, Bounds: above},
+		"value_percentile": {Kind: ValuePercentile, Percentile: "95", Bounds: above},
+		"session":          {Kind: EventCount, Shape: Session, Gap: 1, Bounds: [2]Bound{{EQ, "100000"}}},
+		"tumbling":         {Kind: ValueAvg, Shape: Tumbling, Bounds: above},
+	} {
+		for _, held := range []int{10, 1000, 100_000} {
+			b.Run(fmt.Sprintf("kind=%s/window=%d", name, held), func(b *testing.B) {
+				s := *spec
+				s.Timespan, s.Rules = int64(held), 2
+				benchmarkDecide(b, &s, held)
+			})
+		}
+	}
+}
+
+func benchmarkDecide(b *testing.B, spec *Spec, held int) {
+	if err := spec.Validate(); err != nil {
+		b.Fatal(err)
+	}
+	spec.AnyAge = true
+	g := New(spec)
+	ids, values := make([]string, 1<<20), make([]string, 1<<16)
+	for i := range ids {
+		ids[i] = "event-" + strconv.Itoa(i)
+	}
+	for i := range values {
+		values[i] = strconv.Itoa(i*7919%65_536) + ".25"
+	}
+	keep := []byte("{}")
+	b.ReportAllocs()
+	defer reportCPU(b)()
+	for i := 0; b.Loop(); i++ {
+		g.Add(Record{EventID: ids[i&(1<<20-1)], Time: int64(i), Rules: 3, Value: values[i&(1<<16-1)], HasValue: true, Keep: keep})
+		if i%500 == 499 {
+			g.Advance(int64(i))
+			g.Changes(nil)
+		}
+	}
+}

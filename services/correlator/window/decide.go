@@ -104,6 +104,20 @@ func (d *decider) dropped(r *record, beforeLo bool) {
 	}
 }
 
+// shed takes notice that the group's first record goes, because it is full.
+func (d *decider) shed(g *Group, r *record) {
+	switch {
+	case d.lo > 0 || !d.begun:
+		d.dropped(r, d.lo > 0)
+	case d.hi > 0:
+		delete(d.traces, r.seq)
+		d.sum.leave(g, r)
+		d.hi--
+	default:
+		delete(d.traces, r.seq)
+	}
+}
+
 // decide decides what ends before limit, and reports whether that is all.
 func (g *Group) decide(limit int64) (out []Firing, done bool) {
 	d := g.decider

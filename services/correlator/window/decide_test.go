@@ -457,3 +457,22 @@ func TestKeptEventsStayFew(t *testing.T) {
 		require.LessOrEqual(t, len(g.decider.traces), 25, "those that are not decided")
 	}
 }
+
+// TestFullGroupGoesOnDeciding lets a group shed what its windows still have, and
+// counts what is left.
+func TestFullGroupGoesOnDeciding(t *testing.T) {
+	s := &Spec{Kind: ValueSum, Timespan: 2 * MaxRecords, Rules: 1, Bounds: [2]Bound{{EQ, "99999"}}}
+	require.NoError(t, s.Validate())
+	g := New(s)
+	var fired []Firing
+	for i := range int64(MaxRecords + 2000) {
+		g.Add(Record{EventID: fmt.Sprint(i), Time: i, Ingest: i, Rules: 1, Value: "1", HasValue: true})
+		if i%500 == 499 || i > MaxRecords-3 {
+			fired = append(fired, g.Advance(i)...)
+		}
+	}
+	require.True(t, g.Overflowed())
+	require.Equal(t, g.decider.sum.n, g.decider.hi-g.decider.lo)
+	require.Len(t, fired, 1)
+	require.EqualValues(t, MaxRecords-1, fired[0].Count)
+}

@@ -300,7 +300,7 @@ func (g *Group) shed() {
 	}
 	switch {
 	case g.decider != nil:
-		g.decider.dropped(r, g.decider.lo > 0)
+		g.decider.shed(g, r)
 	case g.front > 0:
 		g.front--
 	case g.spec.tallied():

@@ -165,8 +165,10 @@ func (v *values) compact(recs *timeline) {
 	known := make([]int32, len(names)) // new numbers, plus one
 	for _, r := range recs.all() {
 		if known[r.value] == 0 {
-			place, _, _ := v.intern(names[r.value])
-			known[r.value] = place + 1
+			if n != nil {
+				v.numbers.add(n.all[r.value])
+			}
+			known[r.value] = v.add(names[r.value]) + 1
 		}
 		r.value = known[r.value] - 1
 	}
