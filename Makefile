@@ -128,6 +128,12 @@ model: ## try a million schedules of the correlate protocol, and MODEL_CHECKS (2
 	STORMBELL_MODEL_DEPTH=$(MODEL_DEPTH) GOWORK=off go -C services test -count=1 -v -timeout 8h -run '^TestEverySchedule' ./correlator/
 	GOWORK=off go -C services test -count=1 -v -timeout 8h -run '^TestModel' ./correlator/ -rapid.checks=$(MODEL_CHECKS)
 
+# KUBECONFIG names the cluster; its nodes pull REGISTRY/NAME:TAG, or have them.
+.PHONY: test-kubernetes
+test-kubernetes: ## run the dev overlay on the cluster of KUBECONFIG, with images of REGISTRY and TAG, and do to it what clusters do
+	STORMBELL_KUBERNETES='$(REGISTRY)' STORMBELL_KUBERNETES_TAG='$(TAG)' \
+		go test -count=1 -v -timeout 90m -run '^TestKubernetes$$' ./services/e2e
+
 .PHONY: test-readme
 test-readme: ## type what README.md and the guides say, compare what comes out
 	go test -count=1 -timeout $(TEST_TIMEOUT) ./tools/readme
