@@ -1,12 +1,11 @@
 package correlator
 
 import (
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
-
-	"encoding/json"
 
 	"github.com/stormbell/stormbell/services/correlator/geo"
 	"github.com/stormbell/stormbell/services/correlator/window"

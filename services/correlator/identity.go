@@ -58,13 +58,27 @@ const (
 // specInts and specTexts say where the fields of a spec are, by their tags.
 func specInts(s *window.Spec) []taggedInt {
 	return []taggedInt{
-		{tagKind, intOf(&s.Kind)}, {tagTimespan, intOf(&s.Timespan)}, {tagLateness, intOf(&s.Lateness)},
-		{tagMin, intOf(&s.Min)}, {tagRules, intOf(&s.Rules)}, {tagTies, boolOf(&s.StrictTies)}, {tagSuppress, intOf(&s.Suppress)},
-		{tagOp1, intOf(&s.Bounds[0].Op)}, {tagOp2, intOf(&s.Bounds[1].Op)}, {tagShape, intOf(&s.Shape)}, {tagGap, intOf(&s.Gap)},
-		{tagAnyAge, boolOf(&s.AnyAge)}, {tagLevel, intOf(&s.Level)},
-		{tagForget, intOf(&s.Extension.Forget)}, {tagHistory, intOf(&s.Extension.History)}, {tagLearn, intOf(&s.Extension.Learn)},
-		{tagBaseline, intOf(&s.Extension.Baseline)}, {tagRatio, intOf(&s.Extension.Ratio)}, {tagMedian, boolOf(&s.Extension.Median)},
-		{tagMaxSpeed, intOf(&s.Extension.MaxSpeed)}, {tagMinDistance, intOf(&s.Extension.MinDistance)},
+		{tagKind, intOf(&s.Kind)},
+		{tagTimespan, intOf(&s.Timespan)},
+		{tagLateness, intOf(&s.Lateness)},
+		{tagMin, intOf(&s.Min)},
+		{tagRules, intOf(&s.Rules)},
+		{tagTies, boolOf(&s.StrictTies)},
+		{tagSuppress, intOf(&s.Suppress)},
+		{tagOp1, intOf(&s.Bounds[0].Op)},
+		{tagOp2, intOf(&s.Bounds[1].Op)},
+		{tagShape, intOf(&s.Shape)},
+		{tagGap, intOf(&s.Gap)},
+		{tagAnyAge, boolOf(&s.AnyAge)},
+		{tagLevel, intOf(&s.Level)},
+		{tagForget, intOf(&s.Extension.Forget)},
+		{tagHistory, intOf(&s.Extension.History)},
+		{tagLearn, intOf(&s.Extension.Learn)},
+		{tagBaseline, intOf(&s.Extension.Baseline)},
+		{tagRatio, intOf(&s.Extension.Ratio)},
+		{tagMedian, boolOf(&s.Extension.Median)},
+		{tagMaxSpeed, intOf(&s.Extension.MaxSpeed)},
+		{tagMinDistance, intOf(&s.Extension.MinDistance)},
 	}
 }
 

@@ -38,6 +38,7 @@ func scenarios() []scenario {
 		{"FlushAll", testFlushAll},
 		{"CutTail", testCutTail},
 		{"Reload", testReload},
+		{"Absent", testAbsent},
 		{"DeadLetters", testDeadLetters},
 		{"Crash", testCrash},
 	}

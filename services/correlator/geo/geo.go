@@ -40,7 +40,7 @@ func Open(file string) (*Locator, error) {
 	if info.Size() > MaxFile {
 		return nil, fmt.Errorf("places of addresses: %s has %d bytes: at most %d are read", file, info.Size(), MaxFile)
 	}
-	b, err := os.ReadFile(file) //nolint:gosec // the operator names it
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("places of addresses: %w", err)
 	}

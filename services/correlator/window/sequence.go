@@ -116,7 +116,7 @@ func (q *sequence) add(r *Record) {
 	q.pages.tail = appendEntry(q.pages.tail, e)
 	e.seq = q.pages.appended()
 	q.waiting = slices.Insert(q.waiting, at, e)
-	if q.kept < maxWhole && !e.settled && len(r.Keep) > 0 && !(q.spec.triggered() && e.rules&1 == 0) {
+	if q.kept < maxWhole && !e.settled && len(r.Keep) > 0 && (!q.spec.triggered() || e.rules&1 != 0) {
 		q.pages.keep(e.seq, r.Keep)
 		q.kept++
 	}

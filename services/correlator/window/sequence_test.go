@@ -115,7 +115,7 @@ func TestSequenceCases(t *testing.T) {
 		require.Equal(t, "c1", f[0].EventID, "one in two minutes: three times that is 1.5, and at least 2 are demanded")
 		require.EqualValues(t, 500, f[0].Baseline)
 		require.EqualValues(t, 3, f[0].Bucket)
-		require.EqualValues(t, 2, f[0].Count)
+		require.Equal(t, 2, f[0].Count)
 	})
 	t.Run("many triggers are told in bounded calls, whole events for the first", func(t *testing.T) {
 		s := &Spec{Kind: Absence, Timespan: minute, Rules: 2}

@@ -542,7 +542,8 @@ func FuzzDecode(f *testing.F) {
 
 func FuzzDecodeSequence(f *testing.F) {
 	specs := []*Spec{
-		{Kind: Absence, Timespan: minute, Rules: 2}, {Kind: Absence, Timespan: minute, Rules: 1},
+		{Kind: Absence, Timespan: minute, Rules: 2},
+		{Kind: Absence, Timespan: minute, Rules: 1},
 		{Kind: NewValue, Timespan: minute, Rules: 1, Extension: Extension{History: minute, Learn: 1}},
 		{Kind: Travel, Timespan: minute, Rules: 1, Extension: Extension{MaxSpeed: 900, MinDistance: 1}},
 		{Kind: Rate, Timespan: minute, Rules: 1, Min: 1, Extension: Extension{Baseline: 2 * minute, Learn: minute, Ratio: 1000}},

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -110,6 +111,24 @@ func TestSummaries(t *testing.T) {
 	}
 }
 
+// TestOccurrences holds ids of alerts that are told for an event, and the clause
+// of their summaries.
+func TestOccurrences(t *testing.T) {
+	a := OccurrenceID("t", "r", "v", []string{"a"}, "e")
+	require.Len(t, a, 32)
+	require.Equal(t, a, OccurrenceID("t", "r", "v", []string{"a"}, "e"))
+	for _, other := range []string{
+		OccurrenceID("t", "r", "v", []string{"a"}, "f"), OccurrenceID("t", "r", "v", []string{"b"}, "e"), OccurrenceID("u", "r", "v", []string{"a"}, "e"),
+		CorrelationID("t", "r", "v", []string{"a"}, 0), StandAloneID("t", "r", "v", "e"),
+	} {
+		require.NotEqual(t, a, other)
+	}
+	f := findings()["detection"]
+	f.Rule.Type = "absence"
+	f.How = ", and nothing more within " + Span(90*time.Second)
+	require.Equal(t, "mallory did StopLogging from 198.51.100.7, and nothing more within 1m30s in account 111122223333: Trail stopped.", New(f).GetSummary())
+}
+
 func TestHostSummaries(t *testing.T) {
 	at := int64(1_772_445_600_000)
 	say := func(kind string, raws ...string) string {
@@ -171,6 +190,7 @@ func TestIDs(t *testing.T) {
 	for _, other := range []string{
 		CorrelationID("t", "r", "v", []string{"ab"}, -3), CorrelationID("t", "r", "v", []string{"a", "b"}, 3),
 		CorrelationID("u", "r", "v", []string{"a", "b"}, -3), StandAloneID("t", "r", "v", "a"),
+		OccurrenceID("t", "r", "v", []string{"a", "b"}, "-3"),
 	} {
 		require.NotEqual(t, a, other)
 	}

@@ -1,0 +1,67 @@
+package e2e_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/stormbell/stormbell/services/e2e/rig"
+	"github.com/stormbell/stormbell/tools/ledger"
+)
+
+// testAbsent posts a few events and then nothing: what a rule tells of order and
+// absence is told once the watermark has passed it, which ticks alone carry
+// forward then.
+func testAbsent(t *testing.T, r *rig.Runner) {
+	d := r.Start(t, rig.Options{Rules: "testdata/rules/absent", Settings: map[string]string{"correlator": "slack: 10s"}})
+	receiver := newReceiver(t, ledger.Behave{})
+	d.Subscribe(t, 0, receiver)
+
+	// A whole period that has just ended, so that the periods of a rate are known.
+	base := time.Now().Add(-8 * time.Second).Truncate(2 * time.Second)
+	var batch string
+	put := func(user, action, more string, after time.Duration) {
+		batch += fmt.Sprintf(`{"product":"e2e","user":%q,"action":%q,"time":%q%s}`+"\n", user, action, base.Add(after).UTC().Format(time.RFC3339Nano), more)
+	}
+	put("gone", "stop", "", 0)
+	put("back", "stop", "", 0)
+	put("back", "start", "", 3*time.Second)
+	put("host", "beat", "", 0)
+	put("host", "beat", "", 3*time.Second)
+	put("eve", "seen", `,"ip":"198.51.100.7"`, 0)
+	put("eve", "seen", `,"ip":"198.51.100.7"`, time.Second)
+	put("eve", "seen", `,"ip":"203.0.113.9"`, 5*time.Second)
+	put("mallory", "seen", `,"region":"eu-north-1"`, 0)
+	put("mallory", "seen", `,"region":"ap-southeast-2"`, 3*time.Second)
+	put("usual", "call", "", 0)
+	put("usual", "call", "", 4*time.Second)
+	for i := range 3 {
+		put("usual", "call", "", 6*time.Second+time.Duration(i)*time.Millisecond)
+	}
+	d.Post(t, 0, []byte(batch))
+
+	want := map[string]string{
+		"gone": "Not started again", "host": "Silent", "eve": "New address", "mallory": "Too fast", "usual": "More than usual",
+	}
+	err := receiver.Await(within(t, patience), func(got []ledger.Delivery) bool {
+		for user := range want {
+			if len(titles(t, got, user)) == 0 {
+				return false
+			}
+		}
+		return true
+	})
+	require.NoError(t, err, "what came: %v", receiver.Deliveries())
+	got := receiver.Deliveries()
+	for user, title := range want {
+		require.Equal(t, []string{title}, titles(t, got, user), user)
+	}
+	require.Empty(t, titles(t, got, "back"), "it was started within the time, to the millisecond")
+	ids := map[string]bool{}
+	for i := range got {
+		ids[bodyOf(t, &got[i]).Data.ID] = true
+	}
+	require.Len(t, ids, len(want), "one alert each")
+}
