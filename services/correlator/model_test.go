@@ -397,6 +397,9 @@ func (m *model) settle() {
 			d.s.took(w)
 			require.NoError(m.t, d.s.forward(ctx))
 		}
+		if d.s.next > d.s.forwarded { // what went carefully waits for the time to forward
+			require.NoError(m.t, d.s.forward(ctx))
+		}
 	}
 	var sessions []*session
 	for p := range modelPartitions {

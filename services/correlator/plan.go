@@ -121,6 +121,9 @@ func (c Config) window(sc *sigma.Correlation, set *sigma.Set) (*window.Spec, err
 	if !ok {
 		return nil, fmt.Errorf("correlation type %q is not supported yet", sc.Type)
 	}
+	if sc.Type == sigma.ImpossibleTravel && len(sc.Children) > 0 {
+		return nil, fmt.Errorf("%s locates events and not what correlations say of them: refer to detection rules", sc.Type)
+	}
 	for _, child := range sc.Children {
 		if child.Type == sigma.Absence || child.Extension != (sigma.Extension{}) {
 			return nil, fmt.Errorf("%q is of type %s, which signals to no other correlation yet: refer to other rules", child.ID, child.Type)
