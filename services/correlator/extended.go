@@ -59,7 +59,19 @@ func (c *correlation) how(f *window.Firing, kept map[int]*kept) string {
 	}
 	x := &c.spec.Extension
 	span := func(ms int64) string { return alert.Span(time.Duration(ms) * time.Millisecond) }
+	within := fmt.Sprintf(" over %d events within %s", f.Count, span(f.End-f.Start))
 	switch c.spec.Kind {
+	case window.ValueSum:
+		return ", adding up to " + f.Measured + within
+	case window.ValueAvg:
+		return ", " + f.Measured + " on average" + within
+	case window.ValueMedian:
+		return ", with a median of " + f.Measured + within
+	case window.ValuePercentile:
+		if c.spec.Percentile == "" {
+			return ", a value of which " + f.Measured + " % are" + within
+		}
+		return ", with " + f.Measured + " at percentile " + c.spec.Percentile + within
 	case window.Absence:
 		if c.spec.Rules == 1 {
 			return ", and nothing more within " + span(c.spec.Timespan)

@@ -302,21 +302,27 @@ func (g *Group) sumImpossible(lo, hi int, sw *sweep) int {
 // summed is how many distinct events a set has, or zero where they do not add up
 // to what is demanded. Of an event with several values the greatest counts.
 func (g *Group) summed(recs []*record) int {
-	n, b := g.values.numbers, g.condition.bounds[0]
+	sum, events := g.sumOf(recs)
+	if b := g.condition.bounds[0]; !b.op.holds(sum.Cmp(b.number)) {
+		return 0
+	}
+	return events
+}
+
+// sumOf is what the events of a set add up to, and how many they are.
+func (g *Group) sumOf(recs []*record) (sum *big.Int, events int) {
+	n := g.values.numbers
 	most := make(map[string]*big.Int, len(recs))
 	for _, r := range recs {
 		if x := n.all[r.value]; most[r.id] == nil || x.Cmp(most[r.id]) > 0 {
 			most[r.id] = x
 		}
 	}
-	sum := new(big.Int)
+	sum = new(big.Int)
 	for _, x := range most {
 		sum.Add(sum, x)
 	}
-	if !b.op.holds(sum.Cmp(b.number)) {
-		return 0
-	}
-	return len(most)
+	return sum, len(most)
 }
 
 func (g *Group) firing(e *record, recs []*record, count int) Firing {
@@ -325,6 +331,10 @@ func (g *Group) firing(e *record, recs []*record, count int) Firing {
 		EventID: e.id, Time: e.time, Ingest: e.ingest,
 		Start: g.spec.start(e.time), End: g.spec.end(e.time) - 1,
 		Count: count, AtLeast: g.overflow,
+	}
+	if g.decider == nil && g.spec.Kind == ValueSum {
+		sum, _ := g.sumOf(recs)
+		f.Measured = formatNumber(sum, fracDigits)
 	}
 	refs := make([]Ref, 0, min(len(recs), MaxRefs))
 	seen := make(map[string]int, len(recs))
