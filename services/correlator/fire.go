@@ -198,7 +198,7 @@ func (s *step) finding(it *item, firing *window.Firing, kept map[int]*kept, sc t
 		ID:     alert.CorrelationID(d.GetTenant(), c.ID, c.Revision, d.GetGroup(), firing.Bucket),
 		Tenant: d.GetTenant(), Rule: c.rule, TimeMS: firing.Time, IngestMS: d.GetIngestMs(),
 		StartMS: firing.Start, EndMS: firing.End, Count: firing.Count, Total: firing.Total, AtLeast: firing.AtLeast,
-		BaseURL: s.f.cfg.BaseURL,
+		Condition: c.Condition.String(), BaseURL: s.f.cfg.BaseURL,
 	}
 	if firing.ByEvent {
 		finding.ID = alert.OccurrenceID(d.GetTenant(), c.ID, c.Revision, d.GetGroup(), firing.EventID)
@@ -213,7 +213,7 @@ func (s *step) finding(it *item, firing *window.Firing, kept map[int]*kept, sc t
 		}
 	}
 	for i, ref := range firing.Events {
-		e := alert.Contribution{ID: eventOf(ref.ID), TimeMS: ref.Time, RuleID: c.firstRule(ref.Rules)}
+		e := alert.Contribution{ID: eventOf(ref.ID), TimeMS: ref.Time, RuleID: c.firstRule(ref.Rules), Late: ref.Late}
 		if k := kept[i]; k != nil {
 			e.Entities, e.Source, e.Raw = entities(&k.det), k.det.GetSource(), k.det.GetRaw()
 		}

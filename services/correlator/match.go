@@ -256,7 +256,7 @@ func (m *matching) found(ctx context.Context, r *bus.Record, e *event.Event, p *
 		a := alert.New(&alert.Finding{
 			ID: alert.StandAloneID(e.Tenant, rule.ID, rule.Revision, e.ID), Tenant: e.Tenant, Rule: p.rules[rule.ID],
 			TimeMS: e.TimeMS, IngestMS: e.IngestMS, StartMS: e.TimeMS, EndMS: e.TimeMS, Count: 1, Total: 1,
-			Events:  []alert.Contribution{{ID: e.ID, TimeMS: e.TimeMS, RuleID: rule.ID, Entities: alert.Entities(e.Raw), Source: source, Raw: e.Raw}},
+			Events:  []alert.Contribution{{ID: e.ID, TimeMS: e.TimeMS, RuleID: rule.ID, Late: e.Late, Entities: alert.Entities(e.Raw), Source: source, Raw: e.Raw}},
 			TraceID: traceID, BaseURL: m.d.cfg.BaseURL,
 		})
 		value, err := marshal(a)

@@ -107,7 +107,7 @@ func testGroups(t *testing.T, d *rig.Deployment, gateway int, sent int64) {
 		return len(all.Correlations) == 1 && all.Correlations[0].Open == 1 && all.Watermark != nil
 	}), "%+v", &all)
 	c := all.Correlations[0]
-	require.Equal(t, []any{"event_count", "≥ 2", int64(1)}, []any{c.Type, c.Condition, c.Fired.Count})
+	require.Equal(t, []any{"event_count", "gte 2", int64(1)}, []any{c.Type, c.Condition, c.Fired.Count})
 	var groups struct {
 		Groups []struct {
 			Group         map[string]string

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -77,23 +76,10 @@ type groupsBody struct {
 // describe says what is known of a correlation without any figures.
 func describe(c *sigma.Correlation) correlationBody {
 	b := correlationBody{
-		ID: c.ID, Title: c.Title, Type: string(c.Type), Level: c.Level, Condition: conditionText(c),
+		ID: c.ID, Title: c.Title, Type: string(c.Type), Level: c.Level, Condition: c.Condition.String(),
 		GroupBy: append([]string{}, c.GroupBy...), Timespan: float64(c.Timespan) / 1000, Revision: c.Revision, Depth: c.Depth, Shadow: c.Shadow,
 	}
 	return b
-}
-
-// conditionText is a condition in one line.
-func conditionText(c *sigma.Correlation) string {
-	if c.Condition.Expression != "" {
-		return c.Condition.Expression
-	}
-	signs := map[sigma.Op]string{sigma.GT: ">", sigma.GTE: "≥", sigma.LT: "<", sigma.LTE: "≤", sigma.EQ: "=", sigma.NEQ: "≠"}
-	var parts []string
-	for _, bound := range c.Condition.Bounds {
-		parts = append(parts, signs[bound.Op]+" "+bound.Number)
-	}
-	return strings.Join(parts, " and ")
 }
 
 // correlationsNow are the correlations in force for a tenant, with figures; ok is

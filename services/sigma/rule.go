@@ -1,5 +1,7 @@
 package sigma
 
+import "strings"
+
 // LogSource names where events come from; rules name what they apply to with
 // the same three dimensions. Compile lower-cases the rules' values, Match those
 // of events.
@@ -179,6 +181,19 @@ type Condition struct {
 	Expression string
 	// Tree is Expression with names resolved to ids; nil without one.
 	Tree *Expression
+}
+
+// String is the condition in one line, as a rule writes it: "gte 3", "gt 1 and
+// lte 5", or an expression; empty where there is none.
+func (c Condition) String() string {
+	if c.Expression != "" {
+		return c.Expression
+	}
+	parts := make([]string, len(c.Bounds))
+	for i, b := range c.Bounds {
+		parts[i] = string(b.Op) + " " + b.Number
+	}
+	return strings.Join(parts, " and ")
 }
 
 // AtOnce reports whether the condition is monotone, so that it holds from the

@@ -211,6 +211,7 @@ const (
 	hasValue = 1 << iota
 	hasCarry
 	hasTrace
+	isLate
 )
 
 func appendRecord(b []byte, r *record, of *Record) []byte {
@@ -235,6 +236,9 @@ func appendRecord(b []byte, r *record, of *Record) []byte {
 		b[at] |= hasTrace
 		b = binary.AppendUvarint(b, uint64(len(of.Trace)))
 		b = append(b, of.Trace...)
+	}
+	if r.late {
+		b[at] |= isLate
 	}
 	return b
 }
@@ -344,6 +348,7 @@ func (g *Group) decodePage(recs []record, n uint64, b []byte) ([]record, error) 
 		if g.spec.tallied() && r.value < 0 {
 			return nil, fmt.Errorf("%w: page %d: a record without a value", errCorrupt, n)
 		}
+		r.late = flags&isLate != 0
 		recs = append(recs, r)
 		g.ids.add(r.hash)
 		g.pages.live.add(n, 1)

@@ -65,6 +65,7 @@ type record struct {
 	seq    uint64
 	value  int32
 	hash   uint32 // of id
+	late   bool   // for whoever reads the alert
 }
 
 // New returns an empty group.
@@ -104,7 +105,7 @@ func (g *Group) Add(r Record) []Firing {
 	if g.spec.Judge(&r) != Counts {
 		return nil
 	}
-	rec := record{id: r.EventID, time: r.Time, ingest: r.Ingest, rules: r.Rules, value: -1, hash: hashOf(r.EventID)}
+	rec := record{id: r.EventID, time: r.Time, ingest: r.Ingest, rules: r.Rules, value: -1, hash: hashOf(r.EventID), late: r.Late}
 	if g.spec.tallied() {
 		rec.value, r.Value, _ = g.values.intern(r.Value) // Judge has read the number
 	}

@@ -53,6 +53,8 @@ type Ref struct {
 	ID    string
 	Time  int64
 	Rules uint64
+	// Late is what the record said.
+	Late bool
 	// Keep is what Record.Keep was, for the events that the group keeps whole.
 	Keep []byte
 }
@@ -347,7 +349,7 @@ func (g *Group) firing(e *record, recs []*record, count int) Firing {
 			continue
 		}
 		seen[r.id] = len(refs)
-		refs = append(refs, Ref{ID: r.id, Time: r.time, Rules: r.rules, Keep: keep})
+		refs = append(refs, Ref{ID: r.id, Time: r.time, Rules: r.rules, Late: r.late, Keep: keep})
 	}
 	f.Total = len(refs)
 	if len(refs) > MaxRefs {

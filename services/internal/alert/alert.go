@@ -81,6 +81,8 @@ type Finding struct {
 	// Count is what the condition counted; Total the distinct events in the window.
 	Count, Total int
 	AtLeast      bool
+	// Condition is what Count had to satisfy, in Sigma's words.
+	Condition string
 	// Events in order of (time, id): all, or the first and the last.
 	Events  []Contribution
 	TraceID string
@@ -99,6 +101,7 @@ type Contribution struct {
 	ID       string
 	TimeMS   int64
 	RuleID   string
+	Late     bool
 	Entities *detectionv1.Entities
 	Source   string
 	Raw      []byte
@@ -111,6 +114,7 @@ func New(f *Finding) *alertv1.Alert {
 		Window:      &alertv1.Window{StartMs: f.StartMS, EndMs: f.EndMS},
 		Count:       uint64(max(f.Count, 0)),
 		AtLeast:     f.AtLeast,
+		Condition:   cut(oneLine(f.Condition), maxText),
 		EventsTotal: uint64(max(f.Total, len(f.Events))),
 		TraceId:     f.TraceID, IngestMs: f.IngestMS,
 	}
@@ -121,7 +125,7 @@ func New(f *Finding) *alertv1.Alert {
 		a.FirstTimeMs, a.LastTimeMs = f.Events[0].TimeMS, f.Events[n-1].TimeMS
 	}
 	for _, c := range f.Events {
-		a.Events = append(a.Events, &alertv1.Event{Id: c.ID, TimeMs: c.TimeMS, RuleId: c.RuleID, Event: c.Raw})
+		a.Events = append(a.Events, &alertv1.Event{Id: c.ID, TimeMs: c.TimeMS, RuleId: c.RuleID, Late: c.Late, Event: c.Raw})
 		addEntities(a, c)
 	}
 	a.Truncated = len(f.Events) < int(a.GetEventsTotal())

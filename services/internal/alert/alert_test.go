@@ -63,11 +63,12 @@ func findings() map[string]*Finding {
 			ID: CorrelationID("default", kind, "v", []string{"mallory"}, 3), Tenant: "default",
 			Rule:  rule(10+i, "Secrets read in bulk", "high", kind),
 			Group: []*alertv1.GroupValue{{Field: "userIdentity.userName", Value: "mallory"}},
-			Count: 3, Total: 3, TraceID: "4bf92f3577b34da6a3ce929d0e0e4736",
+			Count: 3, Total: 3, Condition: "gte 3", TraceID: "4bf92f3577b34da6a3ce929d0e0e4736",
 		}
 		for n := range 3 {
 			f.Events = append(f.Events, event0(n, []string{"ConsoleLogin", "CreateAccessKey", "GetSecretValue"}[n*(i/2)+2*(1-i/2)]))
 		}
+		f.Events[0].Late = kind == "event_count"
 		f.TimeMS, f.EndMS = f.Events[2].TimeMS, f.Events[2].TimeMS
 		f.StartMS, f.IngestMS = f.EndMS-300_000, f.EndMS+2000
 		out[kind] = f

@@ -139,6 +139,9 @@ func (w *writer) data(a *alertv1.Alert) {
 	if a.GetAtLeast() {
 		w.bool("at_least", true)
 	}
+	if a.GetCondition() != "" {
+		w.str("condition", a.GetCondition())
+	}
 	w.time("first_time", a.GetFirstTimeMs())
 	w.time("last_time", a.GetLastTimeMs())
 	w.list("principals", a.GetPrincipals())
@@ -179,6 +182,9 @@ func (w *writer) events(events []*alertv1.Event) {
 		w.str("id", e.GetId())
 		w.time("time", e.GetTimeMs())
 		w.str("rule_id", e.GetRuleId())
+		if e.GetLate() {
+			w.bool("late", true)
+		}
 		if len(e.GetEvent()) > 0 {
 			w.name("event")
 			w.value(e.GetEvent())

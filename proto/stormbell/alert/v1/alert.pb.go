@@ -44,7 +44,10 @@ type Alert struct {
 	// The number of distinct events (or values) when it fired.
 	Count uint64 `protobuf:"varint,8,opt,name=count,proto3" json:"count,omitempty"`
 	// The count reached a cap: there are at least so many.
-	AtLeast     bool     `protobuf:"varint,9,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"`
+	AtLeast bool `protobuf:"varint,9,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"`
+	// What the count had to satisfy, in Sigma's words: "gte 3"; empty where the
+	// rule has no condition.
+	Condition   string   `protobuf:"bytes,28,opt,name=condition,proto3" json:"condition,omitempty"`
 	FirstTimeMs int64    `protobuf:"varint,10,opt,name=first_time_ms,json=firstTimeMs,proto3" json:"first_time_ms,omitempty"`
 	LastTimeMs  int64    `protobuf:"varint,11,opt,name=last_time_ms,json=lastTimeMs,proto3" json:"last_time_ms,omitempty"`
 	Principals  []string `protobuf:"bytes,12,rep,name=principals,proto3" json:"principals,omitempty"`
@@ -166,6 +169,13 @@ func (x *Alert) GetAtLeast() bool {
 		return x.AtLeast
 	}
 	return false
+}
+
+func (x *Alert) GetCondition() string {
+	if x != nil {
+		return x.Condition
+	}
+	return ""
 }
 
 func (x *Alert) GetFirstTimeMs() int64 {
@@ -490,7 +500,9 @@ type Event struct {
 	// The detection rule that it matched.
 	RuleId string `protobuf:"bytes,3,opt,name=rule_id,json=ruleId,proto3" json:"rule_id,omitempty"`
 	// One JSON object; empty where it was left out.
-	Event         []byte `protobuf:"bytes,4,opt,name=event,proto3" json:"event,omitempty"`
+	Event []byte `protobuf:"bytes,4,opt,name=event,proto3" json:"event,omitempty"`
+	// It was older than its source's lateness when it came.
+	Late          bool `protobuf:"varint,5,opt,name=late,proto3" json:"late,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -553,11 +565,18 @@ func (x *Event) GetEvent() []byte {
 	return nil
 }
 
+func (x *Event) GetLate() bool {
+	if x != nil {
+		return x.Late
+	}
+	return false
+}
+
 var File_stormbell_alert_v1_alert_proto protoreflect.FileDescriptor
 
 const file_stormbell_alert_v1_alert_proto_rawDesc = "" +
 	"\n" +
-	"\x1estormbell/alert/v1/alert.proto\x12\x12stormbell.alert.v1\"\xcd\x06\n" +
+	"\x1estormbell/alert/v1/alert.proto\x12\x12stormbell.alert.v1\"\xeb\x06\n" +
 	"\x05Alert\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x12\x16\n" +
@@ -567,7 +586,8 @@ const file_stormbell_alert_v1_alert_proto_rawDesc = "" +
 	"\x05group\x18\x06 \x03(\v2\x1e.stormbell.alert.v1.GroupValueR\x05group\x122\n" +
 	"\x06window\x18\a \x01(\v2\x1a.stormbell.alert.v1.WindowR\x06window\x12\x14\n" +
 	"\x05count\x18\b \x01(\x04R\x05count\x12\x19\n" +
-	"\bat_least\x18\t \x01(\bR\aatLeast\x12\"\n" +
+	"\bat_least\x18\t \x01(\bR\aatLeast\x12\x1c\n" +
+	"\tcondition\x18\x1c \x01(\tR\tcondition\x12\"\n" +
 	"\rfirst_time_ms\x18\n" +
 	" \x01(\x03R\vfirstTimeMs\x12 \n" +
 	"\flast_time_ms\x18\v \x01(\x03R\n" +
@@ -604,12 +624,13 @@ const file_stormbell_alert_v1_alert_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value\":\n" +
 	"\x06Window\x12\x19\n" +
 	"\bstart_ms\x18\x01 \x01(\x03R\astartMs\x12\x15\n" +
-	"\x06end_ms\x18\x02 \x01(\x03R\x05endMs\"_\n" +
+	"\x06end_ms\x18\x02 \x01(\x03R\x05endMs\"s\n" +
 	"\x05Event\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x12\x17\n" +
 	"\arule_id\x18\x03 \x01(\tR\x06ruleId\x12\x14\n" +
-	"\x05event\x18\x04 \x01(\fR\x05eventBAZ?github.com/stormbell/stormbell/proto/stormbell/alert/v1;alertv1b\x06proto3"
+	"\x05event\x18\x04 \x01(\fR\x05event\x12\x12\n" +
+	"\x04late\x18\x05 \x01(\bR\x04lateBAZ?github.com/stormbell/stormbell/proto/stormbell/alert/v1;alertv1b\x06proto3"
 
 var (
 	file_stormbell_alert_v1_alert_proto_rawDescOnce sync.Once

@@ -49,7 +49,7 @@ type Detection struct {
 	UpstreamPartition int32 `protobuf:"varint,14,opt,name=upstream_partition,json=upstreamPartition,proto3" json:"upstream_partition,omitempty"`
 	UpstreamOffset    int64 `protobuf:"varint,15,opt,name=upstream_offset,json=upstreamOffset,proto3" json:"upstream_offset,omitempty"`
 	// Name of the event's source, else its "product/service".
-	Source   string    `protobuf:"bytes,16,opt,name=source,proto3" json:"source,omitempty"`
+	Source string `protobuf:"bytes,16,opt,name=source,proto3" json:"source,omitempty"`
 	// Who did what, where raw is left out.
 	Entities *Entities `protobuf:"bytes,17,opt,name=entities,proto3" json:"entities,omitempty"`
 	// The event, where it is no larger than 32 KiB.
