@@ -41,7 +41,7 @@ func TestCommandLines(t *testing.T) {
 		"config value":       {[]string{"config", "check", "--config", writeFile(t, dir, "b.yaml", "topics: {partitions: 0}\n")}, exitFailed, `topics.partitions: 0 must be from 1 to 1024`},
 		"config process":     {[]string{"config", "check", "--for", "archive"}, exitFailed, `unknown process "archive": use up, gateway, correlator or notifier`},
 		"cluster's broker":   {[]string{"up", "--data", empty, "--config", writeFile(t, dir, "c.yaml", "kafka: {brokers: [k:9092]}\n")}, exitFailed, "kafka.brokers: `stormbell up` brings its own broker: remove the setting, or run gateway, correlator and notifier for a cluster"},
-		"key file to write":  {[]string{"keys", "bootstrap"}, exitUsage, `--out: name a new file for the key`},
+		"key file to write":  {[]string{"keys", "bootstrap"}, exitUsage, `--out or --from-file: name a new file for the key, or one that holds a key`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := stormbell(t, "", map[string]string{"STORMBELL_DATA": filepath.Join(dir, "none")}, tc.args...)
@@ -122,7 +122,7 @@ func TestRulesPush(t *testing.T) {
 	r := i.cli("", "rules", "push", dir)
 	require.Equal(t, "rules: 2 ok, 0 rejected\n", r.out, r.err)
 	require.Zero(t, r.code)
-	require.Regexp(t, `(?m)^`+failedID+` +detection +tenant +0 +- +- +failed.yml:1 +Login failed$`, i.must("", "rules", "list"))
+	require.Regexp(t, `(?m)^`+failedID+` +detection +tenant +0 +- +- +- +failed.yml:1 +Login failed$`, i.must("", "rules", "list"))
 
 	// The good version of the bad rule stays.
 	writeFile(t, dir, "failed.yml", strings.Replace(failedLogins, "action: login_failed", "action|nonsense: x", 1))

@@ -168,7 +168,7 @@ func TestWrongSetUps(t *testing.T) {
 	list := i.must("", "rules", "list")
 	require.Regexp(t, `(?m)^`+failedID+` +detection +all +3 +\S+ ago +- `, list)
 	require.Regexp(t, `(?m)^`+manyID+` +correlation +all +1 +\S+ ago +1 `, list)
-	require.Regexp(t, `(?m)^`+mfaID+` +detection +all +0 +- +- `, list)
+	require.Regexp(t, `(?m)^`+mfaID+` +detection +all +0 +- +- +- `, list)
 
 	// What was counted survives the process, and who listens now is not blamed.
 	in := newInbox(t)
