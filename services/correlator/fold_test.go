@@ -419,7 +419,7 @@ func TestDecidedAlertNamesItsRuleAndTrace(t *testing.T) {
 	require.Equal(t, "user", a.GetGroup()[0].GetField())
 	require.EqualValues(t, t0+20_000, a.GetTimeMs())
 	require.EqualValues(t, 1, a.GetCount())
-	require.Equal(t, `{"action":"a"}`, string(a.GetEvents()[0].GetEvent()))
+	require.JSONEq(t, `{"action":"a"}`, string(a.GetEvents()[0].GetEvent()))
 	require.Equal(t, parent, unpackTrace(packTrace(parent)))
 	require.Empty(t, packTrace("00-zz"))
 }

@@ -16,8 +16,8 @@ import (
 func filled(v reflect.Value, next *int64) {
 	switch v.Kind() {
 	case reflect.Struct:
-		for i := range v.NumField() {
-			filled(v.Field(i), next)
+		for _, f := range v.Fields() {
+			filled(f, next)
 		}
 	case reflect.Array:
 		for i := range v.Len() {

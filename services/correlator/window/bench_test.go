@@ -88,13 +88,13 @@ func BenchmarkDecide(b *testing.B) {
 			b.Run(fmt.Sprintf("kind=%s/window=%d", name, held), func(b *testing.B) {
 				s := *spec
 				s.Timespan, s.Rules = int64(held), 2
-				benchmarkDecide(b, &s, held)
+				benchmarkDecide(b, &s)
 			})
 		}
 	}
 }
 
-func benchmarkDecide(b *testing.B, spec *Spec, held int) {
+func benchmarkDecide(b *testing.B, spec *Spec) {
 	if err := spec.Validate(); err != nil {
 		b.Fatal(err)
 	}

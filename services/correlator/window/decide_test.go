@@ -474,5 +474,5 @@ func TestFullGroupGoesOnDeciding(t *testing.T) {
 	require.True(t, g.Overflowed())
 	require.Equal(t, g.decider.sum.n, g.decider.hi-g.decider.lo)
 	require.Len(t, fired, 1)
-	require.EqualValues(t, MaxRecords-1, fired[0].Count)
+	require.Equal(t, MaxRecords-1, fired[0].Count)
 }
