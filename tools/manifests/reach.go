@@ -3,6 +3,7 @@ package manifests
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -39,7 +40,7 @@ func passes(policies []*networkingv1.NetworkPolicy, direction networkingv1.Polic
 	}
 	selected := false
 	for _, p := range policies {
-		if p.Namespace != pod.Namespace || !has(p.Spec.PolicyTypes, direction) {
+		if p.Namespace != pod.Namespace || !slices.Contains(p.Spec.PolicyTypes, direction) {
 			continue
 		}
 		chosen, err := matches(&p.Spec.PodSelector, pod.Labels)
@@ -161,13 +162,4 @@ func matches(selector *metav1.LabelSelector, set map[string]string) (bool, error
 		return false, fmt.Errorf("selector: %w", err)
 	}
 	return s.Matches(labels.Set(set)), nil
-}
-
-func has[T comparable](all []T, one T) bool {
-	for _, x := range all {
-		if x == one {
-			return true
-		}
-	}
-	return false
 }
