@@ -255,15 +255,15 @@ func TestLongValuesAndGroupsStayApart(t *testing.T) {
 	require.NotEqual(t, short, tuple([]string{short}), "what looks like a hash is a value")
 }
 
-func newMatchingFor(t *testing.T, cfg Config, rules string) *matching {
+func newMatchingFor(t *testing.T, cfg Config) *matching {
 	t.Helper()
-	d := &detector{cfg: cfg, plans: always{compile(t, cfg, rules)}, tracer: tracenoop.Tracer{}, counts: noCounts(t), log: slog.New(slog.DiscardHandler)}
+	d := &detector{cfg: cfg, plans: always{compile(t, cfg, testRules)}, tracer: tracenoop.Tracer{}, counts: noCounts(t), log: slog.New(slog.DiscardHandler)}
 	return newMatching(d, &claim{Committed: -1})
 }
 
 // TestTooLargeForALogIsSaidAndPassedOver does not hold up its partition.
 func TestTooLargeForALogIsSaidAndPassedOver(t *testing.T) {
-	m := newMatchingFor(t, modelConfig(), testRules)
+	m := newMatchingFor(t, modelConfig())
 	big := strings.Repeat("z", 460_000)
 	a := accepted{id: "e", tenant: "t", time: t0, ingest: t0, fields: map[string]string{"action": "abx", "user": big, "ip": big}}
 	schema, value := a.record()

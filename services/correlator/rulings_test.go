@@ -59,7 +59,7 @@ func TestRulings(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := newMatchingFor(t, DefaultConfig(), testRules)
+			m := newMatchingFor(t, DefaultConfig())
 			require.Equal(t, tc.want, shown(rulingsOf(m, tc.events).rulings))
 			require.Empty(t, rulingsOf(m, tc.events[len(tc.events)-1:]).rulings, "the same again is no news")
 		})
@@ -69,12 +69,12 @@ func TestRulings(t *testing.T) {
 // TestRulingsOutliveAnOwner: the next owner of a partition knows from the
 // commit what ruled before it.
 func TestRulingsOutliveAnOwner(t *testing.T) {
-	m := newMatchingFor(t, DefaultConfig(), testRules)
+	m := newMatchingFor(t, DefaultConfig())
 	rulingsOf(m, []stamped{{"one", "mine", 0}, {"one", "mine", 3100}})
 	p, ok := parseProgress(progress{ingest: 5, ruled: m.ruledText()}.String())
 	require.True(t, ok)
 	require.EqualValues(t, 5, p.ingest)
-	next := newMatchingFor(t, DefaultConfig(), testRules)
+	next := newMatchingFor(t, DefaultConfig())
 	next.ruled = readRuled(p.ruled)
 	require.Equal(t, []string{`two from 90000, "one" until 3999`, `own yours from 90000, "mine" until 3999`},
 		shown(rulingsOf(next, []stamped{{"two", "yours", 90_000}}).rulings))
@@ -91,7 +91,7 @@ func TestRulingsOutliveAnOwner(t *testing.T) {
 
 // TestRulingsOfAFailedBatch are told with the next one.
 func TestRulingsOfAFailedBatch(t *testing.T) {
-	m := newMatchingFor(t, DefaultConfig(), testRules)
+	m := newMatchingFor(t, DefaultConfig())
 	first := rulingsOf(m, []stamped{{"one", "", 0}, {"two", "", 2000}})
 	m.pending = first.rulings
 	w := rulingsOf(m, []stamped{{"one", "", 0}, {"two", "", 2000}, {"three", "", 4000}})
@@ -146,7 +146,7 @@ func TestCut(t *testing.T) {
 			f := openFolder(t, modelConfig(), three, 10, state.NewMemory())
 			f.plans = plans
 			l := &feed{p: three}
-			for _, r := range rulingsOf(newMatchingFor(t, DefaultConfig(), testRules), tc.events).rulings {
+			for _, r := range rulingsOf(newMatchingFor(t, DefaultConfig()), tc.events).rulings {
 				l.put(schemaRuling, r)
 			}
 			require.Empty(t, foldAll(t, f, l))
@@ -170,7 +170,7 @@ func TestCut(t *testing.T) {
 func TestRulingsAreFoldedOnce(t *testing.T) {
 	f := newFolder(t, 10)
 	l := &feed{p: f.plans.(always).plan}
-	told := rulingsOf(newMatchingFor(t, DefaultConfig(), testRules), []stamped{{"one", "", 0}, {"two", "", 5000}, {"one", "", 9000}}).rulings
+	told := rulingsOf(newMatchingFor(t, DefaultConfig()), []stamped{{"one", "", 0}, {"two", "", 5000}, {"one", "", 9000}}).rulings
 	for _, r := range told {
 		l.put(schemaRuling, r)
 	}
@@ -229,7 +229,7 @@ func TestQuietPartitionCutsNothing(t *testing.T) {
 	f := openFolder(t, modelConfig(), plans["three"], 10, state.NewMemory())
 	f.plans = plans
 	for p, events := range [][]stamped{{{"three", "", 0}}, {{"three", "", 0}, {"four", "", 60_000}}} {
-		for _, r := range rulingsOf(newMatchingFor(t, DefaultConfig(), testRules), events).rulings {
+		for _, r := range rulingsOf(newMatchingFor(t, DefaultConfig()), events).rulings {
 			r.UpstreamPartition = int32(p)
 			f.meta.reigns = f.meta.reigns.tell(r)
 		}

@@ -570,11 +570,8 @@ func (w *world) testKafkaStops(t *testing.T) {
 	}))
 	t.Logf("correlators and notifiers unready %.1f s after Kafka was told to stop", time.Since(stopped).Seconds())
 	require.NoError(t, rig.Every(ctx, "the gateway refuses", func() bool {
-		resp, err := w.post(ctx)
-		if err != nil || resp.StatusCode != http.StatusServiceUnavailable {
-			return false
-		}
-		return resp.Header.Get("Retry-After") != ""
+		status, header, err := w.post(ctx)
+		return err == nil && status == http.StatusServiceUnavailable && header.Get("Retry-After") != ""
 	}))
 	pods, err := w.Pods(ctx, ours)
 	require.NoError(t, err)
@@ -584,8 +581,8 @@ func (w *world) testKafkaStops(t *testing.T) {
 	require.NoError(t, w.AwaitPods(ctx, "app.kubernetes.io/name=kafka", kube.Settled(1)))
 	back := time.Now()
 	require.NoError(t, rig.Every(ctx, "the gateway accepts", func() bool {
-		resp, err := w.post(ctx)
-		return err == nil && resp.StatusCode == http.StatusAccepted
+		status, _, err := w.post(ctx)
+		return err == nil && status == http.StatusAccepted
 	}))
 	accepted := time.Since(back)
 	require.NoError(t, w.AwaitPods(ctx, ours, func(pods []kube.Pod) bool { return ready(pods, true, kubeServices()...) }))
@@ -605,20 +602,21 @@ func names(pods []kube.Pod) []string {
 	return out
 }
 
-func (w *world) post(ctx context.Context) (*http.Response, error) {
+func (w *world) post(ctx context.Context) (status int, header http.Header, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.URLs[0]+"/v1/events", strings.NewReader(`{"action":"none"}`))
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	req.Header.Set("Authorization", "Bearer "+w.Key)
 	req.Header.Set("Content-Type", "application/json")
 	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Do(req)
-	if err == nil {
-		_, err = io.Copy(io.Discard, resp.Body)
-		_ = resp.Body.Close()
+	if err != nil {
+		return 0, nil, err
 	}
-	return resp, err
+	_, err = io.Copy(io.Discard, resp.Body)
+	_ = resp.Body.Close()
+	return resp.StatusCode, resp.Header, err
 }
 
 // testRedisIsLost replaces Redis by an empty one: what was counted before counts

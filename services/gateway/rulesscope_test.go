@@ -123,6 +123,7 @@ func TestBacktestAnswers(t *testing.T) {
 		return r.body
 	}
 	const lines = `{"progress":{"done":1,"total":2}}` + "\n" + `{"alert":{"id":"a"}}` + "\n" + `{"progress":{"done":2,"total":2}}` + "\n"
+	//nolint:testifylint // lines of JSON are no JSON
 	require.Equal(t, lines+`{"summary":{"events":3,"failed":0,"alerts":1,"rules":[],"problems":[]}}`+"\n", ask(`{"from":"2026-01-01T00:00:00Z"}`))
 	require.Equal(t, "acme", asked.Tenant)
 	require.Nil(t, asked.Rules)
@@ -130,6 +131,7 @@ func TestBacktestAnswers(t *testing.T) {
 	require.Contains(t, text, "nosuch", "what is rejected is told")
 	require.Len(t, asked.Rules.Rules(), 1)
 	fail = context.DeadlineExceeded
+	//nolint:testifylint // lines of JSON are no JSON
 	require.Equal(t, lines+`{"error":"context deadline exceeded"}`+"\n", ask(`{"from":"2026-01-01T00:00:00Z"}`))
 
 	for body, field := range map[string]string{

@@ -52,7 +52,7 @@ func (p *pages) init() {
 
 func (p *pages) append(r *record, of *Record) uint64 {
 	p.tail = appendRecord(p.tail, r, of)
-	p.carriers.add(p.next, of.Carry)
+	p.carry(p.next, of.Carry)
 	return p.appended()
 }
 
@@ -338,7 +338,7 @@ func (g *Group) decodePage(recs []record, n uint64, b []byte) ([]record, error) 
 			}
 		}
 		if flags&hasCarry != 0 {
-			g.pages.carriers.add(seq, d.bytes())
+			g.pages.carry(seq, d.bytes())
 		}
 		if flags&hasTrace != 0 {
 			if trace := d.bytes(); g.decider != nil && (r.time >= g.decider.closed || g.decider.open) {

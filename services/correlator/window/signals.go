@@ -25,7 +25,7 @@ type carriers struct {
 	untold  int
 }
 
-func (c *carriers) add(seq uint64, carry []byte) {
+func (c *carriers) carry(seq uint64, carry []byte) {
 	if len(carry) == 0 {
 		return
 	}
