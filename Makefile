@@ -124,9 +124,10 @@ faults: setup ## bear every fault in full on both runners and print a table; FAU
 		go test -count=1 -timeout 12h -v -run '^TestFaults$$' ./services/e2e
 
 .PHONY: model
-model: ## try a million schedules of the correlate protocol, and MODEL_CHECKS (20000) drawn ones
+model: ## try a million schedules of the correlate protocol, MODEL_CHECKS (20000) drawn ones, and 100,000 groups that one tick decides
 	STORMBELL_MODEL_DEPTH=$(MODEL_DEPTH) GOWORK=off go -C services test -count=1 -v -timeout 8h -run '^TestEverySchedule' ./correlator/
-	GOWORK=off go -C services test -count=1 -v -timeout 8h -run '^TestModel' ./correlator/ -rapid.checks=$(MODEL_CHECKS)
+	[ '$(MODEL_CHECKS)' = 0 ] || GOWORK=off go -C services test -count=1 -v -timeout 8h -run '^TestModel' ./correlator/ -rapid.checks=$(MODEL_CHECKS)
+	[ '$(MODEL_CHECKS)' = 0 ] || STORMBELL_MODEL_GROUPS=100000 GOWORK=off go -C services test -count=1 -v -timeout 1h -run '^TestOneTick' ./correlator/
 
 # KUBECONFIG names the cluster; its nodes pull REGISTRY/NAME:TAG, or have them.
 .PHONY: test-kubernetes

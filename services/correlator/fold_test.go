@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -341,9 +343,11 @@ correlation: {type: event_count, rules: [rule-a], group-by: [user], timespan: 10
 // TestOneTickDecidesManyGroups decides 100,000 groups by one watermark, in calls
 // that stay within the bounds, and each once, though owners end between them.
 func TestOneTickDecidesManyGroups(t *testing.T) {
-	groups := int64(100_000)
-	if testing.Short() {
-		groups = 10_000
+	groups := int64(10_000)
+	if text := os.Getenv("STORMBELL_MODEL_GROUPS"); text != "" { // `make model` takes 100,000
+		var err error
+		groups, err = strconv.ParseInt(text, 10, 64)
+		require.NoError(t, err)
 	}
 	cfg, store := DefaultConfig(), state.NewMemory()
 	cfg.BatchRecords = 1000

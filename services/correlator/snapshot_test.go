@@ -130,7 +130,7 @@ func TestRebuildNeedsSnapshots(t *testing.T) {
 					EventId: fmt.Sprintf("%032d", id), TimeMs: when, IngestMs: when, UpstreamOffset: int64(len(l.records)),
 				})
 			}
-			for i := range 9000 { // more than a part holds
+			for i := range 7500 { // more than a part holds
 				step(0, i, t0)
 			}
 			run()
@@ -146,8 +146,8 @@ func TestRebuildNeedsSnapshots(t *testing.T) {
 				log.parts[TopicState][0][i].Offset = int64(i)
 			}
 			store.rollback(0)
-			step(1, 9000, at-1)
-			step(2, 9001, at)
+			step(1, 7500, at-1)
+			step(2, 7501, at)
 			run()
 			require.Equal(t, tc.want, len(log.parts[TopicAlerts][0])-before)
 		})
@@ -230,7 +230,7 @@ func TestRestoreGoesOn(t *testing.T) {
 	l := &feed{p: longRules(t, cfg)}
 	log, store := newMemLog(1), newLossy()
 	f := openFolder(t, cfg, l.p, 5000, store)
-	const groups = 600
+	const groups = 420
 	for i := range int64(groups) {
 		for e := range int64(2) {
 			l.detect("t", "order", fmt.Sprint("user-", i), fmt.Sprint(i, "-", e), t0+i, t0+i)

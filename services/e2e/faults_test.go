@@ -21,8 +21,9 @@ type fault struct {
 	// runners are those on which it means something.
 	runners []string
 	run     func(t *testing.T, r *rig.Runner) string
-	// elsewhere says that another scenario is its short form.
-	elsewhere bool
+	// fullOnly leaves it out of the short form: another scenario is that, or it
+	// takes minutes.
+	fullOnly bool
 }
 
 func faults() []fault {
@@ -32,14 +33,14 @@ func faults() []fault {
 		points = both
 	}
 	return []fault{
-		{name: "kills", runners: both, run: faultKills, elsewhere: true}, // Crash
+		{name: "kills", runners: both, run: faultKills, fullOnly: true}, // Crash
 		{name: "points", runners: points, run: faultPoints},
 		{name: "redis-kills", runners: cluster, run: faultRedisKills},
-		{name: "redis-tails", runners: cluster, run: faultRedisTails, elsewhere: true}, // CutTail
+		{name: "redis-tails", runners: cluster, run: faultRedisTails, fullOnly: true}, // CutTail
 		{name: "redis-flushes", runners: cluster, run: faultRedisFlushes},
 		{name: "redis-replies", runners: cluster, run: faultReplies},
 		{name: "kafka-kills", runners: cluster, run: faultKafkaKills},
-		{name: "kafka-rolling", runners: cluster, run: faultKafkaRolling},
+		{name: "kafka-rolling", runners: cluster, run: faultKafkaRolling, fullOnly: true},
 		{name: "zombie", runners: cluster, run: faultZombie},
 		{name: "joins", runners: cluster, run: faultJoins},
 		{name: "copies", runners: embedded, run: faultCopies},
@@ -56,7 +57,7 @@ func TestFaults(t *testing.T) {
 	var rows []string
 	kafkas := map[string]*rig.Runner{}
 	for _, f := range faults() {
-		if one := os.Getenv(faultEnv); one != "" && !slices.Contains(strings.Split(one, ","), f.name) || f.elsewhere && !full() {
+		if one := os.Getenv(faultEnv); one != "" && !slices.Contains(strings.Split(one, ","), f.name) || f.fullOnly && !full() {
 			continue
 		}
 		for _, kind := range f.runners {

@@ -120,6 +120,9 @@ func (s *status) write(out io.Writer) {
 		{"dlq", "dlq"},
 	} {
 		c := s.Counts[row.key]
+		if c.Count == 0 && row.key == "shadow_alerts" {
+			continue // few have such rules
+		}
 		fmt.Fprintf(w, "%s\t%d\t%s\n", row.name, c.Count, ago(c.Last, now))
 	}
 	fmt.Fprintf(w, "open groups\t%d\t\n", s.OpenGroups)
