@@ -102,8 +102,8 @@ func (d *Deployment) Subscribe(t testing.TB, gateway int, r *ledger.Receiver) st
 	return made.ID
 }
 
-// PushRules replaces the tenant's rules by those of a directory and returns when
-// every gateway stamps events with them.
+// PushRules replaces the tenant's rules by those of a directory, tests of rules
+// aside, and returns when every gateway stamps events with them.
 func (d *Deployment) PushRules(t testing.TB, dir string) {
 	t.Helper()
 	type file struct {
@@ -111,8 +111,8 @@ func (d *Deployment) PushRules(t testing.TB, dir string) {
 		Content string `json:"content"`
 	}
 	var files []file
-	require.NoError(t, filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
-		if err != nil || e.IsDir() {
+	require.NoError(t, filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".yml" || strings.HasSuffix(path, ".test.yml") {
 			return err
 		}
 		text, err := os.ReadFile(path)
