@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stormbell/stormbell/services/formats/eventtime"
+	"github.com/stormbell/stormbell/services/formats/vpcflow"
 )
 
 // Config says where the gateway listens and what it takes. All byte limits on
@@ -84,6 +85,9 @@ const (
 	FormatJSON       = "json"
 	FormatCloudTrail = "cloudtrail"
 	FormatAgent      = "agent"
+	FormatS3Access   = "s3access"
+	FormatELB        = "elb"
+	FormatVPCFlow    = "vpcflow"
 )
 
 // SourceAgent is the built-in source of host events.
@@ -94,18 +98,23 @@ type Source struct {
 	// Name is what requests and keys refer to.
 	Name string `yaml:"name"`
 	// Format is "cloudtrail", "agent", "json", or empty to tell CloudTrail from
-	// other JSON by each record.
+	// other JSON by each record. "s3access", "elb" and "vpcflow" are lines of
+	// text: S3 access logs, logs of load balancers, VPC flow logs.
 	Format string `yaml:"format"`
 	// Product, Service and Category are the log source of its JSON events. An
 	// event's own members of these names count where they are empty.
 	Product  string `yaml:"product"`
 	Service  string `yaml:"service"`
 	Category string `yaml:"category"`
-	// Lateness takes the place of Config.Lateness; 0 keeps it.
+	// Lateness takes the place of Config.Lateness; 0 keeps it, but for format
+	// "s3access" (24h), "elb" and "vpcflow" (30m).
 	Lateness time.Duration `yaml:"lateness"`
 	// TimeFields are the members in which the event's time is looked up, with
 	// dots between nested names; none keeps the usual ones.
 	TimeFields []string `yaml:"time_fields"`
+	// Fields are those of format "vpcflow" in their order, where no line ahead
+	// of the others names them; none are those of version 2.
+	Fields []string `yaml:"fields"`
 }
 
 // DefaultConfig returns the settings of a gateway on loopback.
@@ -221,6 +230,7 @@ type source struct {
 	latenessMS                 int64
 	timeFields                 []eventtime.Field
 	dimensions                 dimensions
+	layout                     *vpcflow.Layout // of format vpcflow
 }
 
 // dimensions are the members in which JSON events assert their log source.
@@ -242,15 +252,21 @@ func newSources(c Config) (sources, error) {
 			return nil, fmt.Errorf("source %q: use 1 to 64 letters, digits, '-', '_' and '.' for its name", s.Name)
 		case all[s.Name] != nil:
 			return nil, fmt.Errorf("source %q: the name is used twice", s.Name)
-		case s.Format != "" && s.Format != FormatJSON && s.Format != FormatCloudTrail && s.Format != FormatAgent:
-			return nil, fmt.Errorf("source %q: format %q: use %s, %s, %s, or none to detect it", s.Name, s.Format, FormatCloudTrail, FormatAgent, FormatJSON)
+		case s.Format != "" && s.Format != FormatJSON && s.Format != FormatCloudTrail && s.Format != FormatAgent && !isText(s.Format):
+			return nil, fmt.Errorf("source %q: format %q: use %s, %s, %s, %s, %s, %s, or none to detect it", s.Name, s.Format,
+				FormatCloudTrail, FormatAgent, FormatJSON, FormatS3Access, FormatELB, FormatVPCFlow)
 		case s.Lateness < 0 || s.Lateness > maxLateness:
 			return nil, fmt.Errorf("source %q: lateness %s: use 0 to %s", s.Name, s.Lateness, maxLateness)
 		}
+		layout, err := layoutOf(s)
+		if err != nil {
+			return nil, fmt.Errorf("source %q: %w", s.Name, err)
+		}
 		one := &source{
-			name: s.Name, format: s.Format,
+			layout: layout,
+			name:   s.Name, format: s.Format,
 			product: strings.ToLower(s.Product), service: strings.ToLower(s.Service), category: strings.ToLower(s.Category),
-			latenessMS: cmp.Or(s.Lateness, c.Lateness).Milliseconds(),
+			latenessMS: cmp.Or(s.Lateness, usualLateness(s.Format), c.Lateness).Milliseconds(),
 			timeFields: all[""].timeFields, dimensions: all[""].dimensions,
 		}
 		if len(s.TimeFields) > 0 {

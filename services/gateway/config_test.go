@@ -42,8 +42,14 @@ func TestConfig(t *testing.T) {
 		"source without name":      {func(c *gateway.Config) { c.Sources = []gateway.Source{{}} }, "letters"},
 		"source twice":             {func(c *gateway.Config) { c.Sources = []gateway.Source{{Name: "a"}, {Name: "a"}} }, "twice"},
 		"source of unknown format": {func(c *gateway.Config) { c.Sources = []gateway.Source{{Name: "a", Format: "xml"}} }, "cloudtrail, agent, json"},
-		"source without time":      {func(c *gateway.Config) { c.Sources = []gateway.Source{{Name: "a", TimeFields: []string{""}}} }, "time field"},
-		"source later than known":  {func(c *gateway.Config) { c.Sources = []gateway.Source{{Name: "a", Lateness: 1000 * time.Hour}} }, "lateness"},
+		"fields of another format": {func(c *gateway.Config) {
+			c.Sources = []gateway.Source{{Name: "a", Format: "elb", Fields: []string{"end"}}}
+		}, `source "a": fields are for format vpcflow`},
+		"field twice": {func(c *gateway.Config) {
+			c.Sources = []gateway.Source{{Name: "a", Format: "vpcflow", Fields: []string{"end", "end"}}}
+		}, `source "a": field "end" is there twice`},
+		"source without time":     {func(c *gateway.Config) { c.Sources = []gateway.Source{{Name: "a", TimeFields: []string{""}}} }, "time field"},
+		"source later than known": {func(c *gateway.Config) { c.Sources = []gateway.Source{{Name: "a", Lateness: 1000 * time.Hour}} }, "lateness"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := gateway.DefaultConfig()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stormbell/stormbell/services/formats/body"
 	"github.com/stormbell/stormbell/services/formats/eventtime"
+	"github.com/stormbell/stormbell/services/formats/vpcflow"
 	"github.com/stormbell/stormbell/services/internal/event"
 )
 
@@ -74,16 +75,31 @@ func (d *Decoder) Lines(text []byte) ([]event.Event, []Rejection, error) {
 	d.b.events, d.b.rejected, d.b.rejectedMore = nil, nil, 0
 	// An event without time and id is told apart by where it stands.
 	d.b.requestID = "line " + strconv.Itoa(d.lines)
-	counted := counter{&d.b, 0}
-	if err := body.Lines(text, d.limits, &counted); err != nil {
+	n, err := d.take(text)
+	if err != nil {
 		return nil, nil, fmt.Errorf("decode lines: %w", err)
 	}
-	d.lines += counted.n
+	d.lines += n
 	rejected := make([]Rejection, len(d.b.rejected))
 	for i, r := range d.b.rejected {
 		rejected[i] = Rejection{r.Index, r.Detail}
 	}
 	return d.b.events, rejected, nil
+}
+
+func (d *Decoder) take(text []byte) (n int, err error) {
+	if isText(d.b.source.format) {
+		return d.b.textLines(text, d.limits.Records)
+	}
+	counted := counter{&d.b, 0}
+	err = body.Lines(text, d.limits, &counted)
+	return counted.n, err //nolint:wrapcheck // the caller does
+}
+
+// IsHeader reports whether a line is no event but names the fields of those
+// behind it, in whatever parts they are decoded.
+func (d *Decoder) IsHeader(line []byte) bool {
+	return d.b.source.format == FormatVPCFlow && vpcflow.IsHeader(line)
 }
 
 // counter counts the records that pass to a batch.

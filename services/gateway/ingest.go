@@ -75,9 +75,12 @@ func (s *Service) postEvents(c *gin.Context, id control.Identity) {
 func (s *Service) ingest(c *gin.Context, b *batch, text []byte, lines bool) (p *problem, keep bool) {
 	limits := body.Limits{Records: s.cfg.MaxRecords, Depth: s.cfg.MaxDepth, Members: maxMembers}
 	var err error
-	if lines {
+	switch {
+	case isText(b.source.format):
+		_, err = b.textLines(text, limits.Records)
+	case lines:
 		err = body.Lines(text, limits, b)
-	} else {
+	default:
 		err = body.JSON(text, limits, b)
 	}
 	if err != nil {

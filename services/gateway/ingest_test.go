@@ -193,6 +193,55 @@ func TestSources(t *testing.T) {
 	}
 }
 
+// TestLogsOfText holds what lines of text become: events in JSON, with the log
+// source, time and lateness of their format.
+func TestLogsOfText(t *testing.T) {
+	w := newWorld(t)
+	e := w.gateway(func(c *gateway.Config, _ *gateway.Deps) {
+		c.Sources = []gateway.Source{
+			{Name: "s3", Format: "s3access"},
+			{Name: "lb", Format: "elb"},
+			{Name: "flows", Format: "vpcflow"},
+			{Name: "mine", Format: "vpcflow", Fields: []string{"srcaddr", "end"}, Lateness: time.Hour},
+		}
+	})
+	at := time.Now().Add(-20 * time.Minute).Truncate(time.Second).UTC()
+	s3 := at.Format(`o b [02/Jan/2006:15:04:05 -0700]`) + ` 192.0.2.3 - R7 REST.GET.OBJECT k "GET /b/k HTTP/1.1" 200 - 1 1 1 1 "-" "curl" -`
+	lb := at.Format(time.RFC3339) + ` lb 192.0.2.9:2817 10.0.0.1:80 0 0 0 200 200 0 0 "GET http://h:80/ HTTP/1.1" "curl" - -`
+	flow := fmt.Sprintf("2 1 eni-7 192.0.2.9 10.0.0.4 51000 22 6 20 4249 %d %d ACCEPT OK", at.Unix()-60, at.Unix())
+	for source, c := range map[string]struct {
+		format, service, body, field string
+		lateness                     time.Duration
+		events                       int
+	}{
+		"s3":    {"s3access", "s3", s3 + "\r\n\n" + strings.Replace(s3, " k ", " k2 ", 1), `"status":200`, 24 * time.Hour, 2},
+		"lb":    {"elb", "elb", lb, `"request_host":"h"`, 30 * time.Minute, 1},
+		"flows": {"vpcflow", "vpcflow", flow + "\n" + flow + fmt.Sprintf("\naction srcaddr end\nREJECT 192.0.2.1 %d\n", at.Unix()), `"srcaddr":"192.0.2.`, 30 * time.Minute, 3},
+		"mine":  {"vpcflow", "vpcflow", fmt.Sprintf("192.0.2.1 %d", at.Unix()), `"srcaddr":"192.0.2.1"`, time.Hour, 1},
+	} {
+		t.Run(source, func(t *testing.T) {
+			r := e.do(http.MethodPost, "/v1/events?source="+source, c.body+"\n{}")
+			require.Equal(t, http.StatusAccepted, r.status, r.body)
+			require.Len(t, r.ids(), c.events)
+			all := w.byID()
+			for _, id := range r.ids() {
+				got := all[id]
+				require.Equal(t, []string{source, c.format, "aws", c.service, ""}, []string{got.Source, got.Format, got.Product, got.Service, got.Category})
+				require.Equal(t, []any{true, true, false}, []any{got.StrictLogsource, got.OwnTime, got.Late})
+				require.Equal(t, at.UnixMilli(), got.TimeMS)
+				require.Equal(t, c.lateness.Milliseconds(), got.LatenessMS)
+				require.Contains(t, string(got.Raw), c.field)
+			}
+			rejected := r.json["rejected"].([]any)
+			require.Len(t, rejected, 1)
+			require.Equal(t, "wrong_format", rejected[0].(map[string]any)["code"])
+			require.InDelta(t, c.events, rejected[0].(map[string]any)["index"], 0)
+			again := e.do(http.MethodPost, "/v1/events?source="+source, c.body)
+			require.Equal(t, r.ids(), again.ids(), "the same file twice gives the same events")
+		})
+	}
+}
+
 func TestHostEvents(t *testing.T) {
 	w := newWorld(t)
 	e := w.gateway()

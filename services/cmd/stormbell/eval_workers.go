@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"iter"
@@ -217,9 +218,25 @@ func (e *evaluation) chunks(ctx context.Context, in *inputs, spent <-chan *chunk
 			c = fresh()
 			return !stopped
 		}
+		var header []byte // of the file, which each of its chunks begins with
+		file := ""
 		err := in.each(ctx, func(text []byte, at place) error {
-			if full := len(c.text) > 0 && len(c.text)+len(text) > chunkBytes; (full || len(c.places) == chunkEvents) && !flush() {
-				return errFindings // nobody takes it
+			another := at.file != file && header != nil
+			full := len(c.places) == chunkEvents || len(c.text)+len(text) > chunkBytes
+			if another {
+				header = nil
+			}
+			if len(c.places) > 0 && (full || another) {
+				if !flush() {
+					return errFindings // nobody takes it
+				}
+				c.text = append(c.text, header...)
+			}
+			file = at.file
+			if e.decoder.IsHeader(text) {
+				header = append(bytes.Clone(text), '\n')
+				c.text = append(c.text, header...)
+				return nil
 			}
 			c.text = append(append(c.text, text...), '\n')
 			c.places = append(c.places, at)

@@ -82,7 +82,7 @@ func TestPipelinesRefused(t *testing.T) {
 	rules := filepath.Dir(writeFile(t, dir, "rules/failed.yml", failedLogins))
 	for name, c := range map[string]struct{ pipelines, says string }{
 		"not there":    {dir + "/none.yml", "rules.pipelines: pipeline: read rules: open " + dir + "/none.yml"},
-		"unknown name": {"sysmon", `rules.pipelines: pipeline "sysmon": name a YAML file (*.yml, *.yaml) or the built-in windows-security`},
+		"unknown name": {"sysmon", `rules.pipelines: pipeline "sysmon": name a YAML file (*.yml, *.yaml) or a built-in one (windows-security,`},
 		"bad one":      {writeFile(t, dir, "bad.yml", "name: x\ntransformations:\n- type: nonsense\n"), "rules.pipelines: pipeline: " + dir + "/bad.yml:3: transformations.1.type"},
 		"a rule":       {writeFile(t, dir, "rule.yml", failedLogins), "rules.pipelines: pipeline: " + dir + "/rule.yml:1"},
 		"empty":        {writeFile(t, dir, "empty.yml", "# nothing\n"), "holds none"},

@@ -9,6 +9,9 @@ import (
 
 	"github.com/stormbell/stormbell/services/formats/agent"
 	"github.com/stormbell/stormbell/services/formats/cloudtrail"
+	"github.com/stormbell/stormbell/services/formats/elb"
+	"github.com/stormbell/stormbell/services/formats/s3access"
+	"github.com/stormbell/stormbell/services/formats/vpcflow"
 	"github.com/stormbell/stormbell/services/gateway"
 	"github.com/stormbell/stormbell/services/internal/ruleset"
 	"github.com/stormbell/stormbell/services/sigma"
@@ -27,9 +30,10 @@ func documents(files []ruleset.File) []sigma.Document {
 // sourcesOf are the log sources that events can be of: those that a gateway
 // has by itself, and those that it is configured with.
 func sourcesOf(cfg gateway.Config) []sigma.Source {
-	trail := func(name string) sigma.Source {
-		return sigma.Source{Name: name, LogSource: sigma.LogSource{Product: cloudtrail.Product, Service: cloudtrail.Service}, Strict: true}
+	logs := func(name, service string) sigma.Source {
+		return sigma.Source{Name: name, LogSource: sigma.LogSource{Product: cloudtrail.Product, Service: service}, Strict: true}
 	}
+	trail := func(name string) sigma.Source { return logs(name, cloudtrail.Service) }
 	hosts := func(name string) []sigma.Source {
 		var out []sigma.Source
 		for _, p := range agent.Products() {
@@ -49,6 +53,12 @@ func sourcesOf(cfg gateway.Config) []sigma.Source {
 			all = append(all, trail(s.Name))
 		case gateway.FormatAgent:
 			all = append(all, hosts(s.Name)...)
+		case gateway.FormatS3Access:
+			all = append(all, logs(s.Name, s3access.Service))
+		case gateway.FormatELB:
+			all = append(all, logs(s.Name, elb.Service))
+		case gateway.FormatVPCFlow:
+			all = append(all, logs(s.Name, vpcflow.Service))
 		case gateway.FormatJSON:
 			all = append(all, plain)
 		default: // told by each record

@@ -18,6 +18,8 @@ import (
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/stormbell/stormbell/services/formats/vpcflow"
 )
 
 const (
@@ -140,13 +142,29 @@ func (s *sender) send(ctx context.Context, in *inputs, shift bool, parallel int)
 		group.Go(func() error { return s.post(ctx, full) })
 		b = next()
 	}
+	var header []byte // of the file, which each of its requests begins with
+	file := ""
 	err := in.each(ctx, func(event []byte, at place) error {
+		if at.file != file && header != nil {
+			header = nil
+			if len(b.places) > 0 {
+				flush()
+			}
+			b.body.Reset()
+		}
+		file = at.file
+		if vpcflow.IsHeader(event) {
+			header = append(bytes.Clone(event), '\n')
+			b.body.Write(header)
+			return nil
+		}
 		event, err := change(event)
 		if err != nil {
 			return fmt.Errorf("%s: event %d: %w", at.file, at.number, err)
 		}
 		if len(b.places) > 0 && (len(b.places) == batchEvents || b.body.Len()+len(event) > batchBytes) {
 			flush()
+			b.body.Write(header)
 		}
 		b.body.Write(event)
 		b.body.WriteByte('\n')

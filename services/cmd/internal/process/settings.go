@@ -77,8 +77,9 @@ type Rules struct {
 	// must agree on them.
 	Placeholders map[string][]string `yaml:"placeholders"`
 	// Pipelines change rules when they are put in force, and travel with them:
-	// YAML files, or the built-in "windows-security". Only the gateway and
-	// `stormbell up` read them.
+	// YAML files, or the built-in "windows-security", "aws-s3access",
+	// "aws-elb" and "aws-vpcflow". Only the gateway and `stormbell up` read
+	// them.
 	Pipelines []string `yaml:"pipelines" env:"PIPELINES"`
 }
 

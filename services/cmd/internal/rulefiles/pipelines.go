@@ -61,11 +61,21 @@ transformations:
 
 // builtin returns the text of a pipeline of ours.
 func builtin(name string) (string, bool) {
-	if name == WindowsSecurity {
+	switch name {
+	case WindowsSecurity:
 		return windowsSecurity, true
+	case AWSS3Access:
+		return awsS3Access, true
+	case AWSELB:
+		return awsELB, true
+	case AWSVPCFlow:
+		return awsVPCFlow, true
 	}
 	return "", false
 }
+
+// builtins names all pipelines of ours in a sentence.
+const builtins = WindowsSecurity + ", " + AWSS3Access + ", " + AWSELB + ", " + AWSVPCFlow
 
 // PipelineFiles returns those of the names that are files.
 func PipelineFiles(names ...string) []string {
@@ -81,7 +91,7 @@ func Pipelines(names ...string) ([]*sigma.Pipeline, error) {
 		if ours, ok := builtin(name); ok {
 			file, text = "built-in/"+name, []byte(ours)
 		} else if !isRule(name) {
-			return nil, fmt.Errorf("pipeline %q: name a YAML file (*.yml, *.yaml) or the built-in %s", name, WindowsSecurity)
+			return nil, fmt.Errorf("pipeline %q: name a YAML file (*.yml, *.yaml) or a built-in one (%s)", name, builtins)
 		} else {
 			var err error
 			if text, err = read(filepath.Clean(name)); err != nil {

@@ -16,5 +16,12 @@ func TestPipelines(t *testing.T) {
 	got, err = rulefiles.Pipelines()
 	require.NoError(t, err)
 	require.Empty(t, got)
+	all := []string{rulefiles.WindowsSecurity, rulefiles.AWSS3Access, rulefiles.AWSELB, rulefiles.AWSVPCFlow}
+	got, err = rulefiles.Pipelines(all...)
+	require.NoError(t, err)
+	require.Len(t, got, len(all))
+	for i, name := range all {
+		require.Equal(t, name, got[i].Name)
+	}
 	require.Equal(t, []string{"a.yml", "b/c.yaml"}, rulefiles.PipelineFiles("a.yml", rulefiles.WindowsSecurity, "b/c.yaml"))
 }
