@@ -190,12 +190,12 @@ func (it *item) name() string {
 
 // keep is what the window keeps of the record if it shows it whole.
 func (it *item) keep() ([]byte, error) {
-	if it.level == 0 {
+	if it.level == 0 && it.rec.Value != nil {
 		return keep(it.rec), nil
 	}
 	value, err := marshal(it.det)
 	if err != nil {
-		return nil, fmt.Errorf("signal of event %q: %w", it.det.GetEventId(), err)
+		return nil, fmt.Errorf("detection of event %q: %w", it.det.GetEventId(), err)
 	}
 	return keep(&Record{Value: value, Headers: it.rec.Headers}), nil
 }

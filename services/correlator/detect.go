@@ -44,6 +44,9 @@ type work struct {
 	levels     uint32        // up to which correlations signal to others, by the rules seen
 	ruled      string        // what the next owner has to know of manifests
 	produced   chan struct{} // closed once all is acknowledged
+	// objects, where there are any, are in place of alerts and detections: there
+	// is no log.
+	objects *objects
 }
 
 // pipelined is how many fetches may be in production at once. Their offsets

@@ -3,8 +3,6 @@ package correlator
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"math"
 	"slices"
@@ -31,6 +29,8 @@ type Evaluation struct {
 	detector *detector
 	folder   *folder
 	next     int64 // offset of the next detection
+	items    []item
+	records  []Record
 }
 
 // NewEvaluation returns an evaluation of rules on no events yet.
@@ -56,7 +56,7 @@ func NewEvaluation(ctx context.Context, cfg Config, set *sigma.Set) (*Evaluation
 	e := &Evaluation{
 		detector: &detector{cfg: cfg, plans: rules, tracer: tracer, counts: counts, places: places, log: slog.New(slog.DiscardHandler)},
 		folder: &folder{
-			cfg: cfg, store: state.NewMemory(), plans: rules, tracer: tracer, counts: counts,
+			cfg: cfg, local: newLocal(), plans: rules, tracer: tracer, counts: counts,
 			upstreams: 1, siblings: 1, groups: math.MaxInt64, token: "evaluation",
 		},
 	}
@@ -95,16 +95,13 @@ type Matched struct {
 // keeps what it returns for Fold to call in place of its own function for alerts:
 // render does what needs no order, and that the rest.
 func (m *Matched) Render(render func(*alertv1.Alert) (func() error, error)) error {
-	m.rendered = make([]func() error, 0, len(m.w.alerts))
-	for _, msg := range m.w.alerts {
-		err := say(msg.Value, func(a *alertv1.Alert) error {
-			then, err := render(a)
-			m.rendered = append(m.rendered, then)
-			return err
-		})
+	m.rendered = make([]func() error, 0, len(m.w.objects.alerts))
+	for _, a := range m.w.objects.alerts {
+		then, err := render(a)
 		if err != nil {
 			return err
 		}
+		m.rendered = append(m.rendered, then)
 	}
 	return nil
 }
@@ -114,14 +111,14 @@ func (m *Matched) tell(i int, alert func(*alertv1.Alert) error) error {
 	if m.rendered != nil {
 		return m.rendered[i]()
 	}
-	return say(m.w.alerts[i].Value, alert)
+	return alert(m.w.objects.alerts[i])
 }
 
 type extent struct{ alerts, detections, dead int }
 
 // Match matches events by themselves.
 func (v *Evaluator) Match(ctx context.Context, events []event.Event) (*Matched, error) {
-	out := &Matched{w: &work{ingest: unseen}, ends: make([]extent, len(events)), Hits: make(map[string]int)}
+	out := &Matched{w: &work{ingest: unseen, objects: new(objects)}, ends: make([]extent, len(events)), Hits: make(map[string]int)}
 	for i := range events {
 		v.matching.hits = v.matching.hits[:0]
 		if err := v.matching.event(ctx, &bus.Record{Topic: TopicEvents}, &events[i], out.w); err != nil {
@@ -130,7 +127,8 @@ func (v *Evaluator) Match(ctx context.Context, events []event.Event) (*Matched, 
 		for _, rule := range v.matching.hits {
 			out.Hits[rule.ID]++
 		}
-		out.ends[i] = extent{len(out.w.alerts), len(out.w.detections), len(out.w.dead)}
+		out.ends[i] = out.w.objects.extent()
+		out.ends[i].dead = len(out.w.dead)
 	}
 	return out, nil
 }
@@ -140,7 +138,7 @@ func (v *Evaluator) Match(ctx context.Context, events []event.Event) (*Matched, 
 // why events were left out. Lists must be folded in the order of their events.
 func (e *Evaluation) Fold(ctx context.Context, m *Matched, alert func(*alertv1.Alert) error, failed func(reason string)) error {
 	first := e.next
-	entries, err := e.fold(ctx, m.w.detections)
+	heard, err := e.fold(ctx, m.w.objects.detections)
 	if err != nil {
 		return err
 	}
@@ -154,19 +152,13 @@ func (e *Evaluation) Fold(ctx context.Context, m *Matched, alert func(*alertv1.A
 		for _, msg := range m.w.dead[from.dead:to.dead] {
 			failed(reasonOf(msg.Value))
 		}
-		for len(entries) > 0 && entries[0].Offset < first+int64(to.detections) {
-			msg, ok := decodeMessage(entries[0].Body)
-			switch {
-			case !ok:
-				return errors.New("outbox entry is damaged")
-			case msg.kind == toDLQ:
-				failed(reasonOf(msg.value))
-			default:
-				if err := say(msg.value, alert); err != nil {
-					return err
-				}
+		for len(heard) > 0 && heard[0].offset < first+int64(to.detections) {
+			if heard[0].alert == nil {
+				failed(reasonOf(heard[0].msg.value))
+			} else if err := alert(heard[0].alert); err != nil {
+				return err
 			}
-			entries = entries[1:]
+			heard = heard[1:]
 		}
 		from = to
 	}
@@ -180,34 +172,24 @@ func (e *Evaluation) Close(ctx context.Context, alert func(*alertv1.Alert) error
 	f := e.folder
 	for level := uint32(0); level <= f.meta.levels; level++ {
 		f.meta.marks.raise(upstream{level: level}, 0, afterAll)
-		var all []state.Entry
-		err := f.drainDue(ctx, func(entries []state.Entry) error {
-			all = append(all, entries...)
-			return nil
-		})
-		if err != nil {
+		if err := f.drainDue(ctx, func([]state.Entry) error { return nil }); err != nil {
 			return err
 		}
 		// What these signal belongs to windows of the next level.
-		for len(all) > 0 {
-			var signals []Record
-			for _, entry := range all {
-				msg, ok := decodeMessage(entry.Body)
-				switch {
-				case !ok:
-					return errors.New("outbox entry is damaged")
-				case msg.kind == toDetections:
-					signals = append(signals, e.record(bus.Message{Key: msg.key, Value: msg.value, Headers: msg.headers}))
-				case msg.kind == toAlerts:
-					if err := say(msg.value, alert); err != nil {
+		for all := f.local.take(); len(all) > 0; all = f.local.take() {
+			e.begin(len(all))
+			for _, s := range all {
+				if s.alert == nil && s.msg.kind == toDetections {
+					if err := e.signal(ctx, s.msg); err != nil {
+						return err
+					}
+				} else if s.alert != nil {
+					if err := alert(s.alert); err != nil {
 						return err
 					}
 				}
 			}
-			if err := f.store.Trim(ctx, f.partition, f.token, f.seq); err != nil {
-				return err //nolint:wrapcheck // the store says what failed
-			}
-			if all, err = e.batches(ctx, signals); err != nil {
+			if err := f.foldLocal(ctx, e.items); err != nil {
 				return err
 			}
 		}
@@ -221,67 +203,65 @@ const afterAll = math.MaxInt64 / 4
 // fold folds detections, each at an offset of its own, and the signals that come
 // of them behind these. What is said has the offset of the detection that it
 // comes of in the end.
-func (e *Evaluation) fold(ctx context.Context, detections []bus.Message) ([]state.Entry, error) {
-	records := make([]Record, 0, len(detections))
+func (e *Evaluation) fold(ctx context.Context, detections []detected) ([]said, error) {
+	e.begin(len(detections))
 	for _, d := range detections {
-		records = append(records, e.record(d))
-	}
-	var all []state.Entry
-	of := make(map[int64]int64) // detections by the offsets of signals
-	for len(records) > 0 {
-		entries, err := e.batches(ctx, records)
-		if err != nil {
+		it := e.add(Record{})
+		it.det, it.whole = d.Detection, d.whole
+		if err := e.folder.resolve(ctx, it); err != nil {
 			return nil, err
 		}
-		records = nil
-		for _, entry := range entries {
-			if from, ok := of[entry.Offset]; ok {
-				entry.Offset = from
+	}
+	var all []said
+	var of map[int64]int64 // detections by the offsets of signals
+	for len(e.items) > 0 {
+		if err := e.folder.foldLocal(ctx, e.items); err != nil {
+			return nil, err
+		}
+		heard := e.folder.local.take()
+		e.begin(len(heard))
+		for _, s := range heard {
+			if from, ok := of[s.offset]; ok {
+				s.offset = from
 			}
-			if m, ok := decodeMessage(entry.Body); ok && m.kind == toDetections {
-				of[e.next] = entry.Offset
-				records = append(records, e.record(bus.Message{Key: m.key, Value: m.value, Headers: m.headers}))
+			if s.alert != nil || s.msg.kind != toDetections {
+				all = append(all, s)
 				continue
 			}
-			all = append(all, entry)
+			if of == nil {
+				of = make(map[int64]int64)
+			}
+			of[e.next] = s.offset
+			if err := e.signal(ctx, s.msg); err != nil {
+				return nil, err
+			}
 		}
 	}
-	slices.SortStableFunc(all, func(a, b state.Entry) int { return cmp.Compare(a.Offset, b.Offset) })
+	slices.SortStableFunc(all, func(a, b said) int { return cmp.Compare(a.offset, b.offset) })
 	return all, nil
 }
 
-// record gives a message the next offset.
-func (e *Evaluation) record(m bus.Message) Record {
+// begin makes room for n items.
+func (e *Evaluation) begin(n int) {
+	clear(e.items)
+	clear(e.records)
+	e.items, e.records = slices.Grow(e.items[:0], n), slices.Grow(e.records[:0], n)
+}
+
+// add gives a record the next offset; begin has made room for it.
+func (e *Evaluation) add(r Record) *item {
+	r.Topic, r.Offset = TopicDetections, e.next
 	e.next++
-	return Record{Topic: TopicDetections, Offset: e.next - 1, Key: m.Key, Value: m.Value, Headers: m.Headers}
+	e.records = append(e.records, r)
+	e.items = append(e.items, item{rec: &e.records[len(e.records)-1]})
+	return &e.items[len(e.items)-1]
 }
 
-// batches folds records and returns what is said of them.
-func (e *Evaluation) batches(ctx context.Context, records []Record) ([]state.Entry, error) {
-	var all []state.Entry
-	for len(records) > 0 {
-		n, entries, err := e.folder.fold(ctx, records)
-		if errors.Is(err, errRetry) {
-			continue // it is put aside after some attempts
-		}
-		if err != nil {
-			return nil, err
-		}
-		all, records = append(all, entries...), records[n:]
-	}
-	if len(all) == 0 {
-		return nil, nil
-	}
-	// What is said is said: nobody reads the outbox.
-	return all, e.folder.store.Trim(ctx, e.folder.partition, e.folder.token, e.folder.seq)
-}
-
-func say(value []byte, alert func(*alertv1.Alert) error) error {
-	a := new(alertv1.Alert)
-	if err := proto.Unmarshal(value, a); err != nil {
-		return fmt.Errorf("decode alert: %w", err)
-	}
-	return alert(a)
+// signal adds what a correlation says to others.
+func (e *Evaluation) signal(ctx context.Context, m *message) error {
+	it := e.add(Record{Key: m.key, Value: m.value, Headers: m.headers})
+	it.schema = header(m.headers, event.HeaderSchema)
+	return e.folder.read(ctx, it)
 }
 
 func reasonOf(value []byte) string {

@@ -50,16 +50,19 @@ func (s *step) detection(ctx context.Context, it *item) (err error) {
 		s.leaveOut(it, reason)
 		return nil
 	}
-	g := s.f.cache.get(it.key)
+	g := s.f.group(it)
 	if (g == nil || !g.counted) && s.f.tallies[it.tallyKey()].groups >= s.f.groups {
 		return s.overflow(ctx, it)
 	}
 	if g == nil {
-		g = &group{key: it.key, tally: it.tallyKey(), spec: *it.cor.spec, due: state.Never, bytes: groupOverhead, name: identity(it.cor.spec, d)}
+		g = &group{key: it.key, tally: it.tallyKey(), spec: *it.cor.spec, due: state.Never, bytes: groupOverhead}
 		g.of = groupName{d.GetTenant(), d.GetCorrelationId(), d.GetCorrelationRevision(), d.GetGroup()}
 		g.snap = newSnapshot(s.f.cfg.snapshotEvery(&g.spec))
 		g.win = window.New(&g.spec)
-		s.f.cache.put(g)
+		if s.f.local == nil {
+			g.name = identity(it.cor.spec, d)
+		}
+		s.f.put(g, it)
 	}
 	s.f.meta.lookBack = max(s.f.meta.lookBack, it.cor.lookBack)
 	s.chained(it)
@@ -69,7 +72,9 @@ func (s *step) detection(ctx context.Context, it *item) (err error) {
 	s.touch(g)
 	s.bytes += len(it.rec.Value) + recordOverhead
 	s.f.cache.grew(g, len(it.rec.Value)+recordOverhead)
-	if r.Keep, err = it.keep(); err != nil {
+	if s.f.local != nil && it.cor.spec.AtOnce() && len(d.GetParents()) == 0 {
+		r.Object = &kept{det: d, whole: it.whole}
+	} else if r.Keep, err = it.keep(); err != nil {
 		return err
 	}
 	if r.Carry, err = carry(d); err != nil {
@@ -138,12 +143,16 @@ func (s *step) fire(ctx context.Context, it *item, firing *window.Firing) error 
 
 // raise puts an alert into the outbox, with the trace context of ctx.
 func (s *step) raise(ctx context.Context, it *item, a *alertv1.Alert) error {
-	value, err := marshal(a)
-	if err != nil {
-		return fmt.Errorf("alert of offset %d: %w", it.rec.Offset, err)
+	if l := s.f.local; l != nil {
+		l.said = append(l.said, said{offset: it.rec.Offset, alert: a})
+	} else {
+		value, err := marshal(a)
+		if err != nil {
+			return fmt.Errorf("alert of offset %d: %w", it.rec.Offset, err)
+		}
+		headers := telemetry.Inject(ctx, newHeaders(schemaAlert, a.GetTenant()))
+		s.say(it.rec.Offset, &message{kind: toAlerts, key: []byte(a.GetId()), value: value, headers: headers})
 	}
-	headers := telemetry.Inject(ctx, newHeaders(schemaAlert, a.GetTenant()))
-	s.say(it.rec.Offset, &message{kind: toAlerts, key: []byte(a.GetId()), value: value, headers: headers})
 	s.f.counts.fired(1)
 	s.f.counts.board.Tenant(a.GetTenant()).Alerts.Add(1, s.f.counts.now())
 	return nil
@@ -160,19 +169,40 @@ func keep(r *Record) []byte {
 // kept is a record that a window has kept whole.
 type kept struct {
 	parent string
-	det    detectionv1.Detection
+	det    *detectionv1.Detection
+	whole  *whole // nil: not known
+}
+
+// whole is what detections of one event share.
+type whole struct {
+	entities *detectionv1.Entities // once they have been asked for
+}
+
+// entities are who did what, by the event where its detection carries it.
+func (k *kept) entities(reader *alert.EntityReader) *detectionv1.Entities {
+	if k.whole == nil || k.det.GetEntities() != nil {
+		return entities(k.det, reader)
+	}
+	if k.whole.entities == nil {
+		k.whole.entities = entities(k.det, reader)
+	}
+	return k.whole.entities
 }
 
 // keptEvents decodes what a firing shows whole, by its place in firing.Events.
 func keptEvents(firing *window.Firing) map[int]*kept {
 	found := make(map[int]*kept)
 	for i, ref := range firing.Events {
+		if k, ok := ref.Object.(*kept); ok {
+			found[i] = k
+			continue
+		}
 		parent, n := protowire.ConsumeString(ref.Keep)
 		if n <= 0 {
 			continue
 		}
-		k := &kept{parent: parent}
-		if proto.Unmarshal(ref.Keep[n:], &k.det) == nil {
+		k := &kept{parent: parent, det: new(detectionv1.Detection)}
+		if proto.Unmarshal(ref.Keep[n:], k.det) == nil {
 			found[i] = k
 		}
 	}
@@ -215,7 +245,7 @@ func (s *step) finding(it *item, firing *window.Firing, kept map[int]*kept, sc t
 	for i, ref := range firing.Events {
 		e := alert.Contribution{ID: eventOf(ref.ID), TimeMS: ref.Time, RuleID: c.firstRule(ref.Rules), Late: ref.Late}
 		if k := kept[i]; k != nil {
-			e.Entities, e.Source, e.Raw = entities(&k.det), k.det.GetSource(), k.det.GetRaw()
+			e.Entities, e.Source, e.Raw = k.entities(&s.f.entities), k.det.GetSource(), k.det.GetRaw()
 		}
 		finding.Events = append(finding.Events, e)
 	}
@@ -223,9 +253,9 @@ func (s *step) finding(it *item, firing *window.Firing, kept map[int]*kept, sc t
 }
 
 // entities are who did what, by the event where its detection carries it.
-func entities(d *detectionv1.Detection) *detectionv1.Entities {
+func entities(d *detectionv1.Detection, reader *alert.EntityReader) *detectionv1.Entities {
 	if d.GetEntities() == nil && len(d.GetRaw()) > 0 {
-		return alert.Entities(d.GetRaw())
+		return reader.Read(d.GetRaw())
 	}
 	return d.GetEntities()
 }

@@ -13,6 +13,7 @@ import (
 
 	detectionv1 "github.com/stormbell/stormbell/proto/stormbell/detection/v1"
 	"github.com/stormbell/stormbell/services/correlator/window"
+	"github.com/stormbell/stormbell/services/internal/alert"
 	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/internal/event"
 	"github.com/stormbell/stormbell/services/internal/state"
@@ -26,6 +27,7 @@ import (
 type folder struct {
 	cfg       Config
 	store     Store
+	local     *local // in its place, where there is one
 	plans     planner
 	tracer    trace.Tracer
 	counts    *counts
@@ -60,6 +62,8 @@ type folder struct {
 	tries  int
 	gate   *gate
 	alone  bool // nothing else happens in the process
+
+	entities alert.EntityReader // scratch
 }
 
 // passes reports whether a record is passed over unread.
@@ -75,9 +79,12 @@ type planner interface {
 
 // open makes the folder the partition's owner.
 func (f *folder) open(ctx context.Context) error {
-	part, err := f.store.Acquire(ctx, f.partition, f.token)
-	if err != nil {
-		return err //nolint:wrapcheck // the store says what failed
+	part := state.Partition{Applied: state.Nowhere, Due: state.Never}
+	if f.local == nil {
+		var err error
+		if part, err = f.store.Acquire(ctx, f.partition, f.token); err != nil {
+			return err //nolint:wrapcheck // the store says what failed
+		}
 	}
 	f.applied, f.seq, f.first = part.Applied, part.Seq, part.First
 	for level := range f.due {
@@ -86,6 +93,7 @@ func (f *folder) open(ctx context.Context) error {
 	f.due[0] = part.Due
 	f.named, f.full = make(map[string]tenantRule), newFullest()
 	f.cache, f.attempts, f.tallies = newCache(f.cfg.CacheBytes), make(map[int64]int), make(map[string]*tally)
+	var err error
 	f.meta, err = decodeMeta(part.Meta)
 	return err
 }
@@ -106,6 +114,7 @@ type item struct {
 	bad    string // why it can't be folded
 	level  uint32 // of a signal's chain; 0: of a detection
 	skip   bool   // as before
+	whole  *whole // of its event, where there is no store
 }
 
 // errRetry says that a fold failed on a record and that nothing was written;
@@ -190,20 +199,7 @@ func (f *folder) read(ctx context.Context, it *item) error {
 		if it.bad != "" {
 			return nil
 		}
-		p, err := f.plans.Get(ctx, it.det.GetManifestAll(), it.det.GetManifestTenant())
-		if err != nil {
-			return fmt.Errorf("rules of offset %d: %w", it.rec.Offset, err)
-		}
-		c, ok := p.correlations[it.det.GetCorrelationId()]
-		if !ok || c.Revision != it.det.GetCorrelationRevision() {
-			it.bad = "its manifests hold no correlation " + it.det.GetCorrelationId() + " of revision " + it.det.GetCorrelationRevision()
-			return nil
-		}
-		if it.level > 0 && !slices.Contains(c.Rules, it.det.GetRuleIds()[0]) {
-			it.bad = "correlation " + c.ID + " does not refer to " + it.det.GetRuleIds()[0]
-			return nil
-		}
-		it.cor, it.key = c, stateKey(it.det, c.Shadow)
+		return f.resolve(ctx, it)
 	case schemaWatermark:
 		it.mark = new(detectionv1.Watermark)
 		if err := proto.Unmarshal(it.rec.Value, it.mark); err != nil {
@@ -221,6 +217,27 @@ func (f *folder) read(ctx context.Context, it *item) error {
 		}
 	default:
 		it.bad = fmt.Sprintf("unknown schema %q", it.schema)
+	}
+	return nil
+}
+
+// resolve finds the correlation and the group of a detection.
+func (f *folder) resolve(ctx context.Context, it *item) error {
+	p, err := f.plans.Get(ctx, it.det.GetManifestAll(), it.det.GetManifestTenant())
+	if err != nil {
+		return fmt.Errorf("rules of offset %d: %w", it.rec.Offset, err)
+	}
+	c, ok := p.correlations[it.det.GetCorrelationId()]
+	if !ok || c.Revision != it.det.GetCorrelationRevision() {
+		it.bad = "its manifests hold no correlation " + it.det.GetCorrelationId() + " of revision " + it.det.GetCorrelationRevision()
+		return nil
+	}
+	if it.level > 0 && !slices.Contains(c.Rules, it.det.GetRuleIds()[0]) {
+		it.bad = "correlation " + c.ID + " does not refer to " + it.det.GetRuleIds()[0]
+		return nil
+	}
+	if it.cor = c; f.local == nil {
+		it.key = stateKey(it.det, c.Shadow)
 	}
 	return nil
 }
@@ -300,9 +317,9 @@ func (f *folder) drainSome(ctx context.Context) (done bool, entries []state.Entr
 		if w < f.due[level] || w == unseen {
 			continue
 		}
-		keys, least, err := f.store.Due(ctx, f.partition, uint32(level), w, f.cfg.BatchRecords)
+		keys, least, err := f.dueGroups(ctx, uint32(level), w)
 		if err != nil {
-			return false, nil, err //nolint:wrapcheck // the store says what failed
+			return false, nil, err
 		}
 		if len(keys) > 0 {
 			entries, err = f.closeGroups(ctx, keys, w)
@@ -488,6 +505,10 @@ func (s *step) bury(it *item) error {
 }
 
 func (s *step) say(offset int64, m *message) {
+	if l := s.f.local; l != nil {
+		l.said = append(l.said, said{offset: offset, msg: m})
+		return
+	}
 	body := m.encode()
 	s.seq++
 	s.bytes += len(body)
@@ -497,6 +518,11 @@ func (s *step) say(offset int64, m *message) {
 // write commits the step. After an error the folder is of no use.
 func (s *step) write(ctx context.Context, next state.Position) error {
 	f := s.f
+	if f.local != nil {
+		s.written()
+		f.applied = next
+		return nil
+	}
 	if err := f.fault.at(PointFolded, nil); err != nil {
 		return err
 	}

@@ -30,6 +30,10 @@ type group struct {
 	bytes   int64
 	snap    snapshot
 	at      *list.Element
+	// Where there is no store: the name among the groups, and the place among those
+	// that are due; below 0 outside.
+	local string
+	place int
 }
 
 // next is the watermark at which there is something to do.

@@ -154,10 +154,12 @@ func (m *matching) event(ctx context.Context, r *bus.Record, e *event.Event, w *
 	var problem error
 	for attempt := range m.d.cfg.Attempts {
 		alerts, detections, dead := len(w.alerts), len(w.detections), len(w.dead)
+		objects := w.objects.extent()
 		if problem = m.try(ctx, r, e, p, w); problem == nil {
 			return nil
 		}
 		w.alerts, w.detections, w.dead = w.alerts[:alerts], w.detections[:detections], w.dead[:dead]
+		w.objects.cut(objects)
 		delete(m.matchers, p) // what it was left in is not known
 		if _, ok := errors.AsType[*faultError](problem); ok {
 			return problem
@@ -243,6 +245,10 @@ func (m *matching) found(ctx context.Context, r *bus.Record, e *event.Event, p *
 	if sc := span.SpanContext(); sc.HasTraceID() {
 		traceID = sc.TraceID().String()
 	}
+	raw := e.Raw
+	if w.objects != nil {
+		raw = bytes.Clone(raw) // that of an event is only lent
+	}
 	var headers []Header
 	for _, rule := range m.hits {
 		tenant.Rule(rule.ID).Hits.Add(1, now)
@@ -256,17 +262,21 @@ func (m *matching) found(ctx context.Context, r *bus.Record, e *event.Event, p *
 		a := alert.New(&alert.Finding{
 			ID: alert.StandAloneID(e.Tenant, rule.ID, rule.Revision, e.ID), Tenant: e.Tenant, Rule: p.rules[rule.ID],
 			TimeMS: e.TimeMS, IngestMS: e.IngestMS, StartMS: e.TimeMS, EndMS: e.TimeMS, Count: 1, Total: 1,
-			Events:  []alert.Contribution{{ID: e.ID, TimeMS: e.TimeMS, RuleID: rule.ID, Late: e.Late, Entities: alert.Entities(e.Raw), Source: source, Raw: e.Raw}},
+			Events:  []alert.Contribution{{ID: e.ID, TimeMS: e.TimeMS, RuleID: rule.ID, Late: e.Late, Entities: alert.Entities(e.Raw), Source: source, Raw: raw}},
 			TraceID: traceID, BaseURL: m.d.cfg.BaseURL,
 		})
-		value, err := marshal(a)
-		if err != nil {
-			return fmt.Errorf("encode alert: %w", err)
+		if w.objects != nil {
+			w.objects.alerts = append(w.objects.alerts, a)
+		} else {
+			value, err := marshal(a)
+			if err != nil {
+				return fmt.Errorf("encode alert: %w", err)
+			}
+			if headers == nil {
+				headers = telemetry.Inject(ctx, newHeaders(schemaAlert, e.Tenant))
+			}
+			w.alerts = append(w.alerts, bus.Message{Key: []byte(a.GetId()), Value: value, Headers: headers})
 		}
-		if headers == nil {
-			headers = telemetry.Inject(ctx, newHeaders(schemaAlert, e.Tenant))
-		}
-		w.alerts = append(w.alerts, bus.Message{Key: []byte(a.GetId()), Value: value, Headers: headers})
 		m.d.counts.fired(1)
 		tenant.Alerts.Add(1, now)
 	}
@@ -274,16 +284,22 @@ func (m *matching) found(ctx context.Context, r *bus.Record, e *event.Event, p *
 	if len(found) == 0 {
 		return nil
 	}
-	headers = telemetry.Inject(ctx, newHeaders(schemaDetection, e.Tenant))
+	if w.objects == nil {
+		headers = telemetry.Inject(ctx, newHeaders(schemaDetection, e.Tenant))
+	}
+	shared := new(whole)
 	for _, d := range found {
 		d.EventId, d.TimeMs, d.IngestMs, d.Late, d.Early = e.ID, e.TimeMS, e.IngestMS, e.Late, e.Early
 		d.ManifestAll, d.ManifestTenant = e.ManifestAll, e.ManifestTenant
 		d.UpstreamPartition, d.UpstreamOffset = int32(m.partition), r.Offset
 		d.Source = source
 		if len(e.Raw) <= maxRaw {
-			d.Raw = e.Raw // an alert reads from it who did what, should there be one
+			d.Raw = raw // an alert reads from it who did what, should there be one
 		} else {
 			d.Entities = alert.Entities(e.Raw)
+		}
+		if w.objects.take(d, shared) {
+			continue
 		}
 		value, err := marshal(d)
 		if err != nil {
@@ -295,6 +311,10 @@ func (m *matching) found(ctx context.Context, r *bus.Record, e *event.Event, p *
 			if err := m.bury(r, w, reason, 1); err != nil {
 				return err
 			}
+			continue
+		}
+		if w.objects != nil {
+			w.objects.detections = append(w.objects.detections, detected{d, shared})
 			continue
 		}
 		key := groupKey(e.Tenant, d.GetCorrelationId(), d.GetGroup())

@@ -115,7 +115,7 @@ func (s *step) overflow(ctx context.Context, it *item) error {
 		Group: []*alertv1.GroupValue{{Field: "correlation", Value: it.cor.ID}},
 		Summary: fmt.Sprintf("Correlation %q has reached its limit of groups (%d in this partition): events of further groups are not counted until others end.",
 			it.cor.Title, s.f.groups),
-		Events:  []alert.Contribution{{ID: d.GetEventId(), TimeMS: d.GetTimeMs(), RuleID: it.cor.firstRule(it.cor.mask(d.GetRuleIds())), Late: d.GetLate(), Entities: entities(d), Source: d.GetSource(), Raw: d.GetRaw()}},
+		Events:  []alert.Contribution{{ID: d.GetEventId(), TimeMS: d.GetTimeMs(), RuleID: it.cor.firstRule(it.cor.mask(d.GetRuleIds())), Late: d.GetLate(), Entities: entities(d, &s.f.entities), Source: d.GetSource(), Raw: d.GetRaw()}},
 		BaseURL: s.f.cfg.BaseURL,
 	}
 	if sc := span.SpanContext(); sc.HasTraceID() {

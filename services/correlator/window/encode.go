@@ -42,6 +42,9 @@ type pages struct {
 	rekept map[uint64]struct{} // keeps changed since
 	dirty  bool                // the tail has grown
 	meta   bool                // marks or counters have changed
+	// unstored: nobody asks for changes. objects are like keeps then.
+	unstored bool
+	objects  map[uint64]any
 	carriers
 }
 
@@ -51,7 +54,9 @@ func (p *pages) init() {
 }
 
 func (p *pages) append(r *record, of *Record) uint64 {
-	p.tail = appendRecord(p.tail, r, of)
+	if !p.unstored {
+		p.tail = appendRecord(p.tail, r, of)
+	}
 	p.carry(p.next, of.Carry)
 	return p.appended()
 }
@@ -60,6 +65,10 @@ func (p *pages) append(r *record, of *Record) uint64 {
 func (p *pages) appended() uint64 {
 	seq := p.next
 	p.next++
+	if p.unstored {
+		p.tail = p.tail[:0]
+		return seq
+	}
 	p.live.add(seq/pageRecords, 1)
 	p.dirty, p.meta = true, true
 	if p.next%pageRecords == 0 {
@@ -73,6 +82,9 @@ func (p *pages) appended() uint64 {
 func (p *pages) drop(seq uint64) {
 	p.unkeep(seq)
 	p.carriers.drop(seq)
+	if p.unstored {
+		return
+	}
 	n := seq / pageRecords
 	if p.live.add(n, -1) > 0 || n == p.next/pageRecords {
 		return
@@ -123,11 +135,13 @@ func (p *pages) keep(seq uint64, blob []byte) {
 	if len(blob) == 0 {
 		return
 	}
-	p.keeps[seq] = blob
-	p.rekept[seq] = struct{}{}
+	if p.keeps[seq] = blob; !p.unstored {
+		p.rekept[seq] = struct{}{}
+	}
 }
 
 func (p *pages) unkeep(seq uint64) {
+	delete(p.objects, seq)
 	if _, ok := p.keeps[seq]; !ok {
 		return
 	}

@@ -24,6 +24,8 @@ type Record struct {
 	Trace string
 	// Keep is handed back with a Firing for the events that it shows whole.
 	Keep []byte
+	// Object is too, where a group that is not stored fires at once.
+	Object any
 	// Carry, where it is not empty, is handed back with the signal that says that
 	// this record qualifies.
 	Carry []byte
@@ -91,6 +93,17 @@ func New(spec *Spec) *Group {
 	}
 	g.reindex()
 	return g
+}
+
+// Unstored makes a new group one that is never stored: nothing is encoded, and
+// Changes says nothing.
+func (g *Group) Unstored() {
+	p := &g.pages
+	if g.sequence != nil {
+		p = &g.sequence.pages
+	}
+	p.unstored = true
+	p.objects = make(map[uint64]any)
 }
 
 // Add folds one record and returns the buckets that fire by it, at most one
@@ -278,7 +291,7 @@ func (g *Group) insert(r record, of *Record) bool {
 		g.decider.inserted(g, &r, of)
 	} else {
 		g.index(&r, at)
-		g.keepAround(at, of.Keep)
+		g.keepAround(at, of)
 	}
 	if g.recs.len() > MaxRecords {
 		g.overflow = true
@@ -403,10 +416,13 @@ const shown = 5
 
 // keepAround keeps the newcomer's event where it is among the first or the last
 // five, and lets the one go that it pushes out.
-func (g *Group) keepAround(at int, keep []byte) {
+func (g *Group) keepAround(at int, of *Record) {
 	n := g.recs.len()
 	if at < shown || at >= n-shown {
-		g.pages.keep(g.recs.at(at).seq, keep)
+		g.pages.keep(g.recs.at(at).seq, of.Keep)
+		if of.Object != nil {
+			g.pages.objects[g.recs.at(at).seq] = of.Object
+		}
 	}
 	if n <= 2*shown {
 		return

@@ -57,6 +57,8 @@ type Ref struct {
 	Late bool
 	// Keep is what Record.Keep was, for the events that the group keeps whole.
 	Keep []byte
+	// Object is what Record.Object was, for these.
+	Object any
 }
 
 // evaluate re-evaluates every window that contains a newcomer at time t, and
@@ -341,15 +343,18 @@ func (g *Group) firing(e *record, recs []*record, count int) Firing {
 	refs := make([]Ref, 0, min(len(recs), MaxRefs))
 	seen := make(map[string]int, len(recs))
 	for _, r := range recs {
-		keep := g.pages.keeps[r.seq]
+		keep, object := g.pages.keeps[r.seq], g.pages.objects[r.seq]
 		if i, ok := seen[r.id]; ok {
 			if refs[i].Rules |= r.rules; refs[i].Keep == nil {
 				refs[i].Keep = keep
 			}
+			if refs[i].Object == nil {
+				refs[i].Object = object
+			}
 			continue
 		}
 		seen[r.id] = len(refs)
-		refs = append(refs, Ref{ID: r.id, Time: r.time, Rules: r.rules, Late: r.late, Keep: keep})
+		refs = append(refs, Ref{ID: r.id, Time: r.time, Rules: r.rules, Late: r.late, Keep: keep, Object: object})
 	}
 	f.Total = len(refs)
 	if len(refs) > MaxRefs {

@@ -12,8 +12,15 @@ import (
 // fields, those of host events, else the names that other JSON uses for them,
 // ECS first. A field of
 // another type than expected is left out; what is no JSON object gives nothing.
-func Entities(raw []byte) *detectionv1.Entities {
-	v, err := fastjson.ParseBytes(raw)
+func Entities(raw []byte) *detectionv1.Entities { return new(EntityReader).Read(raw) }
+
+// EntityReader reads entities of one event after the other. It is not safe for
+// concurrent use.
+type EntityReader struct{ parser fastjson.Parser }
+
+// Read is Entities.
+func (r *EntityReader) Read(raw []byte) *detectionv1.Entities {
+	v, err := r.parser.ParseBytes(raw)
 	if err != nil || v.Type() != fastjson.TypeObject {
 		return &detectionv1.Entities{}
 	}

@@ -3,7 +3,9 @@ package alert
 import (
 	"bytes"
 	"fmt"
+	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -13,6 +15,8 @@ import (
 const (
 	// MaxBody is the largest webhook body, in bytes.
 	MaxBody = 20_000
+	// usualBody is about what most take.
+	usualBody = 4 << 10
 	// leastIDs of an alert's events are always named.
 	leastIDs = 10
 )
@@ -24,23 +28,21 @@ const timeLayout = "2006-01-02T15:04:05.000Z"
 // always gives the same bytes. An error means that the record does not hold
 // what New made: an event in it is no JSON.
 func Body(a *alertv1.Alert) ([]byte, error) {
-	var out bytes.Buffer
-	e := newWriter(&out)
+	e := writer{out: make([]byte, 0, usualBody)}
 	e.begin()
 	e.str("type", TypeOf(a))
 	e.time("timestamp", a.GetTimeMs())
 	e.name("data")
 	e.data(a)
 	e.end()
-	return e.bytes(&out)
+	return e.bytes()
 }
 
 // Data is the `data` of the body alone, as `stormbell eval` prints it.
 func Data(a *alertv1.Alert) ([]byte, error) {
-	var out bytes.Buffer
-	e := newWriter(&out)
+	e := writer{out: make([]byte, 0, usualBody)}
 	e.data(a)
-	return e.bytes(&out)
+	return e.bytes()
 }
 
 // fit leaves out whole events from the middle, then ids, until the body is
@@ -102,19 +104,16 @@ func size(a *alertv1.Alert) int {
 
 // writer writes JSON members in a fixed order and holds the first error.
 type writer struct {
-	enc *jsontext.Encoder
-	err error
+	out  []byte
+	more bool // what follows is not the first of its object or list
+	err  error
 }
 
-func newWriter(out *bytes.Buffer) *writer {
-	return &writer{enc: jsontext.NewEncoder(out, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))}
-}
-
-func (w *writer) bytes(out *bytes.Buffer) ([]byte, error) {
+func (w *writer) bytes() ([]byte, error) {
 	if w.err != nil {
 		return nil, fmt.Errorf("write alert: %w", w.err)
 	}
-	return bytes.TrimSuffix(out.Bytes(), []byte("\n")), nil
+	return w.out, nil
 }
 
 func (w *writer) data(a *alertv1.Alert) {
@@ -176,8 +175,9 @@ func (w *writer) rule(r *alertv1.Rule) {
 
 func (w *writer) events(events []*alertv1.Event) {
 	w.name("events")
-	w.token(jsontext.BeginArray)
+	w.open('[')
 	for _, e := range events {
+		w.separate()
 		w.begin()
 		w.str("id", e.GetId())
 		w.time("time", e.GetTimeMs())
@@ -191,37 +191,66 @@ func (w *writer) events(events []*alertv1.Event) {
 		}
 		w.end()
 	}
-	w.token(jsontext.EndArray)
+	w.close(']')
 }
 
-func (w *writer) begin()                  { w.token(jsontext.BeginObject) }
-func (w *writer) end()                    { w.token(jsontext.EndObject) }
-func (w *writer) name(n string)           { w.token(jsontext.String(n)) }
-func (w *writer) str(n, v string)         { w.name(n); w.token(jsontext.String(v)) }
-func (w *writer) uint(n string, v uint64) { w.name(n); w.token(jsontext.Uint(v)) }
-func (w *writer) bool(n string, v bool)   { w.name(n); w.token(jsontext.Bool(v)) }
+func (w *writer) begin()                { w.open('{') }
+func (w *writer) end()                  { w.close('}') }
+func (w *writer) str(n, v string)       { w.name(n); w.quote(v) }
+func (w *writer) bool(n string, v bool) { w.name(n); w.out = strconv.AppendBool(w.out, v) }
+
+func (w *writer) uint(n string, v uint64) {
+	w.name(n)
+	w.out = strconv.AppendUint(w.out, v, 10)
+}
 
 func (w *writer) time(n string, ms int64) {
-	w.str(n, time.UnixMilli(ms).UTC().Format(timeLayout))
+	w.name(n)
+	w.out = append(w.out, '"')
+	w.out = append(time.UnixMilli(ms).UTC().AppendFormat(w.out, timeLayout), '"')
 }
 
 func (w *writer) list(n string, values []string) {
 	w.name(n)
-	w.token(jsontext.BeginArray)
+	w.open('[')
 	for _, v := range values {
-		w.token(jsontext.String(v))
+		w.separate()
+		w.quote(v)
 	}
-	w.token(jsontext.EndArray)
+	w.close(']')
 }
 
-func (w *writer) token(t jsontext.Token) {
-	if w.err == nil {
-		w.err = w.enc.WriteToken(t)
+func (w *writer) name(n string) {
+	w.separate()
+	w.quote(n)
+	w.out = append(w.out, ':')
+}
+
+func (w *writer) open(c byte)  { w.out, w.more = append(w.out, c), false }
+func (w *writer) close(c byte) { w.out, w.more = append(w.out, c), true }
+
+// separate comes before each member and element.
+func (w *writer) separate() {
+	if w.more {
+		w.out = append(w.out, ',')
 	}
+	w.more = true
+}
+
+func (w *writer) quote(v string) {
+	for i := range len(v) {
+		if c := v[i]; c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
+			w.out, _ = jsontext.AppendQuote(w.out, v) // what is no text is replaced
+			return
+		}
+	}
+	w.out = append(w.out, '"')
+	w.out = append(w.out, v...)
+	w.out = append(w.out, '"')
 }
 
 func (w *writer) value(v []byte) {
 	if w.err == nil {
-		w.err = w.enc.WriteValue(v)
+		w.out, w.err = jsontext.AppendFormat(w.out, v, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 	}
 }
