@@ -476,14 +476,14 @@ func (w *world) deleteAll(ctx context.Context, rounds int) error {
 
 // evictAll evicts all pods at once, as many as the budgets allow at a time.
 func (w *world) evictAll(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
+	g, evicting := errgroup.WithContext(ctx)
 	for _, name := range kubeServices() {
 		pods, err := w.Pods(ctx, kube.Component(name))
 		if err != nil {
 			return err
 		}
 		for _, p := range pods {
-			g.Go(func() error { return w.Evict(ctx, p.Name) })
+			g.Go(func() error { return w.Evict(evicting, p.Name) })
 		}
 	}
 	if err := g.Wait(); err != nil {
