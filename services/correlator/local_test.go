@@ -45,7 +45,7 @@ func TestEvaluationFoldsAsTheStoreDoes(t *testing.T) {
 			e, err := NewEvaluation(t.Context(), cfg, p.set)
 			require.NoError(t, err)
 			var got []*alertv1.Alert
-			heard := func(a *alertv1.Alert) error {
+			heard := func(a *alertv1.Alert) error { //nolint:unparam // what Fold and Close take
 				got = append(got, a)
 				return nil
 			}
