@@ -50,7 +50,7 @@ func faults() []fault {
 		{name: "alerts-down", runners: cluster, run: faultAlertsDown, slow: true},
 		{name: "cardinality", runners: cluster, run: faultCardinality, slow: true},
 		{name: "hot-group", runners: cluster, run: faultHotGroup, slow: true},
-		{name: "poison", runners: cluster, run: faultPoison},
+		{name: "poison", runners: cluster, run: faultPoison, slow: true},
 	}
 }
 
