@@ -21,22 +21,7 @@ import (
 )
 
 // chainRules are a chain of three levels with branches.
-const chainRules = `
-title: A
-id: rule-a
-logsource: {product: test}
-detection: {s: {action|contains: a}, condition: s}
----
-title: B
-id: rule-b
-logsource: {product: test}
-detection: {s: {action|contains: b}, condition: s}
----
-title: C
-id: rule-c
-logsource: {product: test}
-detection: {s: {action|contains: c}, condition: s}
----
+const chainRules = ruleA + ruleB + ruleC + `
 title: Burst
 id: burst
 correlation: {type: event_count, rules: [rule-a], group-by: [user], timespan: 10s, condition: {gte: 2}}

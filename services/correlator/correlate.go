@@ -248,7 +248,7 @@ func (s *session) fold(ctx context.Context) error {
 // Elsewhere nothing is closed before the record that makes it due is folded:
 // a step at an offset says that its record is in.
 func (s *session) finish(ctx context.Context) error {
-	if s.f.applied.Step > 0 {
+	if s.f.applied.Step > 0 && s.f.applied.Offset >= 0 { // else snapshots are all that it has
 		if err := s.drain(ctx); err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package correlator
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"math"
 	"slices"
@@ -168,7 +169,7 @@ func (e *Evaluation) Fold(ctx context.Context, m *Matched, alert func(*alertv1.A
 // Close decides and closes all windows that wait for the watermark, and calls
 // alert for each alert that they are, in the order in which their windows end.
 // Nothing can be folded after it.
-func (e *Evaluation) Close(ctx context.Context, alert func(*alertv1.Alert) error) error {
+func (e *Evaluation) Close(ctx context.Context, alert func(*alertv1.Alert) error) (err error) {
 	f := e.folder
 	for level := uint32(0); level <= f.meta.levels; level++ {
 		f.meta.marks.raise(upstream{level: level}, 0, afterAll)
@@ -179,14 +180,16 @@ func (e *Evaluation) Close(ctx context.Context, alert func(*alertv1.Alert) error
 		for all := f.local.take(); len(all) > 0; all = f.local.take() {
 			e.begin(len(all))
 			for _, s := range all {
-				if s.alert == nil && s.msg.kind == toDetections {
-					if err := e.signal(ctx, s.msg); err != nil {
-						return err
-					}
-				} else if s.alert != nil {
-					if err := alert(s.alert); err != nil {
-						return err
-					}
+				switch {
+				case s.alert != nil:
+					err = alert(s.alert)
+				case s.msg.kind == toDetections:
+					err = e.signal(ctx, s.msg)
+				default:
+					err = fmt.Errorf("window cannot be decided: %s", reasonOf(s.msg.value))
+				}
+				if err != nil {
+					return err
 				}
 			}
 			if err := f.foldLocal(ctx, e.items); err != nil {

@@ -17,17 +17,7 @@ import (
 )
 
 // extendedRules hold every type that `stormbell: type` adds.
-const extendedRules = `
-title: A
-id: rule-a
-logsource: {product: test}
-detection: {s: {action|contains: a}, condition: s}
----
-title: B
-id: rule-b
-logsource: {product: test}
-detection: {s: {action|contains: b}, condition: s}
----
+const extendedRules = ruleA + ruleB + `
 title: Gone
 id: gone
 level: high

@@ -328,19 +328,14 @@ func TestLogThatLostItsEndIsNotFolded(t *testing.T) {
 	require.NoError(t, err, "mended")
 }
 
-const upperRules = `
-title: A
-id: rule-a
-logsource: {product: test}
-detection: {s: {action|contains: a}, condition: s}
----
+const upperRules = ruleA + `
 title: Few of them
 id: few
 level: high
 correlation: {type: event_count, rules: [rule-a], group-by: [user], timespan: 10s, condition: {lt: 3}}
 `
 
-// TestOneTickDecidesManyGroups decides 100,000 groups by one watermark, in calls
+// TestOneTickDecidesManyGroups decides many groups by one watermark, in calls
 // that stay within the bounds, and each once, though owners end between them.
 func TestOneTickDecidesManyGroups(t *testing.T) {
 	groups := int64(10_000)

@@ -18,17 +18,7 @@ import (
 )
 
 // reloadRules are what the rules of TestModelReload are at first.
-const reloadRules = `
-title: A
-id: rule-a
-logsource: {product: test}
-detection: {s: {action|contains: a}, condition: s}
----
-title: B
-id: rule-b
-logsource: {product: test}
-detection: {s: {action|contains: b}, condition: s}
----
+const reloadRules = ruleA + ruleB + `
 title: Alone
 id: rule-x
 logsource: {product: test}

@@ -14,29 +14,41 @@ import (
 	"github.com/stormbell/stormbell/services/sigma"
 )
 
-// testRules hold every type of correlation that fires at once.
-const testRules = `
+// Rules that match an action with their letter in it.
+const (
+	ruleA = `
 title: A
 id: rule-a
 logsource: {product: test}
 detection: {s: {action|contains: a}, condition: s}
 ---
+`
+	ruleB = `
 title: B
 id: rule-b
 logsource: {product: test}
 detection: {s: {action|contains: b}, condition: s}
 ---
+`
+	ruleC = `
 title: C
 id: rule-c
 logsource: {product: test}
 detection: {s: {action|contains: c}, condition: s}
 ---
+`
+	ruleX = `
 title: Alone
 id: rule-x
 level: high
 logsource: {product: test}
 detection: {s: {action|contains: x}, condition: s}
 ---
+`
+)
+
+// testRules hold every type of correlation that fires at once.
+const testRules = ruleA + ruleB + ruleC + ruleX + `
 title: Count
 id: count
 correlation: {type: event_count, rules: [rule-a], group-by: [user], timespan: 10s, condition: {gte: 3}}
@@ -71,28 +83,7 @@ stormbell: {suppress: 5m, lateness: 1m}
 
 // decidedRules are those that testRules lack: every type that the watermark
 // decides, and the other shapes of windows.
-const decidedRules = `
-title: A
-id: rule-a
-logsource: {product: test}
-detection: {s: {action|contains: a}, condition: s}
----
-title: B
-id: rule-b
-logsource: {product: test}
-detection: {s: {action|contains: b}, condition: s}
----
-title: C
-id: rule-c
-logsource: {product: test}
-detection: {s: {action|contains: c}, condition: s}
----
-title: Alone
-id: rule-x
-level: high
-logsource: {product: test}
-detection: {s: {action|contains: x}, condition: s}
----
+const decidedRules = ruleA + ruleB + ruleC + ruleX + `
 title: Few
 id: few
 correlation: {type: event_count, rules: [rule-a], group-by: [user], timespan: 10s, condition: {lt: 2}}

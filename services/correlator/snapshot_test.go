@@ -263,7 +263,8 @@ func TestRestoreGoesOn(t *testing.T) {
 			calls := len(store.history)
 			s, err := c.open(t.Context(), cl)
 			require.NoError(t, err)
-			require.EqualValues(t, -1, s.f.applied.Offset)
+			require.NoError(t, s.finish(t.Context()))
+			require.EqualValues(t, -1, s.f.applied.Offset, "nothing is folded")
 			require.Equal(t, end, s.next, "nothing is read back")
 			var sum int64
 			for _, tally := range s.f.tallies {

@@ -140,18 +140,8 @@ func (s *Service) rulesOf(ctx context.Context, scope string, hash []byte) ([]rul
 }
 
 func (s *Service) pushRules(c *gin.Context, id control.Identity) {
-	scope, p := s.scopeOf(c, id)
-	if p != nil {
-		refuse(c, p)
-		return
-	}
-	var req rulesRequest
-	if p := decode(c, &req, maxRulesBytes); p != nil {
-		refuse(c, p)
-		return
-	}
-	if errs := checkRules(&req); len(errs) > 0 {
-		refuse(c, invalid(errs...))
+	scope, files, ok := s.readRules(c, id)
+	if !ok {
 		return
 	}
 	ctx := c.Request.Context()
@@ -160,7 +150,7 @@ func (s *Service) pushRules(c *gin.Context, id control.Identity) {
 		refuse(c, s.controlProblem(c, err))
 		return
 	}
-	push, err := s.plan(ctx, scope, *req.Files)
+	push, err := s.plan(ctx, scope, files)
 	if err != nil {
 		refuse(c, s.controlProblem(c, fmt.Errorf("%w: %w", control.ErrUnavailable, err)))
 		return
@@ -183,6 +173,26 @@ func (s *Service) pushRules(c *gin.Context, id control.Identity) {
 	out.Manifest = hexOf(manifest)
 	s.deps.Log.InfoContext(ctx, "rules pushed", "tenant", id.Tenant, "scope", scopeName(scope), "manifest", out.Manifest, "ok", out.OK, "rejected", out.Rejected, "kept", out.Kept)
 	answer(c, http.StatusOK, out)
+}
+
+// readRules reads whose rules a request means, and the rules; ok is false where
+// it has answered.
+func (s *Service) readRules(c *gin.Context, id control.Identity) (scope string, files []ruleFile, ok bool) {
+	scope, p := s.scopeOf(c, id)
+	if p != nil {
+		refuse(c, p)
+		return "", nil, false
+	}
+	var req rulesRequest
+	if p := decode(c, &req, maxRulesBytes); p != nil {
+		refuse(c, p)
+		return "", nil, false
+	}
+	if errs := checkRules(&req); len(errs) > 0 {
+		refuse(c, invalid(errs...))
+		return "", nil, false
+	}
+	return scope, *req.Files, true
 }
 
 func checkRules(req *rulesRequest) []fieldError {

@@ -50,18 +50,8 @@ func kindName(k sigma.Kind) string {
 }
 
 func (s *Service) diffRules(c *gin.Context, id control.Identity) {
-	scope, p := s.scopeOf(c, id)
-	if p != nil {
-		refuse(c, p)
-		return
-	}
-	var req rulesRequest
-	if p := decode(c, &req, maxRulesBytes); p != nil {
-		refuse(c, p)
-		return
-	}
-	if errs := checkRules(&req); len(errs) > 0 {
-		refuse(c, invalid(errs...))
+	scope, files, ok := s.readRules(c, id)
+	if !ok {
 		return
 	}
 	ctx := c.Request.Context()
@@ -69,7 +59,7 @@ func (s *Service) diffRules(c *gin.Context, id control.Identity) {
 		refuse(c, s.controlProblem(c, err))
 		return
 	}
-	push, err := s.plan(ctx, scope, *req.Files)
+	push, err := s.plan(ctx, scope, files)
 	if err != nil {
 		refuse(c, s.controlProblem(c, fmt.Errorf("%w: %w", control.ErrUnavailable, err)))
 		return

@@ -9,10 +9,9 @@ const (
 	AWSVPCFlow  = "aws-vpcflow"
 )
 
-// awsS3Access lets rules of the categories webserver and proxy match lines of
-// S3 access logs.
-const awsS3Access = `name: aws-s3access
-priority: 10
+const (
+	// webFields are what both kinds of web logs call alike.
+	webFields = `priority: 10
 transformations:
   - type: field_name_mapping
     mapping:
@@ -26,18 +25,26 @@ transformations:
         cs-uri-query: request_query
         cs-user-agent: user_agent
         c-useragent: user_agent
-        cs-referer: referer
+`
+	// ofWeb are the rules that are meant.
+	ofWeb = `    rule_conditions: &web
+      - {type: logsource, category: webserver}
+      - {type: logsource, category: proxy}
+    rule_cond_op: or
+`
+)
+
+// awsS3Access lets rules of the categories webserver and proxy match lines of
+// S3 access logs.
+const awsS3Access = `name: aws-s3access
+` + webFields + `        cs-referer: referer
         cs-referrer: referer
         sc-status: status
         c-ip: remote_ip
         src_ip: remote_ip
         cs-host: host_header
         sc-bytes: bytes_sent
-    rule_conditions: &web
-      - {type: logsource, category: webserver}
-      - {type: logsource, category: proxy}
-    rule_cond_op: or
-  - type: change_logsource
+` + ofWeb + `  - type: change_logsource
     product: aws
     service: s3
     rule_conditions: *web
@@ -46,32 +53,14 @@ transformations:
 
 // awsELB lets them match lines of load balancers' logs.
 const awsELB = `name: aws-elb
-priority: 10
-transformations:
-  - type: field_name_mapping
-    mapping:
-        cs-method: request_method
-        c-uri: [request_url, request_target]
-        cs-uri: [request_url, request_target]
-        cs-uri-stem: request_path
-        c-uri-stem: request_path
-        c-uri-extension: request_extension
-        c-uri-query: request_query
-        cs-uri-query: request_query
-        cs-user-agent: user_agent
-        c-useragent: user_agent
-        sc-status: elb_status_code
+` + webFields + `        sc-status: elb_status_code
         c-ip: client_ip
         src_ip: client_ip
         src_port: client_port
         cs-host: [request_host, domain_name]
         cs-bytes: received_bytes
         sc-bytes: sent_bytes
-    rule_conditions: &web
-      - {type: logsource, category: webserver}
-      - {type: logsource, category: proxy}
-    rule_cond_op: or
-  - type: change_logsource
+` + ofWeb + `  - type: change_logsource
     product: aws
     service: elb
     rule_conditions: *web
