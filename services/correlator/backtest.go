@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"slices"
 	"time"
 
@@ -220,7 +219,7 @@ func (r *replay) open(ctx context.Context, at int64) error {
 	r.next, r.signals, r.told = 0, nil, signals{}
 	r.folder = &folder{
 		cfg: cfg, store: state.NewMemory(), plans: r.plans, tracer: d.tracer, counts: r.counts,
-		upstreams: len(r.parts), siblings: 1, groups: math.MaxInt64, token: "backtest",
+		upstreams: len(r.parts), siblings: 1, groups: max(1, cfg.Groups), token: "backtest",
 	}
 	return r.folder.open(ctx)
 }

@@ -2,6 +2,7 @@ package correlator
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	alertv1 "github.com/stormbell/stormbell/proto/stormbell/alert/v1"
+	"github.com/stormbell/stormbell/services/internal/alert"
 	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/sigma"
 )
@@ -79,6 +81,28 @@ func TestBacktestTriesOtherRules(t *testing.T) {
 		}
 		require.Equal(rt, reloads(m.cfg, byName{"base": p}, m.events), all)
 	})
+}
+
+// TestBacktestIsBounded refuses groups as the live path does: whoever may read
+// must not fill a gateway's memory.
+func TestBacktestIsBounded(t *testing.T) {
+	cfg := modelConfig()
+	cfg.Groups = 5
+	p, log := compile(t, cfg, testRules), newMemLog(1)
+	for i := range 50 {
+		a := accepted{id: fmt.Sprint(i), tenant: "t", time: t0, ingest: t0, fields: map[string]string{"action": "a", "user": fmt.Sprint("user-", i)}}
+		schema, value := a.record()
+		log.append(TopicEvents, 0, []bus.Message{{Value: value, Headers: newHeaders(schema, a.tenant)}})
+	}
+	var rules []string
+	_, err := Backtest{Tenant: "t", From: time.UnixMilli(t0 - 1000), To: time.UnixMilli(t0 + 1000), Rules: p.set}.Run(t.Context(), cfg,
+		BacktestDeps{Reader: log, Partitions: 1},
+		func(a *alertv1.Alert) error {
+			rules = append(rules, a.GetRule().GetId())
+			return nil
+		}, func(int64, int64) error { return nil })
+	require.NoError(t, err)
+	require.Equal(t, []string{alert.OverflowRule, alert.OverflowRule, alert.OverflowRule}, rules, "one for each correlation that groups by user and takes an A")
 }
 
 // TestBacktestTimes refuses a time that ends before it begins.
