@@ -239,7 +239,7 @@ func (s *session) fold(ctx context.Context) error {
 		s.tell()
 		if now := s.c.clock(); now.Sub(s.shown) >= time.Second {
 			s.shown = now
-			s.f.full.show(s.c.counts.board, s.f.partition)
+			s.f.full.show(s.c.counts.board, s.f.partition, s.f.tallies)
 		}
 	}
 }

@@ -64,13 +64,17 @@ func (f *fullest) gone(g *group) {
 	}
 }
 
-// show tells the board what has changed.
-func (f *fullest) show(board *status.Board, partition int32) {
+// show tells the board what has changed, and how many groups there are where that
+// is known: an owner that took them over has seen none of them begin.
+func (f *fullest) show(board *status.Board, partition int32, tallies map[string]*tally) {
 	for tally, list := range f.lists {
 		if !list.stale {
 			continue
 		}
 		list.stale = false
+		if t := tallies[tally]; t != nil {
+			board.Open(partition, tally, list.rule.tenant, list.rule.rule, t.groups)
+		}
 		groups := make([]status.Group, 0, len(list.groups))
 		for _, g := range list.groups {
 			groups = append(groups, *g)

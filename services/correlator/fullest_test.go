@@ -37,6 +37,6 @@ func TestFullestGroups(t *testing.T) {
 	for _, list := range f.full.lists {
 		require.Empty(t, list.groups)
 	}
-	f.full.show(f.counts.board, 0)
+	f.full.show(f.counts.board, 0, f.tallies)
 	require.Empty(t, f.full.lists)
 }

@@ -34,7 +34,6 @@ func newLossyProxy(t *testing.T) *lossyProxy {
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	p := &lossyProxy{listener: listener, of: [2]string{":c:", ":n:"}, open: map[net.Conn]bool{}}
-	p.wg.Go(p.serve)
 	t.Cleanup(func() {
 		_ = listener.Close() // ends serve
 		p.mu.Lock()
@@ -127,6 +126,7 @@ func faultReplies(t *testing.T, r *rig.Runner) string {
 	p := newLossyProxy(t)
 	o := begin(t, r, rig.Options{Redis: func(addr string) string {
 		p.to = addr
+		p.wg.Go(p.serve)
 		return p.listener.Addr().String()
 	}})
 	n := int64(times(10, 100))
