@@ -95,7 +95,8 @@ setup: ## install what the tests need, or say what is missing
 # Services are tested as they ship, without the workspace, and once more as they
 # are developed. The workspace may pick other versions of libraries, which is
 # what the second run is for; it leaves out the long tests, which have had their
-# turn. All runs have the race detector: then most is compiled once.
+# turn. All runs have the race detector: then most is compiled once. Scenarios
+# wait more than they work, so that others are tested beside them.
 .PHONY: test
 test: setup test-alone test-work ## set up and run every test, on both runners
 
@@ -105,9 +106,8 @@ test-alone: ## test the services as they ship, without the workspace
 
 .PHONY: test-work
 test-work: ## test all modules in the workspace
-	go test $(RACE) -timeout $(TEST_TIMEOUT) ./proto/... ./tools/...
+	go test $(RACE) -timeout $(TEST_TIMEOUT) ./services/e2e/... ./proto/... ./tools/...
 	go test $(RACE) -short -timeout $(TEST_TIMEOUT) ./services/...
-	go test $(RACE) -timeout $(TEST_TIMEOUT) ./services/e2e/...
 
 .PHONY: test-cluster
 test-cluster: setup ## run the end-to-end scenarios on real Kafka and Redis only
