@@ -140,7 +140,10 @@ func (g *Group) report(out []Firing, t int64) []Firing {
 				Start: g.spec.start(r.time), End: g.spec.end(r.time) - 1, Carry: carry, Keep: g.pages.keeps[r.seq],
 			})
 		}
-		j = max(next, j+1)
+		if j++; next > j && next < g.recs.len() {
+			next = g.recs.lower(g.recs.at(next).time) // those of its millisecond are in one window
+		}
+		j = max(next, j)
 	}
 	sw.close(g)
 	return out

@@ -45,6 +45,25 @@ func TestEverySignalOfABusyGroup(t *testing.T) {
 	require.Equal(t, 998, n)
 }
 
+// TestSignalsOfOneMillisecond: what lies in one millisecond is in one window, so
+// that the first of it qualifies by the last.
+func TestSignalsOfOneMillisecond(t *testing.T) {
+	g := New(eventCount(minute, 4))
+	var got []string
+	for i, id := range []string{"b", "c", "d", "a"} {
+		at := int64(10)
+		if id == "a" {
+			at = 0
+		}
+		for _, f := range g.Add(Record{EventID: id, Time: at, Ingest: int64(i), Rules: 1, Carry: []byte(id)}) {
+			if f.Signal {
+				got = append(got, f.EventID)
+			}
+		}
+	}
+	require.Equal(t, []string{"b", "c", "d"}, got)
+}
+
 // signals is fold for what is reported.
 func signals(rt *rapid.T, s *Spec, order []Record) []string {
 	stored := map[string][]byte{}
