@@ -77,6 +77,30 @@ func TestRooms(t *testing.T) {
 	require.Empty(t, syntax(t, pkgs))
 }
 
+// TestProgramsLinkTheirOwn: what a program links beyond its own service makes it
+// larger, and slower to build after each edit. A gateway runs the correlator's
+// code over the past and asks it which rules it takes.
+func TestProgramsLinkTheirOwn(t *testing.T) {
+	for name, others := range map[string][]string{"gateway": {"correlator"}, "correlator": nil, "notifier": nil} {
+		t.Run(name, func(t *testing.T) {
+			out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "./cmd/"+name).Output()
+			require.NoError(t, err)
+			linked := map[string]bool{}
+			for line := range strings.Lines(string(out)) {
+				room, ours := strings.CutPrefix(strings.TrimSpace(line), root+"/")
+				if of := service(room); ours && of != "" && !isSettings(room) {
+					linked[of] = true
+				}
+			}
+			require.ElementsMatch(t, append(others, name), slices.Collect(maps.Keys(linked)))
+		})
+	}
+}
+
+// isSettings is true for what a service can be told: one file may serve a whole
+// cluster, and each process reads it whole.
+func isSettings(room string) bool { return path.Base(room) == "settings" }
+
 // TestRoomsNotice seeds a module with one breach of each rule: a check that
 // finds nothing there would find nothing anywhere.
 func TestRoomsNotice(t *testing.T) {

@@ -13,15 +13,6 @@ import (
 	"github.com/stormbell/stormbell/services/sigma"
 )
 
-// Source says how late the events of a log source may arrive.
-type Source struct {
-	Product  string `yaml:"product"`
-	Service  string `yaml:"service"`
-	Category string `yaml:"category"`
-	// Lateness is L of the source.
-	Lateness time.Duration `yaml:"lateness"`
-}
-
 // plan is a compiled rule set with what the two stages derive of it. It is
 // immutable.
 type plan struct {

@@ -55,7 +55,7 @@ func replace(t *testing.T, path string, text []byte) {
 
 func TestCertificateFollowsItsFiles(t *testing.T) {
 	dir := t.TempDir()
-	files := TLS{filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")}
+	files := TLS{CertFile: filepath.Join(dir, "cert.pem"), KeyFile: filepath.Join(dir, "key.pem")}
 	_, err := loadCertificate(files, slog.New(slog.DiscardHandler))
 	require.ErrorContains(t, err, files.CertFile)
 

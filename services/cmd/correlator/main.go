@@ -4,7 +4,8 @@ package main
 import (
 	"os"
 
+	"github.com/stormbell/stormbell/services/cmd/internal/correlatorproc"
 	"github.com/stormbell/stormbell/services/cmd/internal/process"
 )
 
-func main() { os.Exit(process.Main("correlator", process.Correlator)) }
+func main() { os.Exit(process.Main(correlatorproc.Program())) }

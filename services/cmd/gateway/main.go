@@ -4,7 +4,8 @@ package main
 import (
 	"os"
 
+	"github.com/stormbell/stormbell/services/cmd/internal/gatewayproc"
 	"github.com/stormbell/stormbell/services/cmd/internal/process"
 )
 
-func main() { os.Exit(process.Main("gateway", process.Gateway)) }
+func main() { os.Exit(process.Main(gatewayproc.Program())) }

@@ -4,7 +4,8 @@ package main
 import (
 	"os"
 
+	"github.com/stormbell/stormbell/services/cmd/internal/notifierproc"
 	"github.com/stormbell/stormbell/services/cmd/internal/process"
 )
 
-func main() { os.Exit(process.Main("notifier", process.Notifier)) }
+func main() { os.Exit(process.Main(notifierproc.Program())) }

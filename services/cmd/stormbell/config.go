@@ -7,7 +7,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/stormbell/stormbell/services/cmd/internal/correlatorproc"
+	"github.com/stormbell/stormbell/services/cmd/internal/gatewayproc"
+	"github.com/stormbell/stormbell/services/cmd/internal/notifierproc"
 	"github.com/stormbell/stormbell/services/cmd/internal/process"
+	"github.com/stormbell/stormbell/services/cmd/stormbell/up"
 	"github.com/stormbell/stormbell/services/internal/config"
 )
 
@@ -62,7 +66,11 @@ func newConfig(env *environment) *cobra.Command {
 		if err := s.Load(file, env.environ); err != nil {
 			return nil, err
 		}
-		return &s, s.Validate(kind)
+		check, err := checkOf(kind)
+		if err != nil {
+			return nil, err
+		}
+		return &s, s.Validate(kind, check)
 	}
 	check := &cobra.Command{
 		Use:     "check",
@@ -92,4 +100,16 @@ func newConfig(env *environment) *cobra.Command {
 	}
 	cmd.AddCommand(check, show)
 	return cmd
+}
+
+// checkOf is the check of what is a kind's own. It names no Program: this one
+// would link what they start.
+func checkOf(kind string) (func(*process.Settings) error, error) {
+	check := map[string]func(*process.Settings) error{
+		"up": up.Check, "gateway": gatewayproc.CheckAlone, "correlator": correlatorproc.CheckAlone, "notifier": notifierproc.CheckAlone,
+	}[kind]
+	if check == nil {
+		return nil, fmt.Errorf("unknown process %q: use up, gateway, correlator or notifier", kind)
+	}
+	return check, nil
 }

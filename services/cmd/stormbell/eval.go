@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	alertv1 "github.com/stormbell/stormbell/proto/stormbell/alert/v1"
+	"github.com/stormbell/stormbell/services/cmd/internal/gatewayproc"
 	"github.com/stormbell/stormbell/services/cmd/internal/process"
 	"github.com/stormbell/stormbell/services/cmd/internal/rulefiles"
 	"github.com/stormbell/stormbell/services/correlator"
@@ -92,14 +93,14 @@ func newEval(env *environment) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if e.decoder, err = gateway.NewDecoder(settings.Gateway, process.DefaultTenant, source); err != nil {
+		if e.decoder, err = gateway.NewDecoder(gateway.Config(settings.Gateway), process.DefaultTenant, source); err != nil {
 			return usageError{err}
 		}
 		e.decoder.ReadLogsource(e.routing.names())
 		if e.set, err = e.compile(settings, rules); err != nil {
 			return err
 		}
-		if e.run, err = correlator.NewEvaluation(cmd.Context(), settings.Correlator, e.set); err != nil {
+		if e.run, err = correlator.NewEvaluation(cmd.Context(), correlator.Config(settings.Correlator), e.set); err != nil {
 			return err
 		}
 		in, err := openInputs(env.in, args)
@@ -126,7 +127,7 @@ func (e *evaluation) compile(settings *process.Settings, paths []string) (*sigma
 		d, p := sigma.Parse(f.Content, f.Name)
 		docs, problems = append(docs, d...), append(problems, p...)
 	}
-	set, bad := sigma.Compile(docs, settings.Sigma())
+	set, bad := sigma.Compile(docs, gatewayproc.Sigma(settings))
 	problems = append(problems, bad...)
 	if !e.quiet {
 		for _, line := range rejections(e.env, problemsOf(problems)) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/stormbell/stormbell/services/cmd/internal/gatewayproc"
 	"github.com/stormbell/stormbell/services/cmd/internal/process"
 	"github.com/stormbell/stormbell/services/cmd/internal/rulefiles"
 	"github.com/stormbell/stormbell/services/gateway"
@@ -77,10 +78,10 @@ func newRulesExplain(env *environment) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if x.decoder, err = gateway.NewDecoder(settings.Gateway, process.DefaultTenant, source); err != nil {
+		if x.decoder, err = gateway.NewDecoder(gateway.Config(settings.Gateway), process.DefaultTenant, source); err != nil {
 			return usageError{err}
 		}
-		x.opts = settings.Sigma()
+		x.opts = gatewayproc.Sigma(settings)
 		if err := x.find(cmd.Context(), conn, args[0], rules); err != nil {
 			return err
 		}

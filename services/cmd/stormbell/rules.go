@@ -14,8 +14,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/stormbell/stormbell/services/cmd/internal/correlatorproc"
+	"github.com/stormbell/stormbell/services/cmd/internal/gatewayproc"
 	"github.com/stormbell/stormbell/services/cmd/internal/process"
 	"github.com/stormbell/stormbell/services/cmd/internal/rulefiles"
+	"github.com/stormbell/stormbell/services/gateway"
 	"github.com/stormbell/stormbell/services/internal/ruleset"
 	pack "github.com/stormbell/stormbell/services/rules"
 	"github.com/stormbell/stormbell/services/sigma"
@@ -36,10 +39,10 @@ func ruleSettings(env *environment, cmd *cobra.Command) func() (*process.Setting
 		if err := settings.Load(cmp.Or(*file, env.getenv("STORMBELL_CONFIG")), env.environ); err != nil {
 			return nil, err
 		}
-		if err := settings.ReadPipelines(); err != nil {
+		if err := gatewayproc.ReadPipelines(&settings); err != nil {
 			return nil, err
 		}
-		return &settings, settings.Correlator.Validate()
+		return &settings, correlatorproc.Check(&settings)
 	}
 }
 
@@ -71,16 +74,16 @@ func newRulesCheck(env *environment) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		plan := ruleset.Replace(nil, nil, files, settings.Sigma())
+		plan := ruleset.Replace(nil, nil, files, gatewayproc.Sigma(settings))
 		docs := documents(files)
 		packs, err := rulefiles.Packs(args...)
 		if err != nil {
 			return err
 		}
-		report := &ruleReport{Packs: packs, OK: plan.OK, Rejected: plan.Rejected, Problems: problemsOf(append(plan.Problems, sigma.Lint(docs, settings.Sigma())...))}
+		report := &ruleReport{Packs: packs, OK: plan.OK, Rejected: plan.Rejected, Problems: problemsOf(append(plan.Problems, sigma.Lint(docs, gatewayproc.Sigma(settings))...))}
 		if covered {
-			set, _ := sigma.Compile(docs, settings.Sigma())
-			report.Coverage = coverageOf(set.Coverage(sourcesOf(settings.Gateway)))
+			set, _ := sigma.Compile(docs, gatewayproc.Sigma(settings))
+			report.Coverage = coverageOf(set.Coverage(sourcesOf(gateway.Config(settings.Gateway))))
 		}
 		return reportRules(env, output, report)
 	}

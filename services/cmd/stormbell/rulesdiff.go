@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/stormbell/stormbell/services/cmd/internal/gatewayproc"
 	"github.com/stormbell/stormbell/services/cmd/internal/process"
 	"github.com/stormbell/stormbell/services/cmd/internal/rulefiles"
 	"github.com/stormbell/stormbell/services/internal/ruleset"
@@ -125,7 +126,7 @@ func newRulesDiff(env *environment) *cobra.Command {
 
 // compare compares two directories.
 func (d *rulesDiff) compare(settings *process.Settings, before, after string) error {
-	opts := settings.Sigma()
+	opts := gatewayproc.Sigma(settings)
 	var sets [2][]sigma.Document
 	for i, path := range []string{before, after} {
 		files, err := rulefiles.Read(path)

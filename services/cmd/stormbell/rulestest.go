@@ -8,7 +8,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/stormbell/stormbell/services/cmd/internal/gatewayproc"
 	"github.com/stormbell/stormbell/services/cmd/internal/rulefiles"
+	"github.com/stormbell/stormbell/services/correlator"
+	"github.com/stormbell/stormbell/services/gateway"
 	"github.com/stormbell/stormbell/services/internal/ruleset"
 	"github.com/stormbell/stormbell/services/rules/trial"
 	"github.com/stormbell/stormbell/services/sigma"
@@ -58,7 +61,7 @@ func newRulesTest(env *environment) *cobra.Command {
 			return slices.ContainsFunc(rules, func(r ruleset.File) bool { return r.Name == w.Name })
 		})
 		report, err := trial.Run(cmd.Context(), rules, with, tests, trial.Settings{
-			Sigma: settings.Sigma(), Gateway: settings.Gateway, Correlator: settings.Correlator,
+			Sigma: gatewayproc.Sigma(settings), Gateway: gateway.Config(settings.Gateway), Correlator: correlator.Config(settings.Correlator),
 		})
 		if err != nil {
 			return err

@@ -74,7 +74,7 @@ func newUp(env *environment) *cobra.Command {
 			return process.Probe(cmd.Context(), settings.Telemetry.Admin, probe) //nolint:wrapcheck // it says all
 		}
 		settings.NarrowEgress()
-		if err := settings.Validate("up"); err != nil {
+		if err := settings.Validate("up", up.Check); err != nil {
 			return err
 		}
 		if len(opts.Rules) > 0 && strings.TrimSpace(strings.Join(opts.Rules, "")) == "" {

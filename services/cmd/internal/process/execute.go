@@ -19,18 +19,28 @@ const (
 	exitUsage  = 2
 )
 
+// A Program is one kind of process of a cluster.
+type Program struct {
+	// Kind is its name.
+	Kind string
+	// Check reports what of the settings of its own service cannot work.
+	Check func(*Settings) error
+	// Start connects it and adds its service.
+	Start func(context.Context, *Process) error
+}
+
 // Main runs a process of a cluster from its command line to its end and
 // returns the exit code. It is all that their mains do.
-func Main(kind string, start func(context.Context, *Process) error) int {
+func Main(program Program) int {
 	ctx, stop := run.Signals(context.Background())
 	defer stop()
 	world := World{Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Environ: os.Environ()}
-	return Execute(ctx, kind, world, os.Args[1:], start)
+	return Execute(ctx, program, world, os.Args[1:])
 }
 
 // Execute is Main for a given world.
-func Execute(ctx context.Context, kind string, world World, args []string, start func(context.Context, *Process) error) int {
-	settings := Defaults()
+func Execute(ctx context.Context, program Program, world World, args []string) int {
+	kind, settings := program.Kind, Defaults()
 	flags := newFlags(kind, world)
 	err := flags.Parse(args)
 	switch {
@@ -52,8 +62,8 @@ func Execute(ctx context.Context, kind string, world World, args []string, start
 		flags.apply(&settings)
 		if flags.probe != "" {
 			err = Probe(ctx, settings.Telemetry.Admin, flags.probe)
-		} else if err = settings.Validate(kind); err == nil {
-			err = serve(ctx, kind, settings, world, start)
+		} else if err = settings.Validate(kind, program.Check); err == nil {
+			err = serve(ctx, program, settings, world)
 		}
 	}
 	if err != nil {
@@ -63,12 +73,12 @@ func Execute(ctx context.Context, kind string, world World, args []string, start
 	return exitOK
 }
 
-func serve(ctx context.Context, kind string, settings Settings, world World, start func(context.Context, *Process) error) error {
-	p, err := New(ctx, kind, settings, world)
+func serve(ctx context.Context, program Program, settings Settings, world World) error {
+	p, err := New(ctx, program.Kind, settings, world)
 	if err != nil {
 		return err
 	}
-	return p.Run(ctx, func(ctx context.Context) error { return start(ctx, p) })
+	return p.Run(ctx, func(ctx context.Context) error { return program.Start(ctx, p) })
 }
 
 // flags are those of a cluster's process. They override file and environment.

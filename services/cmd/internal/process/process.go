@@ -49,12 +49,13 @@ type Process struct {
 	// Status counts what displays show.
 	Status *status.Board
 
+	// Crash is called at each place at which a crash must do no harm. It is nil
+	// but in programs that are built with the tag fault.
+	Crash func(point string) error
+
 	kind  string
 	admin string
 	ready readyLine
-	// crash is called at each place at which a crash must do no harm. It is nil
-	// but in programs that are built with the tag fault.
-	crash func(point string) error
 }
 
 // New sets up telemetry and opens the admin port; kind is the name by which
@@ -69,7 +70,7 @@ func New(ctx context.Context, kind string, settings Settings, world World) (*Pro
 	p := &Process{
 		Settings: settings, World: world, Telemetry: t, Log: t.Logger(), Clock: time.Now,
 		App:    run.New(t.Logger(), max(stopTimeout, settings.Gateway.Linger+settings.Gateway.DrainTimeout+stopMargin)),
-		Status: status.NewBoard(), kind: kind, crash: crashAt(world),
+		Status: status.NewBoard(), kind: kind, Crash: crashAt(world),
 	}
 	p.App.Defer("telemetry", func() error {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
@@ -166,9 +167,9 @@ func (p *Process) Sealer(root *seal.Root) *seal.Sealer {
 	return seal.New(root, p.Control, p.Log, p.Clock)
 }
 
-// await polls until ready returns nil. What services wait for has no channel
+// Await polls until ready returns nil. What services wait for has no channel
 // of its own: partitions come and go.
-func await(ctx context.Context, ready func() error) error {
+func Await(ctx context.Context, ready func() error) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for ready() != nil {

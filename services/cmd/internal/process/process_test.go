@@ -17,7 +17,11 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/stormbell/stormbell/services/cmd/internal/correlatorproc"
+	"github.com/stormbell/stormbell/services/cmd/internal/gatewayproc"
+	"github.com/stormbell/stormbell/services/cmd/internal/notifierproc"
 	"github.com/stormbell/stormbell/services/cmd/internal/process"
+	"github.com/stormbell/stormbell/services/cmd/stormbell/up"
 	"github.com/stormbell/stormbell/services/internal/control"
 	"github.com/stormbell/stormbell/services/internal/embedded"
 	"github.com/stormbell/stormbell/services/internal/embedded/embeddedtest"
@@ -29,20 +33,26 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience is how long a condition may take to come true on a busy machine.
 const patience = 60 * time.Second
 
+// check is that of a kind's own settings.
+func check(kind string) func(*process.Settings) error {
+	return map[string]func(*process.Settings) error{
+		"up": up.Check, "gateway": gatewayproc.CheckAlone, "correlator": correlatorproc.CheckAlone, "notifier": notifierproc.CheckAlone,
+	}[kind]
+}
+
 func TestDefaultsAreValid(t *testing.T) {
 	up, cluster := process.UpDefaults(), process.Defaults()
-	require.NoError(t, up.Validate("up"))
-	require.NoError(t, cluster.Validate("correlator"))
+	require.NoError(t, up.Validate("up", check("up")))
+	require.NoError(t, cluster.Validate("correlator", check("correlator")))
 	cluster.Seal.RootKeyFile = "root-key"
-	require.NoError(t, cluster.Validate("gateway"))
-	require.NoError(t, cluster.Validate("notifier"))
+	require.NoError(t, cluster.Validate("gateway", check("gateway")))
+	require.NoError(t, cluster.Validate("notifier", check("notifier")))
 }
 
 func TestValidate(t *testing.T) {
 	for name, tc := range map[string]struct {
 		kind, file, want string
 	}{
-		"nothing known":        {"archive", "", "unknown process"},
 		"no root key":          {"gateway", "", "seal.root_key_file"},
 		"no root key, either":  {"notifier", "", "seal.root_key_file"},
 		"topics":               {"up", "topics: {partitions: 0}", "topics.partitions"},
@@ -65,12 +75,12 @@ func TestValidate(t *testing.T) {
 				s = process.UpDefaults()
 			}
 			require.NoError(t, s.Load(write(t, tc.file), nil))
-			require.ErrorContains(t, s.Validate(tc.kind), tc.want)
+			require.ErrorContains(t, s.Validate(tc.kind, check(tc.kind)), tc.want)
 		})
 	}
 	s := process.Defaults()
 	s.Correlator.Stages, s.Redis.Addrs = "detect", nil
-	require.NoError(t, s.Validate("correlator"), "stage detect needs no Redis")
+	require.NoError(t, s.Validate("correlator", check("correlator")), "stage detect needs no Redis")
 }
 
 func TestSourcesAreMadeKnown(t *testing.T) {
@@ -107,7 +117,7 @@ func TestSecretsComeOneWay(t *testing.T) {
 	s := process.Defaults()
 	require.NoError(t, s.Load("", []string{"STORMBELL_REDIS_PASSWORD=canary", "STORMBELL_SEAL_ROOT_KEY=canary"}))
 	s.Redis.PasswordFile = "f"
-	require.ErrorContains(t, s.Validate("correlator"), "not both")
+	require.ErrorContains(t, s.Validate("correlator", check("correlator")), "not both")
 	s = process.Defaults()
 	require.NoError(t, s.Load("", []string{"STORMBELL_SEAL_ROOT_KEY=canary"}))
 	_, err := s.Seal.Root()
@@ -134,7 +144,7 @@ func TestExecute(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var out, errs bytes.Buffer
 			world := process.World{Stdout: &out, Stderr: &errs, Getenv: func(string) string { return "" }}
-			require.Equal(t, tc.code, process.Execute(t.Context(), "gateway", world, tc.args, process.Gateway))
+			require.Equal(t, tc.code, process.Execute(t.Context(), gatewayproc.Program(), world, tc.args))
 			require.Contains(t, out.String(), tc.out)
 			require.Contains(t, errs.String(), tc.err)
 			if tc.code > 0 {

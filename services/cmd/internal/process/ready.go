@@ -20,6 +20,9 @@ type RuleCount struct {
 	Rejected int `json:"rejected"`
 }
 
+// Listens notes where requests are served, which AnnounceReady tells.
+func (p *Process) Listens(addr string) { p.ready.Listen = addr }
+
 // AnnounceReady prints the line; rules may be nil.
 func (p *Process) AnnounceReady(rules *RuleCount) error {
 	line := p.ready

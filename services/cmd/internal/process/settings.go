@@ -10,35 +10,34 @@ import (
 	"strings"
 	"time"
 
-	"github.com/stormbell/stormbell/services/cmd/internal/rulefiles"
-	"github.com/stormbell/stormbell/services/correlator"
-	"github.com/stormbell/stormbell/services/gateway"
+	correlatorsettings "github.com/stormbell/stormbell/services/correlator/settings"
+	gatewaysettings "github.com/stormbell/stormbell/services/gateway/settings"
 	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/internal/config"
 	"github.com/stormbell/stormbell/services/internal/egress"
 	"github.com/stormbell/stormbell/services/internal/seal"
 	"github.com/stormbell/stormbell/services/internal/state"
 	"github.com/stormbell/stormbell/services/internal/telemetry"
-	"github.com/stormbell/stormbell/services/notifier"
+	notifiersettings "github.com/stormbell/stormbell/services/notifier/settings"
 	"github.com/stormbell/stormbell/services/sigma"
 )
 
 // Settings are all settings of all processes. One file can serve a whole
 // cluster: each process reads it whole and uses what concerns it.
 type Settings struct {
-	Telemetry  telemetry.Config  `yaml:"telemetry" envPrefix:"TELEMETRY_"`
-	Kafka      bus.Config        `yaml:"kafka" envPrefix:"KAFKA_"`
-	Topics     bus.TopicsConfig  `yaml:"topics" envPrefix:"TOPICS_"`
-	Redis      Redis             `yaml:"redis" envPrefix:"REDIS_"`
-	Seal       Seal              `yaml:"seal" envPrefix:"SEAL_"`
-	Rules      Rules             `yaml:"rules" envPrefix:"RULES_"`
-	Gateway    gateway.Config    `yaml:"gateway" envPrefix:"GATEWAY_"`
-	Correlator correlator.Config `yaml:"correlator" envPrefix:"CORRELATOR_"`
-	Notifier   notifier.Config   `yaml:"notifier" envPrefix:"NOTIFIER_"`
-	Egress     egress.Config     `yaml:"egress" envPrefix:"EGRESS_"`
-	Embedded   Embedded          `yaml:"embedded" envPrefix:"EMBEDDED_"`
+	Telemetry  telemetry.Config          `yaml:"telemetry" envPrefix:"TELEMETRY_"`
+	Kafka      bus.Config                `yaml:"kafka" envPrefix:"KAFKA_"`
+	Topics     bus.TopicsConfig          `yaml:"topics" envPrefix:"TOPICS_"`
+	Redis      Redis                     `yaml:"redis" envPrefix:"REDIS_"`
+	Seal       Seal                      `yaml:"seal" envPrefix:"SEAL_"`
+	Rules      Rules                     `yaml:"rules" envPrefix:"RULES_"`
+	Gateway    gatewaysettings.Config    `yaml:"gateway" envPrefix:"GATEWAY_"`
+	Correlator correlatorsettings.Config `yaml:"correlator" envPrefix:"CORRELATOR_"`
+	Notifier   notifiersettings.Config   `yaml:"notifier" envPrefix:"NOTIFIER_"`
+	Egress     egress.Config             `yaml:"egress" envPrefix:"EGRESS_"`
+	Embedded   Embedded                  `yaml:"embedded" envPrefix:"EMBEDDED_"`
 
-	pipelines []*sigma.Pipeline // read by ReadPipelines
+	pipelines []*sigma.Pipeline // see UsePipelines
 }
 
 // Redis says where the state of correlators and notifiers is.
@@ -103,9 +102,9 @@ func Defaults() Settings {
 		Kafka:      bus.DefaultConfig(),
 		Topics:     bus.DefaultTopicsConfig(),
 		Redis:      Redis{Addrs: r.Addrs, Timeout: r.Timeout, Prefix: r.Prefix},
-		Gateway:    gateway.DefaultConfig(),
-		Correlator: correlator.DefaultConfig(),
-		Notifier:   notifier.DefaultConfig(),
+		Gateway:    gatewaysettings.Default(),
+		Correlator: correlatorsettings.Default(),
+		Notifier:   notifiersettings.Default(),
 		Egress:     egress.DefaultConfig(),
 		Embedded:   Embedded{LogMaxBytes: 1 << 30, Sync: true},
 	}
@@ -142,7 +141,7 @@ func (s *Settings) Load(path string, environ []string) error {
 	}
 	for _, src := range s.Gateway.Sources {
 		if src.Lateness > s.Correlator.Lateness {
-			s.Correlator.Sources = append(s.Correlator.Sources, correlator.Source{
+			s.Correlator.Sources = append(s.Correlator.Sources, correlatorsettings.Source{
 				Product: src.Product, Service: src.Service, Category: src.Category, Lateness: src.Lateness,
 			})
 		}
@@ -151,30 +150,16 @@ func (s *Settings) Load(path string, environ []string) error {
 }
 
 // Validate reports the first group of settings with which a process of this
-// kind ("up", "gateway", "correlator", "notifier") could not work.
-func (s *Settings) Validate(kind string) error {
+// kind ("up", "gateway", "correlator", "notifier") could not work. check is that
+// of what is the kind's own.
+func (s *Settings) Validate(kind string, check func(*Settings) error) error {
 	checks := []func() error{s.Telemetry.Validate, s.Topics.Validate, s.Egress.Validate, s.retention}
 	if kind == "up" {
 		checks = append(checks, s.ownBroker)
 	} else {
 		checks = append(checks, s.Kafka.Validate)
 	}
-	switch kind {
-	case "up":
-		checks = append(checks, s.Gateway.Validate, s.Correlator.Validate, s.Notifier.Validate, s.Seal.validate, s.ReadPipelines)
-	case "gateway":
-		checks = append(checks, s.Gateway.Validate, s.Seal.required, s.ReadPipelines)
-	case "correlator":
-		checks = append(checks, s.Correlator.Validate)
-		if s.Correlator.Stages != "detect" {
-			checks = append(checks, s.Redis.validate)
-		}
-	case "notifier":
-		checks = append(checks, s.Notifier.Validate, s.Redis.validate, s.Seal.required)
-	default:
-		return fmt.Errorf("unknown process %q: use up, gateway, correlator or notifier", kind)
-	}
-	for _, check := range checks {
+	for _, check := range append(checks, func() error { return check(s) }) {
 		if err := check(); err != nil {
 			return err
 		}
@@ -207,15 +192,16 @@ func (s *Settings) ownBroker() error {
 	return nil
 }
 
-func (r Redis) validate() error {
+// Validate reports what of them cannot work.
+func (r Redis) Validate() error {
 	if !r.Password.Empty() && r.PasswordFile != "" {
 		return errors.New("redis: set password_file or the environment variable of the password, not both")
 	}
 	return state.Config{Addrs: r.Addrs, Timeout: r.Timeout, Prefix: r.Prefix, TLS: r.TLS, CAFile: r.CAFile}.Validate() //nolint:wrapcheck // it names its key
 }
 
-// state reads the password and returns the settings of a store.
-func (r Redis) state() (state.Config, error) {
+// State reads the password and returns the settings of a store.
+func (r Redis) State() (state.Config, error) {
 	password, err := secretFrom(r.Password, r.PasswordFile, "redis.password_file")
 	if err != nil {
 		return state.Config{}, err
@@ -226,19 +212,21 @@ func (r Redis) state() (state.Config, error) {
 	}, nil
 }
 
-func (k Seal) validate() error {
+// Validate reports what of them cannot work.
+func (k Seal) Validate() error {
 	if k.RootKeyFile != "" && !k.RootKey.Empty() {
 		return errors.New("seal: set root_key_file or the environment variable of the root key, not both")
 	}
 	return nil
 }
 
-func (k Seal) required() error {
+// Required is Validate for who cannot do without a root key.
+func (k Seal) Required() error {
 	if k.RootKeyFile == "" && k.RootKey.Empty() {
 		return errors.New("seal.root_key_file: no root key: every gateway and notifier needs the same one. " +
 			"Make it with `(umask 077; head -c 32 /dev/urandom | base64 > root-key)`")
 	}
-	return k.validate()
+	return k.Validate()
 }
 
 // Root reads the root key.
@@ -253,23 +241,14 @@ func (k Seal) Root() (*seal.Root, error) {
 	return root, nil
 }
 
-// Sigma are the options by which rules are compiled before they are put in
-// force, so that what is accepted is what the correlator runs. Pipelines are
-// among them once they are read; the correlator gets them with the rules.
+// Sigma are the options by which rules are compiled. Pipelines are among them
+// once they are read; the correlator gets them with the rules.
 func (s *Settings) Sigma() sigma.Options {
-	return sigma.Options{Placeholders: s.Rules.Placeholders, Pipelines: s.pipelines, Accept: s.Correlator.Accept}
+	return sigma.Options{Placeholders: s.Rules.Placeholders, Pipelines: s.pipelines}
 }
 
-// ReadPipelines reads the pipelines that are named. Validate does so for who
-// puts rules in force.
-func (s *Settings) ReadPipelines() error {
-	pipelines, err := rulefiles.Pipelines(s.Rules.Pipelines...)
-	if err != nil {
-		return fmt.Errorf("rules.pipelines: %w", err)
-	}
-	s.pipelines = pipelines
-	return nil
-}
+// UsePipelines takes what the pipelines that are named hold.
+func (s *Settings) UsePipelines(pipelines []*sigma.Pipeline) { s.pipelines = pipelines }
 
 const maxSecretFile = 64 << 10
 

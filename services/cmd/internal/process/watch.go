@@ -56,15 +56,15 @@ func (p *Process) Watch(name string, ping func(context.Context) error) {
 	})
 }
 
-// needGroups has the process not ready while it is no member of the groups that
+// NeedGroups has the process not ready while it is no member of the groups that
 // it consumes in: without brokers, and while partitions are shared out.
-func (p *Process) needGroups() {
+func (p *Process) NeedGroups() {
 	p.App.Add("groups", func(ctx context.Context) error { <-ctx.Done(); return nil }, p.Bus.Joined)
 }
 
-// openRedis waits for a Redis that does not answer, as Connect waits for
+// OpenRedis waits for a Redis that does not answer, as Connect waits for
 // brokers. What waiting does not mend is an error.
-func openRedis[R any](ctx context.Context, log *slog.Logger, open func() (R, error)) (R, error) {
+func OpenRedis[R any](ctx context.Context, log *slog.Logger, open func() (R, error)) (R, error) {
 	var none R
 	for attempt := 0; ; attempt++ {
 		r, err := open()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 
+	"github.com/stormbell/stormbell/services/cmd/internal/gatewayproc"
 	"github.com/stormbell/stormbell/services/cmd/internal/process"
 	"github.com/stormbell/stormbell/services/cmd/internal/rulefiles"
 	"github.com/stormbell/stormbell/services/internal/ruleset"
@@ -43,7 +44,7 @@ func (r *rules) load(ctx context.Context) (*process.RuleCount, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the rules in force: %w", err)
 	}
-	opts := r.Settings.Sigma()
+	opts := gatewayproc.Sigma(&r.Settings)
 	if opts.Pipelines, err = rulefiles.Pipelines(r.Settings.Rules.Pipelines...); err != nil {
 		return nil, fmt.Errorf("rules.pipelines: %w", err)
 	}

@@ -13,6 +13,9 @@ import (
 	"os"
 	"time"
 
+	"github.com/stormbell/stormbell/services/cmd/internal/correlatorproc"
+	"github.com/stormbell/stormbell/services/cmd/internal/gatewayproc"
+	"github.com/stormbell/stormbell/services/cmd/internal/notifierproc"
 	"github.com/stormbell/stormbell/services/cmd/internal/process"
 	"github.com/stormbell/stormbell/services/correlator"
 	"github.com/stormbell/stormbell/services/internal/bus"
@@ -32,6 +35,17 @@ type Options struct {
 	NoDefaultRules bool
 	// Reload asks for the rules to be read again.
 	Reload <-chan os.Signal
+}
+
+// Check reports what of the settings of all services cannot work, and reads the
+// pipelines that they name.
+func Check(s *process.Settings) error {
+	for _, check := range []func(*process.Settings) error{gatewayproc.Check, correlatorproc.Check, notifierproc.Check} {
+		if err := check(s); err != nil {
+			return err //nolint:wrapcheck // it names its settings
+		}
+	}
+	return s.Seal.Validate() //nolint:wrapcheck // it names its settings
 }
 
 // Run serves until ctx ends.
@@ -71,17 +85,17 @@ func (u *up) start(ctx context.Context) error {
 		return err
 	}
 	u.App.Add("rules", rules.watch, nil)
-	correlator, err := u.AddCorrelator(state.NewMemory())
+	correlator, err := correlatorproc.Add(u.Process, state.NewMemory())
 	if err != nil {
 		return err
 	}
 	sealer := u.Sealer(root)
-	notifier, err := u.AddNotifier(sealer, queue.NewMemory())
+	notifier, err := notifierproc.Add(u.Process, sealer, queue.NewMemory())
 	if err != nil {
 		return err
 	}
 	u.addFloors(correlator, notifier)
-	gateway, err := u.AddGateway(sealer, u.broker.Full)
+	gateway, err := gatewayproc.Add(u.Process, sealer, u.broker.Full)
 	if err != nil {
 		return err
 	}

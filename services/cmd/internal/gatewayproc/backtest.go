@@ -1,4 +1,4 @@
-package process
+package gatewayproc
 
 import (
 	"context"
@@ -6,19 +6,20 @@ import (
 	"fmt"
 
 	alertv1 "github.com/stormbell/stormbell/proto/stormbell/alert/v1"
+	"github.com/stormbell/stormbell/services/cmd/internal/process"
 	"github.com/stormbell/stormbell/services/correlator"
 	"github.com/stormbell/stormbell/services/gateway"
 	"github.com/stormbell/stormbell/services/internal/alert"
 )
 
 // backtests lets a gateway run the correlator's code over the log.
-type backtests struct{ p *Process }
+type backtests struct{ p *process.Process }
 
 // Backtest implements gateway.Backtests.
 func (b backtests) Backtest(ctx context.Context, of *gateway.Backtest, tell func(*gateway.BacktestLine) error) error {
-	settings := b.p.Settings.Sigma()
+	settings := Sigma(&b.p.Settings)
 	settings.Pipelines = nil // those in force came with their rules
-	found, err := correlator.Backtest{Tenant: of.Tenant, From: of.From, To: of.To, Rules: of.Rules}.Run(ctx, b.p.Settings.Correlator,
+	found, err := correlator.Backtest{Tenant: of.Tenant, From: of.From, To: of.To, Rules: of.Rules}.Run(ctx, correlator.Config(b.p.Settings.Correlator),
 		correlator.BacktestDeps{Reader: b.p.Bus, Partitions: b.p.Partitions, Control: b.p.Control, Rules: settings},
 		func(a *alertv1.Alert) error {
 			data, err := alert.Data(a)
