@@ -1,6 +1,7 @@
 package images
 
 import (
+	"compress/gzip"
 	"context"
 	"fmt"
 	"os"
@@ -134,7 +135,7 @@ func (o Order) make(p Program, built map[Platform]string) (Made, v1.ImageIndex, 
 		if err != nil {
 			return m, nil, err
 		}
-		image, err := pack(p, platform, program, o.Meta)
+		image, err := pack(p, platform, program, o.Meta, gzip.BestSpeed)
 		if err != nil {
 			return m, nil, err
 		}

@@ -25,8 +25,9 @@ type file struct {
 	content []byte
 }
 
-// layer makes a layer that is the same bytes whenever and wherever it is made.
-func layer(files []file) (v1.Layer, error) {
+// layer makes a layer that is the same bytes whenever and wherever it is made,
+// squeezed at one of gzip's levels.
+func layer(files []file, level int) (v1.Layer, error) {
 	var raw bytes.Buffer
 	w := tar.NewWriter(&raw)
 	for _, f := range files {
@@ -48,7 +49,7 @@ func layer(files []file) (v1.Layer, error) {
 		return nil, fmt.Errorf("layer: %w", err)
 	}
 	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(raw.Bytes())), nil }
-	l, err := tarball.LayerFromOpener(open, tarball.WithMediaType(types.OCILayer))
+	l, err := tarball.LayerFromOpener(open, tarball.WithMediaType(types.OCILayer), tarball.WithCompressionLevel(level), tarball.WithCompressedCaching)
 	if err != nil {
 		return nil, fmt.Errorf("layer: %w", err)
 	}

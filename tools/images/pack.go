@@ -57,17 +57,17 @@ type Meta struct {
 	Created time.Time
 }
 
-// pack puts a program into an image.
-func pack(p Program, platform Platform, program []byte, meta Meta) (v1.Image, error) {
+// pack puts a program into an image, squeezed at one of gzip's levels.
+func pack(p Program, platform Platform, program []byte, meta Meta, level int) (v1.Image, error) {
 	under := base()
 	if p.Data != "" {
 		under = append(under, file{name: p.Data, mode: 0o700, owner: User})
 	}
-	lower, err := layer(under)
+	lower, err := layer(under, level)
 	if err != nil {
 		return nil, err
 	}
-	upper, err := layer([]file{{name: p.Name, mode: 0o755, content: program}})
+	upper, err := layer([]file{{name: p.Name, mode: 0o755, content: program}}, level)
 	if err != nil {
 		return nil, err
 	}

@@ -37,13 +37,14 @@ func edits(mode string) []edit {
 	if mode == "embedded" {
 		return []edit{gateway, shared}
 	}
+	correlator := edit{"correlator", "services/correlator/counts.go", `"Records not yet read, by stage and partition%s."`, []string{"2/metrics"}, []int{2}}
+	notifier := edit{"notifier", "services/notifier/counts.go", `"Alerts not yet routed, by partition%s."`, []string{"3/metrics"}, []int{3}}
 	shared.paths, shared.ready = []string{"1/healthz", "2/healthz", "3/healthz"}, []int{1, 2, 3}
-	return []edit{
-		gateway,
-		{"correlator", "services/correlator/counts.go", `"Records not yet read, by stage and partition%s."`, []string{"2/metrics"}, []int{2}},
-		{"notifier", "services/notifier/counts.go", `"Alerts not yet routed, by partition%s."`, []string{"3/metrics"}, []int{3}},
-		shared,
+	if mode == "kubernetes" { // the stages of the correlator are apart
+		correlator.paths, correlator.ready = append(correlator.paths, "6/metrics"), append(correlator.ready, 6)
+		shared.paths, shared.ready = append(shared.paths, "6/healthz"), append(shared.ready, 6)
 	}
+	return []edit{gateway, correlator, notifier, shared}
 }
 
 // BenchmarkEdit measures how long it takes under `tilt up` until the edit of a
@@ -55,16 +56,18 @@ func BenchmarkEdit(b *testing.B) {
 	if n, err := strconv.Atoi(os.Getenv(editsEnv)); err == nil {
 		rounds = n
 	}
-	for _, mode := range []string{"cluster", "embedded"} {
+	for _, mode := range []string{"cluster", "embedded", "kubernetes"} {
 		b.Run(mode, func(b *testing.B) { measure(b, mode, rounds) })
 	}
 }
 
 func measure(b *testing.B, mode string, rounds int) {
+	args := here(b, mode)
 	dir, first := clone(b), ports(b)
-	args := append([]string{"up", "--port", "0", "--web-mode", "prod", "--stream", "--", "--data", filepath.Join(b.TempDir(), "data"), "--port", strconv.Itoa(first)}, modes()[mode]...)
+	args = append(args, "--data", filepath.Join(b.TempDir(), "data"), "--port", strconv.Itoa(first))
+	defer down(b, mode, dir, args)
 	ctx, cancel := context.WithCancel(b.Context())
-	cmd := tilt(ctx, b, dir, args...)
+	cmd := tilt(ctx, b, dir, append([]string{"up", "--port", "0", "--web-mode", "prod", "--stream", "--"}, args...)...)
 	log, err := os.Create(filepath.Join(b.TempDir(), "log"))
 	require.NoError(b, err)
 	cmd.Stdout, cmd.Stderr = log, log

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"path/filepath"
 	"testing"
 
@@ -41,6 +42,7 @@ type probe struct {
 type declaration struct {
 	resources []*resource
 	settings  map[string]bool
+	kube      kubeDeclaration
 }
 
 func (d *declaration) find(t *testing.T, name string) *resource {
@@ -93,6 +95,7 @@ func evaluate(t *testing.T, subcommand string, args ...string) (*declaration, er
 			"tilt_subcommand": starlark.String(subcommand),
 		}),
 	}
+	maps.Copy(world, e.kubernetes())
 	options := &syntax.FileOptions{TopLevelControl: true}
 	_, err = starlark.ExecFileOptions(options, &starlark.Thread{Name: t.Name()}, filepath.Join(dir, "Tiltfile"), nil, world)
 	return e.found, err //nolint:wrapcheck // a test compares it

@@ -1,14 +1,17 @@
 #!/bin/sh
 # Receives webhooks, sends events that make one alert, and ends once that has
 # come and its signature verified. It fails where none comes within a minute: Tilt
-# builds no service while it runs. $1 is stormbell, the rest are flags of its
-# connection.
+# builds no service while it runs. $1 is the mode, $2 stormbell, the rest are flags
+# of its connection.
 set -eu
-stormbell=$1
-shift
+mode=$1 stormbell=$2
+shift 2
+reached=
+[ "$mode" != kubernetes ] || reached="sh tools/tiltfile/reached.sh"
 
 dir=$(mktemp -d)
-"$stormbell" webhooks listen --count 1 "$@" 2>"$dir/log" &
+# shellcheck disable=SC2086 # two words, or none
+$reached "$stormbell" webhooks listen --count 1 "$@" 2>"$dir/log" &
 listener=$!
 trap 'kill "$listener" 2>/dev/null || :; rm -rf "$dir"' EXIT
 

@@ -18,8 +18,13 @@ import (
 	"github.com/stormbell/stormbell/tools/child"
 )
 
-// tiltEnv names the Tilt to run.
-const tiltEnv = "STORMBELL_TILT"
+const (
+	// tiltEnv names the Tilt to run.
+	tiltEnv = "STORMBELL_TILT"
+	// registryEnv names a registry that this machine pushes to and the cluster of
+	// KUBECONFIG pulls from. Its namespace stormbell must not be there before.
+	registryEnv = "STORMBELL_TILT_REGISTRY"
+)
 
 // patience bounds one run of Tilt. The first compiles everything.
 const patience = 15 * time.Minute
@@ -51,24 +56,56 @@ func tilt(ctx context.Context, tb testing.TB, dir string, args ...string) *exec.
 	return cmd
 }
 
-// ports returns the first of six free ports in a row.
+// here are the arguments of a mode on this machine, with its cluster's names.
+func here(tb testing.TB, mode string) []string {
+	tb.Helper()
+	args := modes()[mode]
+	if mode != "kubernetes" {
+		return args
+	}
+	registry := os.Getenv(registryEnv)
+	if registry == "" {
+		tb.Skip(registryEnv + " names no registry: run make test-tilt with KUBECONFIG and REGISTRY")
+	}
+	found, err := exec.CommandContext(tb.Context(), "kubectl", "config", "current-context").Output()
+	require.NoError(tb, err, "KUBECONFIG names no cluster")
+	require.Error(tb, exec.CommandContext(tb.Context(), "kubectl", "get", "namespace", "stormbell").Run(),
+		"the namespace stormbell is there already: remove it, if nobody needs it")
+	return append(args, "--context", strings.TrimSpace(string(found)), "--registry", registry)
+}
+
+// down takes away what Tilt made in the cluster.
+func down(tb testing.TB, mode, dir string, args []string) {
+	tb.Helper()
+	if mode != "kubernetes" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), patience)
+	defer cancel()
+	out, err := tilt(ctx, tb, dir, append([]string{"down", "--delete-namespaces", "--"}, args...)...).CombinedOutput()
+	require.NoError(tb, err, string(out))
+	out, err = exec.CommandContext(ctx, "kubectl", "wait", "--for=delete", "namespace/stormbell", "--timeout=5m").CombinedOutput()
+	require.NoError(tb, err, string(out))
+}
+
+// ports returns the first of seven free ports in a row.
 func ports(tb testing.TB) int {
 	tb.Helper()
 	for range 100 {
 		first, err := child.FreePorts(tb.Context(), 1)
 		require.NoError(tb, err)
 		free := 0
-		for i := 1; i <= 5; i++ {
+		for i := 1; i <= 6; i++ {
 			if listens(tb, first[0]+i) {
 				break
 			}
 			free++
 		}
-		if free == 5 {
+		if free == 6 {
 			return first[0]
 		}
 	}
-	require.Fail(tb, "no six free ports in a row")
+	require.Fail(tb, "no seven free ports in a row")
 	return 0
 }
 
@@ -86,19 +123,21 @@ func left(t *testing.T, dir string) []string {
 	return found
 }
 
-// TestTiltCI: both modes come up, an event becomes a verified webhook, it ends by
+// TestTiltCI: all modes come up, an event becomes a verified webhook, it ends by
 // itself, and nothing is left running.
 func TestTiltCI(t *testing.T) {
-	for mode, args := range modes() {
+	for mode := range modes() {
 		t.Run(mode, func(t *testing.T) {
+			args := here(t, mode)
 			if mode == "cluster" {
 				child.Require(t, "java", "redis-server")
 			}
 			data, port := t.TempDir(), ports(t)
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			args = append([]string{"ci", "--port", "0", "--web-mode", "prod", "--", "--data", data, "--port", strconv.Itoa(port)}, args...)
-			cmd := tilt(ctx, t, root, args...)
+			args = append(args, "--data", data, "--port", strconv.Itoa(port))
+			defer down(t, mode, root, args)
+			cmd := tilt(ctx, t, root, append([]string{"ci", "--port", "0", "--web-mode", "prod", "--"}, args...)...)
 			began := time.Now()
 			out, err := cmd.CombinedOutput()
 			require.NoError(t, err, string(out))

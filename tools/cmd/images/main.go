@@ -4,10 +4,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -33,10 +35,14 @@ func run() error {
 	flag.StringVar(&o.Source.Version, "version", "devel", "version that the programs report")
 	flag.StringVar(&o.Source.Revision, "revision", "", "commit that the programs report")
 	flag.BoolVar(&o.Push, "push", false, "push to the registry")
+	quick := flag.String("quick", "", "push one program's image for this machine's architecture under this name, and do nothing else")
 	platforms := flag.String("platforms", "linux/amd64,linux/arm64", "platforms, separated by commas")
 	created := flag.Int64("created", 0, "time that the images report, in seconds: that of the commit")
 	flag.Parse()
 	o.Names = flag.Args()
+	if *quick != "" {
+		return pushQuick(ctx, o.Source, o.Names, *quick)
+	}
 	o.Meta = images.Meta{Version: o.Source.Version, Revision: o.Source.Revision, Created: time.Unix(*created, 0).UTC()}
 	for text := range strings.SplitSeq(*platforms, ",") {
 		p, err := images.ParsePlatform(text)
@@ -57,4 +63,11 @@ func run() error {
 		fmt.Println()
 	}
 	return nil
+}
+
+func pushQuick(ctx context.Context, source images.Source, names []string, ref string) error {
+	if len(names) != 1 {
+		return errors.New("-quick: name one program")
+	}
+	return images.Quick(ctx, source, names[0], images.Platform{OS: "linux", Arch: runtime.GOARCH}, ref) //nolint:wrapcheck // it says what failed
 }
