@@ -84,6 +84,9 @@ func (s *step) detection(ctx context.Context, it *item) (err error) {
 		r.Trace = packTrace(header(it.rec.Headers, event.HeaderTraceparent))
 	}
 	fired := g.win.Add(r)
+	if g.win.Bulky() {
+		s.compact(g)
+	}
 	if !g.counted && !g.win.Empty() {
 		g.counted = true
 		if len(s.f.named) < maxTallies {
@@ -109,6 +112,19 @@ func (s *step) detection(ctx context.Context, it *item) (err error) {
 	}
 	s.f.due[g.spec.Level] = min(s.f.due[g.spec.Level], g.next())
 	return nil
+}
+
+// compact lets a group go of what no alert to come needs. What is left is written
+// anew.
+func (s *step) compact(g *group) {
+	held := g.win.Len()
+	g.win.Compact(s.f.watermarkOf(g.spec.Level))
+	left := g.win.Len()
+	if left == held {
+		return
+	}
+	s.bytes += left * recordOverhead
+	s.f.cache.grew(g, -int(g.bytes*int64(held-left)/int64(held)))
 }
 
 // recordOverhead is about what a record takes beside its bytes.

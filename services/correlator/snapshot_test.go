@@ -163,7 +163,7 @@ func TestSnapshots(t *testing.T) {
 	f := openFolder(t, cfg, l.p, 10, state.NewMemory())
 	const records = 9000 // more than a part holds
 	for i := range int64(records) {
-		l.detect("t", "all", "", fmt.Sprintf("%032d", i), t0+i, t0+i)
+		l.detect("t", "order", "bob", fmt.Sprintf("%032d", i), t0+i, t0+i)
 	}
 	foldAll(t, f, l)
 	type key struct {
@@ -211,7 +211,7 @@ func TestSnapshots(t *testing.T) {
 	}
 	snapshots, gone = at(t0 + 600_000)
 	require.Equal(t, []int{0, 0}, []int{snapshots, gone}, "nothing has changed")
-	l.detect("t", "all", "", "one more", t0+600_000, t0+600_000)
+	l.detect("t", "order", "bob", "one more", t0+600_000, t0+600_000)
 	foldAll(t, f, l)
 	snapshots, gone = at(t0 + 660_000)
 	require.Equal(t, []int{parts, parts}, []int{snapshots, gone})

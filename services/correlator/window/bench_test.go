@@ -55,6 +55,32 @@ func benchmarkAdd(b *testing.B, kind Kind, held int, disorder bool) {
 	}
 }
 
+// BenchmarkHot folds one detection into a group of which every bucket fires and
+// whose window holds 100,000 records, as it is and compacted.
+func BenchmarkHot(b *testing.B) {
+	for _, compact := range []bool{false, true} {
+		b.Run(fmt.Sprintf("compact=%t", compact), func(b *testing.B) {
+			const timespan = 100_000
+			spec := &Spec{Kind: EventCount, Timespan: timespan, Min: 60, Rules: 1}
+			g := New(spec)
+			b.ReportAllocs()
+			defer reportCPU(b)()
+			for i := int64(0); b.Loop(); i++ {
+				g.Add(Record{EventID: "event-" + strconv.FormatInt(i, 10), Time: i, Ingest: i, Rules: 1})
+				if i-1000 >= g.Next() {
+					g.Advance(i - 1000)
+				}
+				if compact && g.Bulky() {
+					g.Compact(i - 1000)
+				}
+				if i%500 == 0 {
+					g.Changes(nil)
+				}
+			}
+		})
+	}
+}
+
 // reportCPU adds the CPU time per operation, which a loaded machine does not
 // distort as it does the time that passes.
 func reportCPU(b *testing.B) func() {

@@ -170,8 +170,12 @@ func (g *Group) Changes(dst []Change) []Change {
 
 // changes appends what has changed of pages and what is kept.
 func (p *pages) changes(dst []Change) []Change {
+	gone := make(map[string]bool, len(p.gone))
+	for _, n := range p.gone {
+		gone[pageField(n)] = true
+	}
 	for _, c := range p.full {
-		if !slices.ContainsFunc(p.gone, func(n uint64) bool { return pageField(n) == c.Field }) {
+		if !gone[c.Field] {
 			dst = append(dst, c)
 		}
 	}

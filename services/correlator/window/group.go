@@ -50,7 +50,10 @@ type Group struct {
 	overflow bool
 	sheds    int   // since the last reindex
 	minDrop  int64 // watermark at which a drop is due
-	pages    pages
+	// exact is from which count on a firing says "at least", bulky from how many
+	// records on compaction may pay; 0 where there is none.
+	exact, bulky int
+	pages        pages
 	// condition is there where Min does not say all, decider where the watermark
 	// decides.
 	condition *condition
@@ -90,6 +93,9 @@ func New(spec *Spec) *Group {
 	}
 	if !spec.AtOnce() {
 		g.decider = newDecider(spec, g.condition)
+	}
+	if spec.compacts() {
+		g.thresholds(exactCount)
 	}
 	g.reindex()
 	return g

@@ -26,10 +26,12 @@ type Firing struct {
 	Count int
 	// Measured is what the numbers come to, as a decimal, where that is asked.
 	Measured string
-	// AtLeast says that the group was full, so that Count is a lower bound.
+	// AtLeast says that Count is a lower bound: the group was full, or it is of a
+	// kind that is compacted and the count is so high that its group may have been.
 	AtLeast bool
-	// Total is how many distinct events the window holds; Events names up to
-	// MaxRefs of them, the first and the last, in order of (time, id).
+	// Total is how many distinct events the window holds, or of how many of the
+	// latest the group knows for sure; Events names up to MaxRefs of them, the first
+	// and the last, in order of (time, id).
 	Total  int
 	Events []Ref
 	// Trace is the event's Record.Trace, and Near what is kept of it, or of the
@@ -336,6 +338,10 @@ func (g *Group) firing(e *record, recs []*record, count int) Firing {
 		Start: g.spec.start(e.time), End: g.spec.end(e.time) - 1,
 		Count: count, AtLeast: g.overflow,
 	}
+	if g.exact > 0 && g.spec.Shape == Sliding {
+		recs = g.last(recs)
+		f.Count, f.AtLeast = min(count, g.exact), f.AtLeast || count >= g.exact
+	}
 	if g.decider == nil && g.spec.Kind == ValueSum {
 		sum, _ := g.sumOf(recs)
 		f.Measured = formatNumber(sum, fracDigits)
@@ -362,6 +368,21 @@ func (g *Group) firing(e *record, recs []*record, count int) Firing {
 	}
 	f.Events = refs
 	return f
+}
+
+// last are of a window's records those of its latest exact events: what a group
+// knows whether or not it was ever compacted.
+func (g *Group) last(recs []*record) []*record {
+	if len(recs) <= g.exact {
+		return recs
+	}
+	seen := make(map[string]struct{}, g.exact)
+	for i := len(recs) - 1; i >= 0; i-- {
+		if seen[recs[i].id] = struct{}{}; len(seen) == g.exact {
+			return recs[i:]
+		}
+	}
+	return recs
 }
 
 func (g *Group) distinctIDs(lo, hi int) int {
