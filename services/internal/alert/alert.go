@@ -124,9 +124,15 @@ func New(f *Finding) *alertv1.Alert {
 	if n := len(f.Events); n > 0 {
 		a.FirstTimeMs, a.LastTimeMs = f.Events[0].TimeMS, f.Events[n-1].TimeMS
 	}
-	for _, c := range f.Events {
-		a.Events = append(a.Events, &alertv1.Event{Id: c.ID, TimeMs: c.TimeMS, RuleId: c.RuleID, Late: c.Late, Event: c.Raw})
-		addEntities(a, c)
+	if len(f.Events) > 0 {
+		events := make([]alertv1.Event, len(f.Events)) // they live as long as the alert
+		a.Events = make([]*alertv1.Event, len(f.Events))
+		for i := range f.Events {
+			c, e := &f.Events[i], &events[i]
+			e.Id, e.TimeMs, e.RuleId, e.Late, e.Event = c.ID, c.TimeMS, c.RuleID, c.Late, c.Raw
+			a.Events[i] = e
+			addEntities(a, c)
+		}
 	}
 	a.Truncated = len(f.Events) < int(a.GetEventsTotal())
 	boundLists(a)
@@ -137,7 +143,7 @@ func New(f *Finding) *alertv1.Alert {
 	return a
 }
 
-func addEntities(a *alertv1.Alert, c Contribution) {
+func addEntities(a *alertv1.Alert, c *Contribution) {
 	e := c.Entities
 	add := func(list *[]string, values ...string) {
 		for _, v := range values {

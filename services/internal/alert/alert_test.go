@@ -1,9 +1,11 @@
 package alert
 
 import (
+	"bytes"
 	"encoding/json"
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,11 +13,13 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/stretchr/testify/require"
 
 	alertv1 "github.com/stormbell/stormbell/proto/stormbell/alert/v1"
 	detectionv1 "github.com/stormbell/stormbell/proto/stormbell/detection/v1"
+	"github.com/stormbell/stormbell/services/formats/jsonscan"
 )
 
 var update = flag.Bool("update", false, "rewrite the documented examples")
@@ -220,6 +224,60 @@ func TestEntities(t *testing.T) {
 		"resource as an arn": {`{"eventSource":"s","eventName":"n","resources":[{"ARN":"arn:x"},{},3]}`, &detectionv1.Entities{Action: "n", Outcome: "success", Resources: []string{"arn:x"}}},
 	} {
 		require.Equal(t, tc.want, Entities([]byte(tc.raw)), name)
+	}
+}
+
+// FuzzCompact holds that what needs no compacting is what compacting and formatting
+// leave as it is.
+func FuzzCompact(f *testing.F) {
+	for _, text := range []string{`{"a":[1,-2.5e+3,"x",null,true,{}]}`, `{"a": 1}`, `{"a":"b c"}`, `{"a":"<&>\u0041"}`, `{"a":1}x`, `"\x7f"`, `{"a":1`, `{"a":1,"a":2}`, `-0`} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if !isCompact(new(jsonscan.Scanner), raw) {
+			return
+		}
+		compact := jsontext.Value(bytes.Clone(raw))
+		require.NoError(t, compact.Compact(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)))
+		require.Equal(t, string(raw), string(compact))
+		formatted, err := jsontext.AppendFormat(nil, raw, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+		require.NoError(t, err)
+		require.Equal(t, string(raw), string(formatted))
+	})
+}
+
+// TestMost holds that a body is never larger than is reckoned, whatever it is of,
+// and that an alert of this process reads as one from the log.
+func TestMost(t *testing.T) {
+	for _, text := range []string{"", "x", "\x01", "\xff", "\u2028", `"\\`, strings.Repeat("\x00", 40)} {
+		for kind, f := range findings() {
+			f.ID, f.Tenant, f.Condition, f.TraceID, f.BaseURL = text, text, text, text, text
+			f.TimeMS, f.StartMS, f.Count, f.Total, f.AtLeast = math.MaxInt64/4, math.MinInt64/4, math.MaxInt, math.MaxInt, true
+			f.Rule = &alertv1.Rule{Id: text, Title: text, Level: text, Revision: text, Type: text, Tags: []string{text, text}}
+			f.Group = []*alertv1.GroupValue{{Field: text, Value: text}, {Field: text + "2", Value: text}}
+			for i := range f.Events {
+				c := &f.Events[i]
+				c.ID, c.RuleID, c.Source, c.Late = text, text, text, true
+				c.Entities = &detectionv1.Entities{Principal: text, SourceIp: text, Resources: []string{text, text + "2"}}
+			}
+			a := New(f)
+			data, err := Data(a)
+			require.NoError(t, err)
+			ours, err := AppendData(nil, a, true)
+			require.NoError(t, err)
+			require.Equal(t, string(data), string(ours), "%s %q", kind, text)
+			for _, e := range a.GetEvents() {
+				e.Event = nil
+			}
+			require.LessOrEqual(t, size(a), most(a), "%s %q", kind, text)
+		}
+	}
+}
+
+func TestTimes(t *testing.T) {
+	const day = 86_400_000
+	for _, ms := range []int64{0, 1, -1, 999, -999, 1_772_445_600_123, day - 1, day, -day, -day - 1, -62_135_596_800_000, 253_402_300_799_999, 253_402_300_800_000, math.MaxInt64 / 4, math.MinInt64 / 4} {
+		require.Equal(t, time.UnixMilli(ms).UTC().Format(timeLayout), string(appendTime(nil, ms)), ms)
 	}
 }
 

@@ -16,7 +16,11 @@ func Entities(raw []byte) *detectionv1.Entities { return new(EntityReader).Read(
 
 // EntityReader reads entities of one event after the other. It is not safe for
 // concurrent use.
-type EntityReader struct{ parser fastjson.Parser }
+type EntityReader struct {
+	parser  fastjson.Parser
+	members map[string]*member // of the object that is read, by the names that may be asked for
+	usual   [][]usualName      // of each entity
+}
 
 // Read is Entities.
 func (r *EntityReader) Read(raw []byte) *detectionv1.Entities {
@@ -30,15 +34,87 @@ func (r *EntityReader) Read(raw []byte) *detectionv1.Entities {
 	if v.Exists("Hostname") && v.Exists("category") && v.Exists("product") {
 		return hostEvent(v)
 	}
+	r.look(v)
 	return &detectionv1.Entities{
-		Principal: first(v, "user.name", "user.id", "userName", "username", "user", "principal", "actor", "User"),
-		SourceIp:  first(v, "source.ip", "sourceIPAddress", "src_ip", "client_ip", "remote_ip", "ip", "SourceIp"),
-		Account:   first(v, "cloud.account.id", "account_id", "accountId", "account"),
-		Region:    first(v, "cloud.region", "region", "awsRegion"),
-		Action:    first(v, "event.action", "action", "eventName", "operation", "EventID"),
-		Outcome:   first(v, "event.outcome", "outcome", "result", "status"),
-		Resources: present(first(v, "host.name", "host.hostname", "hostname", "host", "Computer")),
+		Principal: r.first(0), SourceIp: r.first(1), Account: r.first(2), Region: r.first(3),
+		Action: r.first(4), Outcome: r.first(5), Resources: present(r.first(6)),
 	}
+}
+
+// usualNames are what JSON other than CloudTrail calls each entity, in the order
+// in which they are looked up.
+func usualNames() [][]string {
+	return [][]string{
+		{"user.name", "user.id", "userName", "username", "user", "principal", "actor", "User"},
+		{"source.ip", "sourceIPAddress", "src_ip", "client_ip", "remote_ip", "ip", "SourceIp"},
+		{"cloud.account.id", "account_id", "accountId", "account"},
+		{"cloud.region", "region", "awsRegion"},
+		{"event.action", "action", "eventName", "operation", "EventID"},
+		{"event.outcome", "outcome", "result", "status"},
+		{"host.name", "host.hostname", "hostname", "host", "Computer"},
+	}
+}
+
+// A usualName is a name, and the members that it stands for: as it is, and by
+// its dots in another.
+type usualName struct {
+	whole, outer *member
+	rest         []string
+}
+
+// member is one of the object that is read; nil where it has none.
+type member struct{ value *fastjson.Value }
+
+func (r *EntityReader) prepare() {
+	r.members = make(map[string]*member)
+	of := func(name string) *member {
+		if r.members[name] == nil {
+			r.members[name] = new(member)
+		}
+		return r.members[name]
+	}
+	for _, names := range usualNames() {
+		var list []usualName
+		for _, name := range names {
+			u := usualName{whole: of(name)}
+			if path := strings.Split(name, "."); len(path) > 1 {
+				u.outer, u.rest = of(path[0]), path[1:]
+			}
+			list = append(list, u)
+		}
+		r.usual = append(r.usual, list)
+	}
+}
+
+// look finds the members that have usual names in one pass; of equal names the
+// first counts.
+func (r *EntityReader) look(v *fastjson.Value) {
+	if r.members == nil {
+		r.prepare()
+	}
+	for _, m := range r.members {
+		m.value = nil
+	}
+	v.GetObject().Visit(func(key []byte, v *fastjson.Value) {
+		if m := r.members[string(key)]; m != nil && m.value == nil {
+			m.value = v
+		}
+	})
+}
+
+// first is the first of the names of an entity that holds text or a number.
+func (r *EntityReader) first(entity int) string {
+	for _, u := range r.usual[entity] {
+		if s := textOf(u.whole.value); s != "" {
+			return s
+		}
+		if u.outer != nil && u.outer.value != nil {
+			if s := text(u.outer.value, u.rest...); s != "" {
+				return s
+			}
+		}
+	}
+	return ""
 }
 
 // hostEvent reads what the source "agent" takes: what was done is the kind of
@@ -105,17 +181,11 @@ func cloudTrailPrincipal(v *fastjson.Value) string {
 	return text(id, "invokedBy")
 }
 
-// first is the first of some fields that holds text or a number; a name is
-// looked up as it stands, then by its dots.
+// first is the first of some fields that holds text or a number.
 func first(v *fastjson.Value, names ...string) string {
 	for _, n := range names {
 		if s := text(v, n); s != "" {
 			return s
-		}
-		if strings.Contains(n, ".") {
-			if s := text(v, strings.Split(n, ".")...); s != "" {
-				return s
-			}
 		}
 	}
 	return ""
@@ -125,7 +195,10 @@ func first(v *fastjson.Value, names ...string) string {
 const maxRead = 2048
 
 func text(v *fastjson.Value, path ...string) string {
-	f := v.Get(path...)
+	return textOf(v.Get(path...))
+}
+
+func textOf(f *fastjson.Value) string {
 	if f == nil {
 		return ""
 	}

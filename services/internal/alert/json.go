@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	alertv1 "github.com/stormbell/stormbell/proto/stormbell/alert/v1"
+	"github.com/stormbell/stormbell/services/formats/jsonscan"
 )
 
 const (
@@ -40,7 +41,13 @@ func Body(a *alertv1.Alert) ([]byte, error) {
 
 // Data is the `data` of the body alone, as `stormbell eval` prints it.
 func Data(a *alertv1.Alert) ([]byte, error) {
-	e := writer{out: make([]byte, 0, usualBody)}
+	return AppendData(make([]byte, 0, usualBody), a, false)
+}
+
+// AppendData appends what Data gives. ours says that New has made the alert in this
+// process: the events in it need not be checked again.
+func AppendData(dst []byte, a *alertv1.Alert, ours bool) ([]byte, error) {
+	e := writer{out: dst, ours: ours}
 	e.data(a)
 	return e.bytes()
 }
@@ -49,10 +56,15 @@ func Data(a *alertv1.Alert) ([]byte, error) {
 // within bounds.
 func fit(a *alertv1.Alert) {
 	raws := make([][]byte, len(a.GetEvents()))
+	whole := 0
 	for i, e := range a.GetEvents() {
 		raws[i], e.Event = e.GetEvent(), nil
+		whole += len(raws[i]) + len(eventMember)
 	}
-	room := MaxBody - size(a)
+	room := MaxBody - most(a)
+	if room < whole {
+		room = MaxBody - size(a)
+	}
 	for n := len(a.GetEvents()); room < 0 && n > leastIDs; n = len(a.GetEvents()) {
 		keep := max(leastIDs, n/2)
 		head := keep / 2
@@ -61,16 +73,20 @@ func fit(a *alertv1.Alert) {
 		a.Truncated = true
 		room = MaxBody - size(a)
 	}
+	scan := jsonscan.Scanner{MaxMembers: 1}
 	for _, i := range fromTheEnds(len(raws)) {
 		if raws[i] == nil {
 			continue
 		}
-		compact := jsontext.Value(bytes.Clone(raws[i]))
-		if compact.Compact(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) != nil {
-			a.Truncated = true
-			continue
+		compact := jsontext.Value(raws[i])
+		if !isCompact(&scan, raws[i]) {
+			compact = bytes.Clone(raws[i])
+			if compact.Compact(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) != nil {
+				a.Truncated = true
+				continue
+			}
 		}
-		if need := len(compact) + len(`,"event":`); need <= room {
+		if need := len(compact) + len(eventMember); need <= room {
 			a.Events[i].Event = compact
 			room -= need
 			continue
@@ -91,6 +107,75 @@ func fromTheEnds(n int) []int {
 	return out
 }
 
+// eventMember comes before a whole event.
+const eventMember = `,"event":`
+
+// isCompact reports whether a text is JSON that compacting and formatting leave as
+// it is. It need not find out: a no says nothing.
+func isCompact(scan *jsonscan.Scanner, text []byte) bool {
+	if !isPlain(text) {
+		return false
+	}
+	if _, end, err := scan.Value(text, 0); err != nil || end != len(text) {
+		return false
+	}
+	quoted := false // without escapes, each quote begins or ends a string
+	for _, c := range text {
+		if c == '"' {
+			quoted = !quoted
+		} else if c <= ' ' && !quoted {
+			return false
+		}
+	}
+	return true
+}
+
+// isPlain reports whether a text is of ASCII without a backslash.
+func isPlain(text []byte) bool {
+	for _, c := range text {
+		if c == '\\' || c >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
+// Parts of a body that are not its texts: at most so much, of a body and of each
+// event, without the event itself.
+const (
+	mostFrame      = 1024
+	mostEventFrame = 128
+	mostEscape     = 6 // bytes that one byte of a text takes
+)
+
+// most is at least size, and nothing to compute.
+func most(a *alertv1.Alert) int {
+	r, n, members := a.GetRule(), 0, 0
+	for _, text := range [...]string{
+		a.GetType(), a.GetId(), a.GetTenant(), a.GetSummary(), a.GetCondition(), a.GetTraceId(), a.GetLink(),
+		r.GetId(), r.GetTitle(), r.GetLevel(), r.GetRevision(), r.GetType(),
+	} {
+		n += len(text)
+	}
+	for _, list := range [...][]string{
+		a.GetPrincipals(), a.GetSourceIps(), a.GetAccounts(), a.GetRegions(), a.GetActions(), a.GetResources(), a.GetOutcomes(), a.GetSources(), r.GetTags(),
+	} {
+		members += len(list)
+		for _, text := range list {
+			n += len(text)
+		}
+	}
+	members += len(a.GetGroup())
+	for _, g := range a.GetGroup() {
+		n += len(g.GetField()) + len(g.GetValue())
+	}
+	for _, e := range a.GetEvents() {
+		n += len(e.GetId()) + len(e.GetRuleId())
+	}
+	const punctuation = len(`"":"",`)
+	return mostFrame + mostEscape*n + punctuation*members + mostEventFrame*len(a.GetEvents())
+}
+
 func size(a *alertv1.Alert) int {
 	was := a.GetTruncated()
 	a.Truncated = false // the longer word
@@ -106,6 +191,7 @@ func size(a *alertv1.Alert) int {
 type writer struct {
 	out  []byte
 	more bool // what follows is not the first of its object or list
+	ours bool // events are JSON, and compact
 	err  error
 }
 
@@ -126,7 +212,10 @@ func (w *writer) data(a *alertv1.Alert) {
 	w.name("group")
 	w.begin()
 	for _, g := range a.GetGroup() {
-		w.str(g.GetField(), g.GetValue())
+		w.separate()
+		w.quote(g.GetField())
+		w.out = append(w.out, ':')
+		w.quote(g.GetValue())
 	}
 	w.end()
 	w.name("window")
@@ -194,9 +283,10 @@ func (w *writer) events(events []*alertv1.Event) {
 	w.close(']')
 }
 
-func (w *writer) begin()                { w.open('{') }
-func (w *writer) end()                  { w.close('}') }
-func (w *writer) str(n, v string)       { w.name(n); w.quote(v) }
+func (w *writer) begin()          { w.open('{') }
+func (w *writer) end()            { w.close('}') }
+func (w *writer) str(n, v string) { w.name(n); w.quote(v) }
+
 func (w *writer) bool(n string, v bool) { w.name(n); w.out = strconv.AppendBool(w.out, v) }
 
 func (w *writer) uint(n string, v uint64) {
@@ -207,7 +297,34 @@ func (w *writer) uint(n string, v uint64) {
 func (w *writer) time(n string, ms int64) {
 	w.name(n)
 	w.out = append(w.out, '"')
-	w.out = append(time.UnixMilli(ms).UTC().AppendFormat(w.out, timeLayout), '"')
+	w.out = append(appendTime(w.out, ms), '"')
+}
+
+// appendTime writes a time as timeLayout says.
+func appendTime(b []byte, ms int64) []byte {
+	const dayMS = 86_400_000
+	t := time.UnixMilli(ms).UTC()
+	year, month, day := t.Date()
+	if year < 1000 || year > 9999 {
+		return t.AppendFormat(b, timeLayout)
+	}
+	two := func(n int) { b = append(b, byte('0'+n/10), byte('0'+n%10)) }
+	two(year / 100)
+	two(year % 100)
+	b = append(b, '-')
+	two(int(month))
+	b = append(b, '-')
+	two(day)
+	b = append(b, 'T')
+	of := int((ms%dayMS + dayMS) % dayMS)
+	two(of / 3_600_000)
+	b = append(b, ':')
+	two(of / 60_000 % 60)
+	b = append(b, ':')
+	two(of / 1000 % 60)
+	b = append(b, '.', byte('0'+of/100%10))
+	two(of % 100)
+	return append(b, 'Z')
 }
 
 func (w *writer) list(n string, values []string) {
@@ -220,10 +337,12 @@ func (w *writer) list(n string, values []string) {
 	w.close(']')
 }
 
+// name begins a member that is called so as it stands.
 func (w *writer) name(n string) {
 	w.separate()
-	w.quote(n)
-	w.out = append(w.out, ':')
+	w.out = append(w.out, '"')
+	w.out = append(w.out, n...)
+	w.out = append(w.out, '"', ':')
 }
 
 func (w *writer) open(c byte)  { w.out, w.more = append(w.out, c), false }
@@ -250,7 +369,9 @@ func (w *writer) quote(v string) {
 }
 
 func (w *writer) value(v []byte) {
-	if w.err == nil {
+	if w.ours && isPlain(v) {
+		w.out = append(w.out, v...)
+	} else if w.err == nil {
 		w.out, w.err = jsontext.AppendFormat(w.out, v, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 	}
 }
