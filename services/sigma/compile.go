@@ -40,6 +40,8 @@ type Set struct {
 	classes  []LogSource
 	known    [3]map[string]bool // products, services, categories that rules name
 
+	extraction extraction
+
 	sources     *paths // of the fields that hold an event's own log source
 	sourceSlots [3]int
 
@@ -78,6 +80,7 @@ func Compile(docs []Document, opts Options) (*Set, []Problem) {
 	c.filters(good)
 	c.link()
 	c.sources()
+	c.set.extraction.paths = newPaths(c.set.extraction.slots)
 	c.set.preds = len(c.preds)
 	return c.set, c.problems
 }
@@ -88,7 +91,7 @@ func newCompiler(opts Options) *compiler {
 		set: &Set{
 			byID: map[string]*Rule{}, corrByID: map[string]*Correlation{}, fields: []string{""},
 			programs: map[string]*program{}, routes: map[route]*program{},
-			known: [3]map[string]bool{{}, {}, {}},
+			known: [3]map[string]bool{{}, {}, {}}, extraction: extraction{slots: map[string]int{}},
 		},
 		names: map[string]*Document{}, slots: map[string]int{}, preds: map[string]*predicate{},
 		classes: map[LogSource]int{}, state: map[*Document]resolution{}, ids: map[string]string{},

@@ -16,12 +16,28 @@ type Values struct {
 	Incomplete bool
 }
 
-// extractor reads a correlation's fields from events of one referred rule.
+// extractor says which of the extracted fields a correlation takes from events of
+// one referred rule.
 type extractor struct {
-	paths *paths
-	slots int
 	group []int
 	field []int
+}
+
+// extraction is all fields that any correlation takes: an event is read once for
+// all of them.
+type extraction struct {
+	slots map[string]int
+	paths *paths
+}
+
+// size is one more than the greatest slot: the first is for keywords.
+func (e *extraction) size() int { return keywordSlot + 1 + len(e.slots) }
+
+// extracted is a field's value in the event that was extracted from last.
+type extracted struct {
+	epoch uint32
+	ok    bool
+	text  string
 }
 
 // maxWays is in how many ways a correlation may come to detection rules.
@@ -83,24 +99,22 @@ func (s *Set) extract(c *Correlation) {
 		}
 		x := alike[string(e.b)]
 		if x == nil {
-			x = newExtractor(c, as)
+			x = s.extraction.extractor(c, as)
 			alike[string(e.b)] = x
 		}
 		c.extractors[w.key()] = x
 	}
 }
 
-// newExtractor reads the fields of c, which events call as says.
-func newExtractor(c *Correlation, as map[string]string) *extractor {
-	x := &extractor{slots: 1}
-	fields := map[string]int{}
+// extractor takes the fields of c, which events call as says.
+func (e *extraction) extractor(c *Correlation, as map[string]string) *extractor {
+	x := new(extractor)
 	add := func(name string) int {
 		name = as[name]
-		if _, ok := fields[name]; !ok {
-			fields[name] = x.slots
-			x.slots++
+		if _, ok := e.slots[name]; !ok {
+			e.slots[name] = e.size()
 		}
-		return fields[name]
+		return e.slots[name]
 	}
 	for _, name := range c.GroupBy {
 		x.group = append(x.group, add(name))
@@ -108,7 +122,6 @@ func newExtractor(c *Correlation, as map[string]string) *extractor {
 	for _, name := range c.Field {
 		x.field = append(x.field, add(name))
 	}
-	x.paths = newPaths(fields)
 	return x
 }
 
@@ -120,26 +133,24 @@ func newExtractor(c *Correlation, as map[string]string) *extractor {
 //
 // Where c refers to the rule by way of other correlations, these come before
 // it: the one in c.Rules first.
+//
+// An event is read once if it is the one that was matched last: until the next
+// call of Match its bytes must stay as they are.
 func (m *Matcher) Extract(raw []byte, c *Correlation, rule ...string) (Values, bool) {
 	x := c.extractors[way(rule).key()]
-	if x == nil {
-		return Values{}, false
-	}
-	v := &m.other
-	if v.scan(x.paths, x.slots, raw, false) != nil {
+	if x == nil || !m.extract(raw) {
 		return Values{}, false
 	}
 	var out Values
-	out.Group = make([]string, 0, len(x.group))
-	for _, s := range x.group {
-		text, ok := v.exact(s)
-		if !ok {
+	out.Group = make([]string, len(x.group))
+	for i, s := range x.group {
+		var ok bool
+		if out.Group[i], ok = m.exact(s); !ok {
 			return Values{}, false
 		}
-		out.Group = append(out.Group, text)
 	}
 	for _, s := range x.field {
-		text, ok := v.exact(s)
+		text, ok := m.exact(s)
 		if !ok {
 			return Values{Group: out.Group, Incomplete: true}, true
 		}
@@ -148,8 +159,41 @@ func (m *Matcher) Extract(raw []byte, c *Correlation, rule ...string) (Values, b
 	return out, true
 }
 
+// extract reads what correlations take from an event, unless that has been done.
+func (m *Matcher) extract(raw []byte) bool {
+	v, from := &m.other, &m.set.extraction
+	if len(raw) > 0 && len(m.extractable) == len(raw) && &m.extractable[0] == &raw[0] {
+		if !m.extracted {
+			m.extracted = true
+			_ = v.scan(from.paths, from.size(), raw, false)
+		}
+		return v.err == nil
+	}
+	m.extractable, m.extracted = nil, false
+	return v.scan(from.paths, from.size(), raw, false) == nil
+}
+
+// exact is view.exact, remembered.
+func (m *Matcher) exact(s int) (string, bool) {
+	if m.texts == nil {
+		m.texts = make([]extracted, m.set.extraction.size())
+	}
+	t := &m.texts[s]
+	if t.epoch != m.other.epoch {
+		t.text, t.ok = m.other.exact(s)
+		t.epoch = m.other.epoch
+	}
+	return t.text, t.ok
+}
+
 // exact is a field's value as exact text; not if it is missing or null.
 func (v *view) exact(s int) (string, bool) {
+	if i := v.first(s); i >= 0 && v.values[i].next < 0 { // as nearly always
+		if v.values[i].kind == kindNull {
+			return "", false
+		}
+		return string(v.textOf(i)), true
+	}
 	var tops []int32
 	end := int32(-1)
 	for i := v.first(s); i >= 0; i = v.values[i].next {

@@ -44,7 +44,10 @@ type Matcher struct {
 	all      *paths
 	asserted [3]map[string]string // by dimension: what events say, normalised
 
-	other view // for Extract, so that Match's buffers stay as they are
+	other       view   // for Extract, so that Match's buffers stay as they are
+	extractable []byte // the event that was matched last
+	extracted   bool   // it has been read
+	texts       []extracted
 }
 
 // Matcher returns scratch space for matching. One goroutine may use it at a time.
@@ -78,6 +81,7 @@ const maxMemoEpoch = 1<<31 - 1
 // Match appends the rules that match the event to dst, in the set's order.
 // Where Raw is not a JSON object nothing matches and Err says why.
 func (m *Matcher) Match(ev Event, dst []*Rule) []*Rule {
+	m.extractable, m.extracted = ev.Raw, false
 	p := m.read(&ev)
 	if p.rules == 0 || m.view.err != nil {
 		return dst
