@@ -258,14 +258,18 @@ func (s *session) finish(ctx context.Context) error {
 	return nil
 }
 
-// batches folds what a fetch has brought.
+// batches folds what a fetch has brought. Each batch is computed while the one
+// before is written; what it has to say is told once it is written itself.
 func (s *session) batches(ctx context.Context, records []Record) error {
+	defer s.f.leave()
 	failures := 0
 	for len(records) > 0 {
-		if err := s.publisher.rest(ctx); err != nil {
-			return err
+		if s.f.flight == nil {
+			if err := s.publisher.rest(ctx); err != nil {
+				return err
+			}
 		}
-		n, entries, err := s.take(ctx, records)
+		n, err := s.take(ctx, records)
 		if errors.Is(err, errRetry) {
 			s.log.Error("record cannot be folded, trying again", "error", err)
 			if failures > 0 && !sleep(ctx, backoff(failures)) {
@@ -277,21 +281,46 @@ func (s *session) batches(ctx context.Context, records []Record) error {
 		if err != nil {
 			return err
 		}
-		s.publisher.add(s.f.applied.Offset, entries)
-		if s.f.applied.Step > 0 {
-			if err := s.drain(ctx); err != nil {
-				return err
-			}
-		}
-		s.next = records[n-1].Offset + 1
 		records = records[n:]
-		s.reached(s.next)
-		if err := s.passed(ctx); err != nil {
-			return err
-		}
-		s.c.counts.groups(s.claim.Partition, len(s.f.cache.groups))
-		s.caughtUp()
 	}
+	return s.f.land()
+}
+
+// write makes the call for a batch, once the one before has been written and the
+// outbox has room. Where a watermark has something to close, that is done at once.
+func (s *session) write(ctx context.Context, w *write, next int64) error {
+	if err := s.f.land(); err != nil {
+		return err
+	}
+	if err := s.publisher.rest(ctx); err != nil {
+		return err
+	}
+	at, p := w.batch.Next, s.progress()
+	err := s.f.launch(ctx, w, func() error {
+		s.publisher.add(at.Offset, w.batch.Outbox)
+		if at.Step > 0 {
+			return nil
+		}
+		return s.written(ctx, next, p)
+	})
+	if err != nil || at.Step == 0 {
+		return err
+	}
+	if err := s.drain(ctx); err != nil {
+		return err
+	}
+	return s.written(ctx, next, s.progress())
+}
+
+// written notes that all below an offset is folded and written.
+func (s *session) written(ctx context.Context, next int64, p progress) error {
+	s.next = next
+	s.reachedWith(next, p)
+	if err := s.passed(ctx); err != nil {
+		return err
+	}
+	s.c.counts.groups(s.claim.Partition, len(s.f.cache.groups))
+	s.caughtUp()
 	return nil
 }
 
@@ -315,11 +344,34 @@ func (s *session) begin(ctx context.Context) error {
 }
 
 // take folds the first of the records: all that fit, or, where processes have
-// ended before, a stretch that is noted, or one record alone.
-func (s *session) take(ctx context.Context, records []Record) (n int, entries []state.Entry, err error) {
+// ended before, a stretch that is noted, or one record alone, which is written
+// before anything else is done.
+func (s *session) take(ctx context.Context, records []Record) (n int, err error) {
 	if !s.probation.careful() {
-		return s.f.fold(ctx, records)
+		n, w, err := s.f.compute(ctx, records)
+		if err != nil {
+			return 0, err
+		}
+		return n, s.write(ctx, w, records[n-1].Offset+1)
 	}
+	if err := s.f.land(); err != nil {
+		return 0, err
+	}
+	n, entries, err := s.careful(ctx, records)
+	if err != nil {
+		return 0, err
+	}
+	s.publisher.add(s.f.applied.Offset, entries)
+	if s.f.applied.Step > 0 {
+		if err := s.drain(ctx); err != nil {
+			return 0, err
+		}
+	}
+	return n, s.written(ctx, records[n-1].Offset+1, s.progress())
+}
+
+// careful folds and writes as many of the records as are tried at once.
+func (s *session) careful(ctx context.Context, records []Record) (n int, entries []state.Entry, err error) {
 	n, alone := s.probation.take(records)
 	records = records[:n]
 	marks := n > 1 || !s.f.passes(records[0].Offset)
@@ -359,20 +411,30 @@ func (s *session) passed(ctx context.Context) error {
 // drain lets the watermark decide and close what is due. It rests where the
 // outbox is full.
 func (s *session) drain(ctx context.Context) error {
+	if err := s.f.land(); err != nil {
+		return err
+	}
 	return s.f.drainDue(ctx, func(entries []state.Entry) error {
 		s.publisher.add(s.f.applied.Offset, entries)
 		return s.publisher.rest(ctx)
 	})
 }
 
-// reached notes what a commit at this offset would have to say. While the
-// fold is silent the committed word stands.
-func (s *session) reached(offset int64) {
+// reached notes what a commit at this offset would have to say.
+func (s *session) reached(offset int64) { s.reachedWith(offset, s.progress()) }
+
+// progress is what a commit at the place where the fold is would have to say.
+func (s *session) progress() progress {
+	p := progress{watermark: s.f.watermark(), lookBack: s.f.meta.lookBack}
+	if s.f.applied.Step == 0 { // else what the last watermark makes due is yet to be said
+		p.signals = s.f.signals()
+	}
+	return p
+}
+
+// reachedWith notes it. While the fold is silent the committed word stands.
+func (s *session) reachedWith(offset int64, p progress) {
 	if offset > s.f.silent || s.claim.Committed < 0 {
-		p := progress{watermark: s.f.watermark(), lookBack: s.f.meta.lookBack}
-		if s.f.applied.Step == 0 { // else what the last watermark makes due is yet to be said
-			p.signals = s.f.signals()
-		}
 		s.frontiers.reached(offset, p)
 	}
 }

@@ -41,7 +41,10 @@ type folder struct {
 	// before, and is folded without a word.
 	silent int64
 
+	// applied is the position of the last call that was made of the store, or is
+	// under way; see flight.
 	applied state.Position
+	flight  *flight
 	meta    meta
 	seq     int64
 	first   int64                     // in the outbox, when this owner began
@@ -125,6 +128,23 @@ var errRetry = errors.New("fold failed on a record")
 // returns how many it took and what the outbox has got. Records lie behind
 // applied, in order.
 func (f *folder) fold(ctx context.Context, records []Record) (n int, entries []state.Entry, err error) {
+	n, w, err := f.compute(ctx, records)
+	if err != nil {
+		return 0, nil, err
+	}
+	if err := f.launch(ctx, w, nil); err != nil {
+		return 0, nil, err
+	}
+	if err := f.land(); err != nil {
+		return 0, nil, err
+	}
+	return n, w.batch.Outbox, nil
+}
+
+// compute folds the first records of a fetch and returns what is to be written for
+// them. The call before may still be under way: where this needs the store, or
+// fails, it waits for that.
+func (f *folder) compute(ctx context.Context, records []Record) (n int, w *write, err error) {
 	items, err := f.decode(ctx, records)
 	if err != nil {
 		return 0, nil, err
@@ -138,6 +158,9 @@ func (f *folder) fold(ctx context.Context, records []Record) (n int, entries []s
 	step := &step{f: f, before: f.meta.clone(), seq: f.seq}
 	for n < len(items) && !step.full() {
 		if err := step.try(ctx, &items[n]); err != nil {
+			if lost := f.land(); lost != nil {
+				return 0, nil, lost
+			}
 			f.attempts[items[n].rec.Offset]++
 			step.rollback()
 			return 0, nil, err
@@ -154,11 +177,7 @@ func (f *folder) fold(ctx context.Context, records []Record) (n int, entries []s
 		// bounded calls at the same offset.
 		next = state.Position{Offset: last, Step: 1}
 	}
-	if err := step.write(ctx, next); err != nil {
-		return 0, nil, err
-	}
-	clear(f.attempts)
-	return n, step.entries, nil
+	return n, step.finish(next), nil
 }
 
 // decode reads records and resolves their rules, until the bounds of a batch.
@@ -268,6 +287,9 @@ func (f *folder) loadKeys(ctx context.Context, groups, tallies []string) error {
 	}
 	for _, key := range tallies {
 		f.tallies[key] = &tally{key: key, said: unseen}
+	}
+	if err := f.land(); err != nil { // it may be of the same groups
+		return err
 	}
 	if f.applied == state.Nowhere {
 		return nil
@@ -513,57 +535,6 @@ func (s *step) say(offset int64, m *message) {
 	s.seq++
 	s.bytes += len(body)
 	s.entries = append(s.entries, state.Entry{Seq: s.seq, Offset: offset, Body: body})
-}
-
-// write commits the step. After an error the folder is of no use.
-func (s *step) write(ctx context.Context, next state.Position) error {
-	f := s.f
-	if f.local != nil {
-		s.written()
-		f.applied = next
-		return nil
-	}
-	if err := f.fault.at(PointFolded, nil); err != nil {
-		return err
-	}
-	b := &state.Batch{Token: f.token, Prev: f.applied, Next: next, Meta: f.meta.encode(), Outbox: s.entries}
-	b.Changes = make([]state.Change, 0, len(s.dirty)+len(s.tallies))
-	var scratch []window.Change
-	for _, g := range s.dirty {
-		scratch = g.win.Changes(scratch[:0])
-		b.Changes = append(b.Changes, g.change(scratch))
-	}
-	for _, t := range s.tallies {
-		b.Changes = append(b.Changes, t.change())
-	}
-	if err := f.store.Commit(ctx, f.partition, b); err != nil {
-		return err //nolint:wrapcheck // the store says what failed
-	}
-	f.applied, f.seq = next, s.seq
-	for i, g := range s.dirty {
-		g.dirty = false
-		g.stored, g.name = true, nil
-		if b.Changes[i].Drop {
-			f.cache.remove(g)
-			f.full.gone(g)
-			continue
-		}
-		if !b.Changes[i].SameDue {
-			g.due = b.Changes[i].Due
-		}
-		f.full.note(g)
-	}
-	for _, t := range s.tallies {
-		t.dirty, t.stored = false, t.groups > 0
-		if of, ok := f.named[t.key]; ok {
-			f.counts.board.Open(f.partition, t.key, of.tenant, of.rule, t.groups)
-		}
-	}
-	if len(f.tallies) > maxTallies {
-		clear(f.tallies)
-	}
-	f.cache.shrink()
-	return f.fault.at(PointApplied, nil)
 }
 
 // change says what the store must change of a group. Its identity comes with

@@ -154,7 +154,7 @@ func (p *pages) unkeep(seq uint64) {
 }
 
 // Changes appends what has changed since the last call, in a fixed order. The
-// values stay valid until the group's next method.
+// values are never changed afterwards.
 func (g *Group) Changes(dst []Change) []Change {
 	if g.sequence != nil {
 		return g.sequence.changes(dst)
