@@ -31,7 +31,7 @@ func (m *matching) located(e *event.Event, v *sigma.Values) bool {
 		Name string `json:"eventSource"`
 	}
 	_ = json.Unmarshal(e.Raw, &service) // what is no text is no service
-	p, ok := m.d.places.Locate(geo.Source{Value: v.Fields[0], Region: alert.Entities(e.Raw).GetRegion(), Service: service.Name})
+	p, ok := m.d.places.Locate(geo.Source{Value: v.Fields[0], Region: m.entities.Read(e.Raw).GetRegion(), Service: service.Name})
 	if !ok {
 		return false
 	}
@@ -53,13 +53,16 @@ func (c *correlation) valueOf(values []string) string {
 
 // how says in words how a rule of an extension type came to fire; nothing of the
 // others.
-func (c *correlation) how(f *window.Firing, kept map[int]*kept) string {
+func (c *correlation) how(f *window.Firing, kept []*kept) string {
 	if c.spec == nil {
 		return ""
 	}
 	x := &c.spec.Extension
 	span := func(ms int64) string { return alert.Span(time.Duration(ms) * time.Millisecond) }
-	within := fmt.Sprintf(" over %d events within %s", f.Count, span(f.End-f.Start))
+	within := ""
+	if c.spec.Kind >= window.ValueSum {
+		within = fmt.Sprintf(" over %d events within %s", f.Count, span(f.End-f.Start))
+	}
 	switch c.spec.Kind {
 	case window.ValueSum:
 		return ", adding up to " + f.Measured + within
@@ -78,14 +81,21 @@ func (c *correlation) how(f *window.Firing, kept map[int]*kept) string {
 		}
 		return fmt.Sprintf(", and %q did not follow within %s", c.missing, span(c.spec.Timespan))
 	case window.NewValue:
-		return ", the first time with " + c.shown(kept[0]) + " in " + span(x.History)
+		return ", the first time with " + c.shown(keptAt(kept, 0)) + " in " + span(x.History)
 	case window.Travel:
-		return fmt.Sprintf(",%s %d km apart, within %s", between(kept[0], kept[1]), f.Metres/1000, span(f.End-f.Start))
+		return fmt.Sprintf(",%s %d km apart, within %s", between(keptAt(kept, 0), keptAt(kept, 1)), f.Metres/1000, span(f.End-f.Start))
 	case window.Rate:
 		return fmt.Sprintf(", %d times within %s, where %s is usual", f.Count, span(c.spec.Timespan), thousandths(f.Baseline))
 	default:
 		return ""
 	}
+}
+
+func keptAt(all []*kept, i int) *kept {
+	if i >= len(all) {
+		return nil
+	}
+	return all[i]
 }
 
 // shown are the values of an event with the fields that they are of.

@@ -3,8 +3,6 @@ package correlator
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
@@ -150,6 +148,9 @@ func (s *step) fire(ctx context.Context, it *item, firing *window.Firing) error 
 		return nil // it is a part of others, which say so
 	}
 	kept := keptEvents(firing)
+	if s.f.local != nil { // nobody would look at the span
+		return s.raise(ctx, it, alert.New(s.finding(it, firing, kept, trace.SpanContext{})))
+	}
 	ctx, span := s.f.tracer.Start(telemetry.Extract(ctx, it.rec.Headers), "correlate fire",
 		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithLinks(links(ctx, kept, it.det.GetEventId())...), trace.WithAttributes(
 			attribute.String("stormbell.correlation_id", it.cor.ID), attribute.Int("stormbell.count", firing.Count)))
@@ -206,8 +207,8 @@ func (k *kept) entities(reader *alert.EntityReader) *detectionv1.Entities {
 }
 
 // keptEvents decodes what a firing shows whole, by its place in firing.Events.
-func keptEvents(firing *window.Firing) map[int]*kept {
-	found := make(map[int]*kept)
+func keptEvents(firing *window.Firing) []*kept {
+	found := make([]*kept, len(firing.Events))
 	for i, ref := range firing.Events {
 		if k, ok := ref.Object.(*kept); ok {
 			found[i] = k
@@ -226,10 +227,12 @@ func keptEvents(firing *window.Firing) map[int]*kept {
 }
 
 // links are the trace contexts of all but one event, in order of their places.
-func links(ctx context.Context, kept map[int]*kept, except string) (out []trace.Link) {
+func links(ctx context.Context, kept []*kept, except string) (out []trace.Link) {
 	ctx = trace.ContextWithSpanContext(ctx, trace.SpanContext{})
-	for _, i := range slices.Sorted(maps.Keys(kept)) {
-		k := kept[i]
+	for _, k := range kept {
+		if k == nil {
+			continue
+		}
 		of := telemetry.Extract(ctx, []Header{{Key: event.HeaderTraceparent, Value: []byte(k.parent)}})
 		if sc := trace.SpanContextFromContext(of); sc.IsValid() && k.det.GetEventId() != except {
 			out = append(out, trace.Link{SpanContext: sc})
@@ -238,7 +241,7 @@ func links(ctx context.Context, kept map[int]*kept, except string) (out []trace.
 	return out
 }
 
-func (s *step) finding(it *item, firing *window.Firing, kept map[int]*kept, sc trace.SpanContext) *alert.Finding {
+func (s *step) finding(it *item, firing *window.Firing, kept []*kept, sc trace.SpanContext) *alert.Finding {
 	d, c := it.det, it.cor
 	finding := &alert.Finding{
 		ID:     alert.CorrelationID(d.GetTenant(), c.ID, c.Revision, d.GetGroup(), firing.Bucket),
@@ -258,6 +261,7 @@ func (s *step) finding(it *item, firing *window.Firing, kept map[int]*kept, sc t
 			finding.Group = append(finding.Group, &alertv1.GroupValue{Field: c.GroupBy[i], Value: v})
 		}
 	}
+	finding.Events = make([]alert.Contribution, 0, len(firing.Events))
 	for i, ref := range firing.Events {
 		e := alert.Contribution{ID: eventOf(ref.ID), TimeMS: ref.Time, RuleID: c.firstRule(ref.Rules), Late: ref.Late}
 		if k := kept[i]; k != nil {

@@ -30,6 +30,8 @@ type matching struct {
 	ingest    int64 // greatest ingest time below next
 	matchers  map[*plan]*sigma.Matcher
 	hits      []*sigma.Rule
+	entities  alert.EntityReader // scratch
+	detected  []*detectionv1.Detection
 	ruled     map[string]*ruled // by scope
 	told      map[ruling]int64  // until when a manifest that rules no more was told to rule
 	pending   []*detectionv1.Ruling
@@ -234,17 +236,20 @@ func (m *matching) try(ctx context.Context, r *bus.Record, e *event.Event, p *pl
 // found turns hits into alerts and detections, in a span that is a child of
 // the event's own request.
 func (m *matching) found(ctx context.Context, r *bus.Record, e *event.Event, p *plan, matcher *sigma.Matcher, w *work) error {
-	ctx, span := m.d.tracer.Start(telemetry.Extract(ctx, r.Headers), "detect match",
-		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(attribute.Int("stormbell.rules", len(m.hits))))
-	defer span.End()
+	traceID := ""
+	if w.objects == nil { // else there is no request, nor anyone who would look
+		var span trace.Span
+		ctx, span = m.d.tracer.Start(telemetry.Extract(ctx, r.Headers), "detect match",
+			trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(attribute.Int("stormbell.rules", len(m.hits))))
+		defer span.End()
+		if sc := span.SpanContext(); sc.HasTraceID() {
+			traceID = sc.TraceID().String()
+		}
+	}
 	m.d.counts.matched(int64(len(m.hits)))
 	tenant, now := m.d.counts.board.Tenant(e.Tenant), m.d.counts.now()
 	tenant.Matched.Add(1, now)
 	source := sourceOf(e)
-	traceID := ""
-	if sc := span.SpanContext(); sc.HasTraceID() {
-		traceID = sc.TraceID().String()
-	}
 	raw := e.Raw
 	if w.objects != nil {
 		raw = bytes.Clone(raw) // that of an event is only lent
@@ -262,7 +267,7 @@ func (m *matching) found(ctx context.Context, r *bus.Record, e *event.Event, p *
 		a := alert.New(&alert.Finding{
 			ID: alert.StandAloneID(e.Tenant, rule.ID, rule.Revision, e.ID), Tenant: e.Tenant, Rule: p.rules[rule.ID],
 			TimeMS: e.TimeMS, IngestMS: e.IngestMS, StartMS: e.TimeMS, EndMS: e.TimeMS, Count: 1, Total: 1,
-			Events:  []alert.Contribution{{ID: e.ID, TimeMS: e.TimeMS, RuleID: rule.ID, Late: e.Late, Entities: alert.Entities(e.Raw), Source: source, Raw: raw}},
+			Events:  []alert.Contribution{{ID: e.ID, TimeMS: e.TimeMS, RuleID: rule.ID, Late: e.Late, Entities: m.entities.Read(e.Raw), Source: source, Raw: raw}},
 			TraceID: traceID, BaseURL: m.d.cfg.BaseURL,
 		})
 		if w.objects != nil {
@@ -296,7 +301,7 @@ func (m *matching) found(ctx context.Context, r *bus.Record, e *event.Event, p *
 		if len(e.Raw) <= maxRaw {
 			d.Raw = raw // an alert reads from it who did what, should there be one
 		} else {
-			d.Entities = alert.Entities(e.Raw)
+			d.Entities = m.entities.Read(e.Raw)
 		}
 		if w.objects.take(d, shared) {
 			continue
@@ -335,7 +340,7 @@ const maxDetection = 900_000
 // the correlation's rules matched. An event that lacks a field of group-by, or
 // of a value that counts, or a place, is not counted.
 func (m *matching) detections(e *event.Event, p *plan, matcher *sigma.Matcher) []*detectionv1.Detection {
-	var found []*detectionv1.Detection
+	found := m.detected[:0]
 	for _, rule := range m.hits {
 		for _, sc := range rule.Correlations {
 			c := p.correlations[sc.ID]
@@ -361,13 +366,17 @@ func (m *matching) detections(e *event.Event, p *plan, matcher *sigma.Matcher) [
 				i = len(found)
 				found = append(found, &detectionv1.Detection{
 					Tenant: e.Tenant, CorrelationId: sc.ID, CorrelationRevision: sc.Revision,
-					Group: slices.Clone(v.Group), Values: slices.Clone(v.Fields), Parents: links,
+					Group: v.Group, Values: v.Fields, Parents: links,
 				})
 			}
 			found[i].RuleIds = append(found[i].RuleIds, rule.ID)
 		}
 	}
+	m.detected = found
 	for _, d := range found {
+		if len(d.GetRuleIds()) == 1 {
+			continue
+		}
 		order := p.correlations[d.GetCorrelationId()].Rules
 		slices.SortFunc(d.GetRuleIds(), func(a, b string) int {
 			return cmp.Compare(slices.Index(order, a), slices.Index(order, b))

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
 	"sync"
 	"time"
 
@@ -27,10 +29,34 @@ const (
 	chunkBytes  = 1 << 20
 )
 
+// A process that lives as long as its input may let memory grow to five times of
+// what it holds, which halves what the collector takes, as long as that is little.
+const (
+	calmGC    = 400
+	calmBytes = 128 << 20 // of live memory; beyond it the collector's own setting holds
+)
+
+// collect puts the collector back to what it does by itself, once there is much to
+// hold.
+func (e *evaluation) collect() {
+	if e.folded++; e.folded%64 != 0 || e.env.getenv("GOGC") != "" {
+		return
+	}
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	if metrics.Read(live); live[0].Value.Kind() == metrics.KindUint64 && live[0].Value.Uint64() > calmBytes {
+		debug.SetGCPercent(usualGC)
+	}
+}
+
+// usualGC is what GOGC is where nobody says.
+const usualGC = 100
+
 // evaluation runs rules over files, without services.
 type evaluation struct {
 	env     *environment
 	out     *bufio.Writer
+	line    []byte // scratch of print
+	folded  int    // chunks
 	output  *format
 	quiet   bool
 	workers int
@@ -143,6 +169,9 @@ func (e *evaluation) compile(settings *process.Settings, paths []string) (*sigma
 // all evaluates all events, and then says how many there were.
 func (e *evaluation) all(ctx context.Context, in *inputs) error {
 	began := time.Now()
+	if e.env.getenv("GOGC") == "" {
+		defer debug.SetGCPercent(debug.SetGCPercent(calmGC))
+	}
 	e.out = bufio.NewWriterSize(e.env.out, 1<<16)
 	err := e.pipeline(ctx, in)
 	if err == nil {
@@ -178,12 +207,16 @@ func (e *evaluation) count(m *correlator.Matched) {
 	}
 }
 
-func (e *evaluation) print(a *alertv1.Alert) error {
-	then, err := e.render(a)
-	if err != nil {
+// print prints an alert. One goroutine at a time does.
+func (e *evaluation) print(a *alertv1.Alert) (err error) {
+	if e.summary != nil {
+		e.tally(a.GetRule().GetId())
+		return nil
+	}
+	if e.line, err = e.appendLine(e.line[:0], a); err != nil {
 		return err
 	}
-	return then()
+	return e.write(e.line)
 }
 
 // render makes a line of an alert, and returns what prints it when it is its turn.
@@ -191,28 +224,37 @@ func (e *evaluation) render(a *alertv1.Alert) (func() error, error) {
 	if e.summary != nil {
 		id := a.GetRule().GetId()
 		return func() error {
-			e.alerts++
-			e.summary.alerts[id]++
+			e.tally(id)
 			return nil
 		}, nil
 	}
-	var line []byte
-	if e.output.name == asText {
-		line = []byte(headline(e.env, a.GetRule().GetLevel(), a.GetSummary()))
-	} else {
-		var err error
-		if line, err = alert.Data(a); err != nil {
-			return nil, err
-		}
+	line, err := e.appendLine(nil, a)
+	if err != nil {
+		return nil, err
 	}
-	line = append(line, '\n')
-	return func() error {
-		e.alerts++
-		if _, err := e.out.Write(line); err != nil {
-			return fmt.Errorf("print alerts: %w", err)
-		}
-		return nil
-	}, nil
+	return func() error { return e.write(line) }, nil
+}
+
+func (e *evaluation) tally(rule string) {
+	e.alerts++
+	e.summary.alerts[rule]++
+}
+
+func (e *evaluation) appendLine(line []byte, a *alertv1.Alert) (_ []byte, err error) {
+	if e.output.name == asText {
+		line = append(line, headline(e.env, a.GetRule().GetLevel(), a.GetSummary())...)
+	} else if line, err = alert.AppendData(line, a, true); err != nil {
+		return nil, err
+	}
+	return append(line, '\n'), nil
+}
+
+func (e *evaluation) write(line []byte) error {
+	e.alerts++
+	if _, err := e.out.Write(line); err != nil {
+		return fmt.Errorf("print alerts: %w", err)
+	}
+	return nil
 }
 
 func (e *evaluation) warn(reason string) {

@@ -131,6 +131,7 @@ func (e *evaluation) fold(ctx context.Context, c *chunk) error {
 			e.warn(fmt.Sprintf("%s: event %d: %s", at.file, at.number, r.Detail))
 		}
 	}
+	e.collect()
 	e.events += len(c.places)
 	e.count(c.matched)
 	return e.run.Fold(ctx, c.matched, e.print, e.warn) //nolint:wrapcheck // it says what it was doing
