@@ -51,7 +51,8 @@ import (
 // least exact events, and a window that holds so many names the latest of them
 // and counts "at least", whether or not the group was ever compacted: see firing.
 // (Where ingest times in one window lie more than R apart, which of the events
-// are named may differ.)
+// are named may differ; and of several that qualify in one millisecond, which it
+// is that Firing.EventID has, and no alert shows.)
 //
 // Records that carry something are reported in fired buckets too, so that all
 // above fails: groups of correlations that others refer to are never compacted.

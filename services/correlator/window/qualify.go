@@ -377,8 +377,8 @@ func (g *Group) last(recs []*record) []*record {
 		return recs
 	}
 	seen := make(map[string]struct{}, g.exact)
-	for i := len(recs) - 1; i >= 0; i-- {
-		if seen[recs[i].id] = struct{}{}; len(seen) == g.exact {
+	for i, r := range slices.Backward(recs) {
+		if seen[r.id] = struct{}{}; len(seen) == g.exact {
 			return recs[i:]
 		}
 	}
