@@ -101,8 +101,11 @@ func benchmarkFold(b *testing.B, groups int, store Store) {
 		}
 		offset += batch
 		for len(records) > 0 {
-			taken, _, err := f.fold(b.Context(), records)
+			taken, w, err := f.compute(b.Context(), records) // while the batch before is written
 			if err != nil {
+				b.Fatal(err)
+			}
+			if err := f.launch(b.Context(), w, nil); err != nil {
 				b.Fatal(err)
 			}
 			records = records[taken:]
@@ -112,6 +115,7 @@ func benchmarkFold(b *testing.B, groups int, store Store) {
 			mark.watermark(w)
 			mark.records[0].Offset = offset
 			offset++
+			require.NoError(b, f.land())
 			if _, _, err := f.fold(b.Context(), mark.records); err != nil {
 				b.Fatal(err)
 			}
@@ -120,6 +124,7 @@ func benchmarkFold(b *testing.B, groups int, store Store) {
 			}
 		}
 	}
+	require.NoError(b, f.land())
 }
 
 // reportCPU adds the CPU time per operation, which a loaded machine does not

@@ -117,7 +117,7 @@ func (f *folder) land() error {
 // leave waits for the call that is under way, of which nobody will hear.
 func (f *folder) leave() {
 	if f.flight != nil {
-		<-f.flight.done
+		<-f.flight.done //nolint:errcheck // the owner ends, and the next one finds out
 		f.flight = nil
 	}
 }

@@ -375,6 +375,7 @@ func (f *folder) closeGroups(ctx context.Context, keys []string, w int64) ([]sta
 			return nil, err
 		}
 		fields += fieldsPerGroup + (held-g.win.Len())/recordsPerField
+		f.cache.lost(g, held, g.win.Len())
 		for i := range fired {
 			if err := s.decided(ctx, g, &fired[i]); err != nil {
 				return nil, err

@@ -108,6 +108,13 @@ func (c *cache) grew(g *group, by int) {
 	c.used += int64(by)
 }
 
+// lost accounts for what a group of so many records has let go of.
+func (c *cache) lost(g *group, before, after int) {
+	if before > after && g.bytes > groupOverhead {
+		c.grew(g, -int(float64(g.bytes-groupOverhead)*float64(before-after)/float64(before)))
+	}
+}
+
 func (c *cache) remove(g *group) {
 	c.recent.Remove(g.at)
 	delete(c.groups, g.key)
