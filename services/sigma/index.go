@@ -291,7 +291,13 @@ func buildIndex(rules []*Rule, preds int) (indexes []fieldIndex, always []int32,
 // field, if some are anyway.
 func (b *indexBuilder) scan(p *predicate, scanned []uint64) {
 	bit := uint64(1) << (p.id & 63)
-	if !p.scanned || b.needles[p.slot] == nil || scanned[p.id>>6]&bit != 0 {
+	looked := b.needles[p.slot]
+	if p.scanned < minScannedToo || looked == nil || scanned[p.id>>6]&bit != 0 {
+		return
+	}
+	if p.scanned < minScanned && slices.ContainsFunc(p.patterns, func(pat pattern) bool {
+		return len(pat.lit) < minScanned && looked[needle{pat.lit, pat.kind}] == nil
+	}) {
 		return
 	}
 	scanned[p.id>>6] |= bit

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/bits"
+	"slices"
 )
 
 // valueKind is the JSON type of a collected value.
@@ -80,16 +81,18 @@ type view struct {
 	scratch  []byte
 	keys     []keyRef
 	searched bool // every scalar has been collected too
-	noting   bool // keys are noted
-	noted    []span
+	noting   bool // members are noted
+	nested   bool // some noted member is an object, a list, or within one
+	noted    []member
 	err      error
 }
 
-// span is a part of the document.
-type span struct{ from, to int32 }
+// member is where a key of the document is, quotes included, and the value of a
+// member that is not nested.
+type member struct{ from, to, value, end int32 }
 
-// scan collects the values that p names. With keys it notes where keys are.
-func (v *view) scan(p *paths, slots int, data []byte, keys bool) error {
+// scan collects the values that p names. With members it notes where they are.
+func (v *view) scan(p *paths, slots int, data []byte, members bool) error {
 	if len(v.slots) < slots {
 		v.slots = append(v.slots, make([]slot, slots-len(v.slots))...)
 		v.claims = append(v.claims, make([]claim, slots-len(v.claims))...)
@@ -102,7 +105,7 @@ func (v *view) scan(p *paths, slots int, data []byte, keys bool) error {
 		v.epoch = 1
 	}
 	v.data, v.err, v.searched = data, nil, false
-	v.touched, v.noting, v.noted = v.touched[:0], keys, v.noted[:0]
+	v.touched, v.noting, v.nested, v.noted = v.touched[:0], members, false, v.noted[:0]
 	v.values, v.inner, v.arena = v.values[:0], v.inner[:0], v.arena[:0]
 	pos := skipSpace(data, 0)
 	if pos >= len(data) || data[pos] != '{' || len(data) > 1<<30 {
@@ -120,10 +123,42 @@ func (v *view) scan(p *paths, slots int, data []byte, keys bool) error {
 func (v *view) scalars() error {
 	if v.err == nil && !v.searched {
 		v.searched, v.keys = true, v.keys[:0]
-		v.scalarsOf(skipSpace(v.data, 0), 0)
+		if !v.noting || v.nested || !v.scalarsNoted() {
+			v.scalarsOf(skipSpace(v.data, 0), 0)
+		}
 	}
 	return v.err
 }
+
+// scalarsNoted collects the scalars of a flat document, whose members have been
+// noted, unless two of its keys are the same.
+func (v *view) scalarsNoted() bool {
+	if len(v.noted) > maxNoted {
+		return false
+	}
+	known := uint64(0) // a bit for each key: most need no comparison
+	for i, m := range v.noted {
+		key := v.data[m.from+1 : m.to] // with the quote behind it
+		bit := uint64(1) << (hashBytes(key) & 63)
+		if known&bit != 0 && slices.ContainsFunc(v.noted[:i], func(o member) bool { return bytes.Equal(v.data[o.from+1:o.to], key) }) {
+			return false
+		}
+		known |= bit
+	}
+	for _, m := range v.noted {
+		v.add(keywordSlot, kindOf(v.data[m.value]), int(m.value))
+		val := &v.values[len(v.values)-1]
+		if val.kind == kindString { // it is decoded when it is asked for
+			val.start, val.end = m.value+1, m.end-1
+			continue
+		}
+		val.end, val.text, val.hasText = m.end, v.data[m.value:m.end], true
+	}
+	return true
+}
+
+// maxNoted is how many members are compared with each other.
+const maxNoted = 64
 
 // deep reports whether the document may be too deep for its scalars.
 func (v *view) deep() bool {
@@ -156,11 +191,12 @@ func (v *view) object(p *paths, n *pathNode, pos, depth int) int {
 			return v.fail(errSyntax)
 		}
 		key := data[pos+1 : end]
+		at := len(v.noted)
 		if v.noting {
-			v.noted = append(v.noted, span{int32(pos), int32(end + 1)})
+			v.noted = append(v.noted, member{from: int32(pos), to: int32(end + 1)})
 		}
 		if escaped {
-			key = v.decode(key)
+			key, v.nested = v.decode(key), true // as if nested: such keys are compared decoded
 		}
 		if pos = skipSpace(data, end+1); pos >= len(data) || data[pos] != ':' {
 			return v.fail(errSyntax)
@@ -168,6 +204,7 @@ func (v *view) object(p *paths, n *pathNode, pos, depth int) int {
 		if pos = skipSpace(data, pos+1); pos >= len(data) {
 			return v.fail(errSyntax)
 		}
+		first := pos
 		if e := n.find(key); e == nil {
 			pos = v.skipValue(pos)
 		} else {
@@ -180,6 +217,10 @@ func (v *view) object(p *paths, n *pathNode, pos, depth int) int {
 			*s = sighting{instance, from, int32(len(v.values))}
 			clash = clash || groups&e.group != 0
 			groups |= e.group
+		}
+		if v.noting {
+			v.noted[at].value, v.noted[at].end = int32(first), int32(pos)
+			v.nested = v.nested || data[first] == '{' || data[first] == '['
 		}
 		if pos = skipSpace(data, pos); pos >= len(data) {
 			return v.fail(errSyntax)
@@ -295,23 +336,30 @@ func (v *view) scalar(s int32, pos int) int {
 		return end + 1
 	}
 	end := literalEnd(v.data, pos)
-	kind := kindNumber
-	switch v.data[pos] {
-	case 't':
-		kind = kindTrue
-	case 'f':
-		kind = kindFalse
-	case 'n':
-		kind = kindNull
-	}
 	if end == pos {
 		return v.fail(errSyntax)
 	}
-	at := v.add(s, kind, pos)
+	at := v.add(s, kindOf(v.data[pos]), pos)
 	val := &v.values[at]
 	val.end = int32(end)
 	val.text, val.hasText = v.data[pos:end], true
 	return end
+}
+
+// kindOf is the kind of the scalar that begins with c.
+func kindOf(c byte) valueKind {
+	switch c {
+	case '"':
+		return kindString
+	case 't':
+		return kindTrue
+	case 'f':
+		return kindFalse
+	case 'n':
+		return kindNull
+	default:
+		return kindNumber
+	}
 }
 
 // add appends a value to a slot; −1 collects nothing.
@@ -394,7 +442,7 @@ func (v *view) skipContainer(pos int) int {
 				return v.fail(errSyntax)
 			}
 			if v.noting && end+1 < len(data) && data[end+1] == ':' {
-				v.noted = append(v.noted, span{int32(pos), int32(end + 1)})
+				v.noted = append(v.noted, member{from: int32(pos), to: int32(end + 1)})
 			}
 			pos = end + 1
 			continue

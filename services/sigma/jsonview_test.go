@@ -3,6 +3,7 @@ package sigma
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -166,7 +167,17 @@ var viewSeeds = []string{
 	`{"a":{"b":1,"b":2},"\u0061":{"b":3,"x":{"y":1,"y":2}}}`, `{"a.b":{"x":1},"a":{"b":{"c":7}}}`,
 	`{"a": { "b" : [ 1 , "x\ty" , { "z" : "\u003c\"\\\/" } ] , "q": "\ud83d\ude00\ud800" } }`,
 	`{"é":"É","a":"\u00e9"}`, `{"a":{"b":{"k":1,"m":2,"k":3}}}`, `{"a":-0.0e+10,"b":1E5}`, `{"a":{"":{"b":1}},"":{"a":2},".a":3,"a.":4}`,
-	`{"a":{"b":"` + strings.Repeat("x", 40) + `\"\\"}}`, `{"a":tru}`, `{"a":[1,}`, `[1]`, `{"a"`, `{"a":{`, `{"a":"`, `{"a":"\u12`, `{"a":{"b":{1:2}}}`,
+	`{"a":{"b":"` + strings.Repeat("x", 40) + `\"\\"}}`, `{"a":tru}`,
+	`{"a":"x","k":1,"l":true,"m":null,"n":"\u0041\"","o":-1.5}`, `{"k":1,"k":"2"}`, `{"k":1,"l":2,"\u006b":3}`, `{"k":{"k":1},"l":1}`, `{"l":1,"k":[1,2]}`,
+	`{` + manyMembers(maxNoted) + `,"k1":"again"}`, `{` + manyMembers(maxNoted-1) + `,"k1":"again"}`, `{` + manyMembers(maxNoted) + `}`, `{"a":[1,}`, `[1]`, `{"a"`, `{"a":{`, `{"a":"`, `{"a":"\u12`, `{"a":{"b":{1:2}}}`,
+}
+
+func manyMembers(n int) string {
+	var out []string
+	for i := range n {
+		out = append(out, fmt.Sprintf(`"k%d":%d`, i, i))
+	}
+	return strings.Join(out, ",")
 }
 
 func TestView(t *testing.T) {

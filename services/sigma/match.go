@@ -42,7 +42,8 @@ type Matcher struct {
 	digits     []byte
 
 	all      *paths
-	asserted [3]map[string]string // by dimension: what events say, normalised
+	asserted [3]map[string]assertion // by dimension and text
+	said     [3]assertion            // by the last events
 
 	other       view   // for Extract, so that Match's buffers stay as they are
 	extractable []byte // the event that was matched last

@@ -19,9 +19,15 @@ type needle struct {
 type needles struct {
 	found []foundNeedle
 	four  *grams
-	two   *grams // for needles of two or three bytes
+	three *grams
+	two   *grams // with needles of three bytes too, where there are some of two
 	one   *grams
 	empty []int32 // rules of the needle that is in every text
+
+	// near has, where there are needles of three bytes, the first three of each gram
+	// of four too: one pass asks for both.
+	near      []uint64
+	nearShift uint // of the hash, to a place in near
 }
 
 type foundNeedle struct {
@@ -73,18 +79,49 @@ func newNeedles(postings, preds map[needle][]int32) *needles {
 	byWidth := map[int][]int32{}
 	for _, n := range list {
 		width := min(len(n.text), 4)
-		switch width {
-		case 0:
+		if width == 0 {
 			s.empty = append(s.empty, postings[n]...)
 			continue
-		case 3:
-			width = 2
 		}
 		byWidth[width] = append(byWidth[width], int32(len(s.found)))
 		s.found = append(s.found, foundNeedle{n.text, n.kind, postings[n], preds[n]})
 	}
-	s.four, s.two, s.one = s.grams(4, byWidth[4]), s.grams(2, byWidth[2]), s.grams(1, byWidth[1])
+	if len(byWidth[2]) > 0 {
+		byWidth[2], byWidth[3] = append(byWidth[2], byWidth[3]...), nil
+	}
+	s.four, s.three, s.two, s.one = s.grams(4, byWidth[4]), s.grams(3, byWidth[3]), s.grams(2, byWidth[2]), s.grams(1, byWidth[1])
+	s.join()
 	return s
+}
+
+// firstThree are the first three bytes of a gram.
+const firstThree = 1<<24 - 1
+
+// join makes near.
+func (s *needles) join() {
+	if s.three == nil {
+		return
+	}
+	used := slices.Clone(s.three.table)
+	if s.four != nil {
+		used = append(used, s.four.table...)
+	}
+	used = slices.DeleteFunc(used, func(g gramSlot) bool { return g.from == g.to })
+	size := bitsFor(len(used))
+	s.nearShift, s.near = uint(32-size), make([]uint64, 1<<(size-6))
+	for _, g := range used {
+		h := g.gram & firstThree * gramHash >> s.nearShift
+		s.near[h>>6] |= 1 << (h & 63)
+	}
+}
+
+// bitsFor is the size of a bitmap, as a power of two: sixteen bits for each of n.
+func bitsFor(n int) int {
+	size := 8
+	for 1<<size < 16*n {
+		size++
+	}
+	return size
 }
 
 // gramAt is the gram of some width at the text's start.
@@ -122,10 +159,7 @@ func (s *needles) grams(width int, of []int32) *grams {
 		uses[best] = append(uses[best], gramUse{n, int32(at)})
 	}
 	g := &grams{width: width}
-	size := 8 // bits, as a power of two: sixteen for each gram
-	for 1<<size < 16*len(uses) {
-		size++
-	}
+	size := bitsFor(len(uses))
 	g.shift, g.bits = uint(32-size), make([]uint64, 1<<(size-6))
 	g.table = make([]gramSlot, 1<<(size-3))
 	g.mask = uint32(len(g.table) - 1)
@@ -153,7 +187,9 @@ func (s *needles) grams(width int, of []int32) *grams {
 // an object: what must stand at the start or end of a value is not decided there.
 func (s *needles) scan(text []byte, m *Matcher, whole bool) {
 	m.mark(s.empty)
-	if g := s.four; g != nil && len(text) >= 4 {
+	if s.three != nil {
+		s.scanThree(text, m, whole)
+	} else if g := s.four; g != nil && len(text) >= 4 {
 		s.scanFour(g, text, m, whole)
 	}
 	if g := s.two; g != nil && len(text) >= 2 {
@@ -195,6 +231,38 @@ func (s *needles) scanFour(g *grams, text []byte, m *Matcher, whole bool) {
 		if i == end {
 			return
 		}
+	}
+}
+
+// scanThree asks for each three bytes of text, and so for each four. Six grams are
+// in eight bytes.
+func (s *needles) scanThree(text []byte, m *Matcher, whole bool) {
+	bits, shift := s.near, s.nearShift&31
+	i := 0
+	for ; i+8 <= len(text); i += 6 {
+		x := binary.LittleEndian.Uint64(text[i:])
+		for j := range 6 {
+			h := uint32(x) & firstThree * gramHash >> shift
+			if bits[h>>6]>>(h&63)&1 != 0 {
+				s.around(i+j, text, m, whole)
+			}
+			x >>= 8
+		}
+	}
+	for ; i+3 <= len(text); i++ {
+		h := gramAt(viewString(text[i:]), 3) * gramHash >> shift
+		if bits[h>>6]>>(h&63)&1 != 0 {
+			s.around(i, text, m, whole)
+		}
+	}
+}
+
+// around asks for the grams of three and four bytes at a place.
+func (s *needles) around(at int, text []byte, m *Matcher, whole bool) {
+	gram := gramAt(viewString(text[at:]), 3)
+	s.ask(s.three, gram, at, text, m, whole)
+	if s.four != nil && at+4 <= len(text) {
+		s.ask(s.four, gram|uint32(text[at+3])<<24, at, text, m, whole)
 	}
 }
 

@@ -50,21 +50,28 @@ func (m *Matcher) dimension(dim int) string {
 	if len(text) == 0 {
 		return ""
 	}
-	if v, ok := m.asserted[dim][string(text)]; ok {
-		return v
+	if last := &m.said[dim]; last.text == string(text) {
+		return last.value
 	}
-	v := m.set.dimension(dim, string(text))
+	if v, ok := m.asserted[dim][string(text)]; ok {
+		m.said[dim] = v
+		return v.value
+	}
+	v := assertion{string(text), m.set.dimension(dim, string(text))}
 	if len(text) <= maxNamed {
 		if len(m.asserted[dim]) >= maxAsserted {
 			clear(m.asserted[dim])
 		}
 		if m.asserted[dim] == nil {
-			m.asserted[dim] = map[string]string{}
+			m.asserted[dim] = map[string]assertion{}
 		}
-		m.asserted[dim][string(text)] = v
+		m.asserted[dim][v.text], m.said[dim] = v, v
 	}
-	return v
+	return v.value
 }
+
+// assertion is what an event says of a dimension, and what that is, normalised.
+type assertion struct{ text, value string }
 
 // dimension is a value of a dimension as rules write it, or the one that stands
 // for all that no rule names.

@@ -1,9 +1,9 @@
 package sigma
 
 import (
+	"math"
 	"net/netip"
 	"regexp"
-	"slices"
 	"strconv"
 )
 
@@ -34,7 +34,7 @@ type predicate struct {
 	patterns []pattern           // those not in exact
 	inner    bool                // some pattern or expression tests strings inside objects
 	anyValue bool                // every value but null matches
-	scanned  bool                // finding its literals in a field's text decides it
+	scanned  int                 // if finding its literals in a field's text decides it, the length of the shortest; else 0
 	literals []literal           // one of them is in every value that matches; see index.go
 
 	regexes []*regexp.Regexp
@@ -64,8 +64,12 @@ type refMatch struct {
 const keywordSlot = 0
 
 // minScanned is from how many bytes on looking for a literal in every event costs
-// less than testing it where a rule asks: shorter ones are everywhere.
-const minScanned = 4
+// less than testing it where a rule asks: shorter ones are everywhere. From
+// minScannedToo on it costs less where it is looked for anyway.
+const (
+	minScanned    = 4
+	minScannedToo = 3
+)
 
 // manyExact is from how many exact values on a hash beats comparing each.
 const manyExact = 4
@@ -101,14 +105,29 @@ func newTextPredicate(field string, alternatives [][]token, cased bool) *predica
 		p.literals = append(p.literals, patternLiteral(&pat))
 	}
 	p.patterns = rest
-	p.scanned = !cased && len(many) == 0 && !slices.ContainsFunc(rest, func(pat pattern) bool {
-		return (pat.kind != patContains && pat.kind != patPrefix && pat.kind != patSuffix) || len(pat.lit) < minScanned
-	})
 	if len(many) > 0 {
 		p.exact = newExactTable(many)
 	}
+	p.scanned = p.shortest()
 	p.key = e.bytes()
 	return p
+}
+
+// shortest is what scanned says.
+func (p *predicate) shortest() int {
+	if p.cased || p.exact != nil {
+		return 0
+	}
+	least := math.MaxInt
+	for i := range p.patterns {
+		switch p.patterns[i].kind {
+		case patContains, patPrefix, patSuffix:
+			least = min(least, len(p.patterns[i].lit))
+		default:
+			return 0
+		}
+	}
+	return least
 }
 
 func newRegexPredicate(field string, sources []string, regexes []*regexp.Regexp) *predicate {

@@ -168,8 +168,11 @@ func ours(set *sigma.Set, events [][]byte, routed bool) (counts map[string]int, 
 	input := append(bytes.Join(events, []byte("\n")), '\n')
 	var spent []time.Duration
 	for range runs + 1 { // the first fills caches
-		counts = map[string]int{}
-		heads := map[*sigma.Rule]string{}
+		type tally struct {
+			head string
+			n    int
+		}
+		tallies := map[*sigma.Rule]*tally{}
 		m := set.Matcher()
 		out := bufio.NewWriterSize(io.Discard, 1<<16)
 		var dst []*sigma.Rule
@@ -181,17 +184,21 @@ func ours(set *sigma.Set, events [][]byte, routed bool) (counts map[string]int, 
 				break
 			}
 			for _, r := range m.Match(sigma.Event{Raw: line, Own: routed}, dst[:0]) {
-				counts[r.ID]++
-				head, ok := heads[r]
-				if !ok {
-					head = fmt.Sprintf(`{"rule":%q,"title":%q,"level":%q}`+"\n", r.ID, r.Title, r.Level)
-					heads[r] = head
+				c := tallies[r]
+				if c == nil {
+					c = &tally{head: fmt.Sprintf(`{"rule":%q,"title":%q,"level":%q}`+"\n", r.ID, r.Title, r.Level)}
+					tallies[r] = c
 				}
-				_, _ = out.WriteString(head)
+				c.n++
+				_, _ = out.WriteString(c.head)
 			}
 		}
 		_ = out.Flush()
 		spent = append(spent, used(syscall.RUSAGE_SELF)-start)
+		counts = map[string]int{}
+		for r, c := range tallies {
+			counts[r.ID] = c.n
+		}
 	}
 	return counts, perSecond(len(events), median(spent[1:]))
 }
