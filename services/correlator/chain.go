@@ -177,12 +177,12 @@ func (it *item) readSignal() {
 		it.bad = fmt.Sprintf("signal of level %d and partition %d", sig.GetLevel(), p)
 		return
 	}
-	it.det, it.level = asDetection(sig), sig.GetLevel()
+	it.det, it.level, it.alert = asDetection(sig), sig.GetLevel(), sig.GetAlertId()
 }
 
 // name is what the window calls the record.
 func (it *item) name() string {
-	if it.level == 0 {
+	if it.level == 0 || it.cor.spec.Kind == window.Risk { // what is scored is told apart by what says so
 		return it.det.GetEventId()
 	}
 	return signalName(slices.Index(it.cor.Rules, it.det.GetRuleIds()[0]), it.det.GetEventId())

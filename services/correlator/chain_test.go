@@ -101,25 +101,32 @@ func (o *chainOracle) field(a *accepted, name string, way []string) (string, boo
 // chainRecord is one record of a group, and how it came there.
 type chainRecord struct {
 	oracleRecord
-	of  *accepted
-	way []string // to the detection rule's letter
+	of    *accepted
+	way   []string // to the detection rule's letter
+	alert string   // to which it belongs, of what a correlation says
 }
 
 // chainExpected is what chainRules make of accepted events: each correlation's
 // records, those among them that qualify, and these as records of the next.
 func chainExpected(cfg Config, p *plan, events []accepted, change func(*oracleRule)) map[string]bool {
-	out := make(map[string]bool)
-	said := map[string][]chainRecord{} // what a rule says, by its name
+	out, _ := chainSaid(cfg, chainOracles(cfg, p), events, change)
+	return out
+}
+
+// chainSaid is what rules make of accepted events, and what each of them says, by
+// its name.
+func chainSaid(cfg Config, list []*chainOracle, events []accepted, change func(*oracleRule)) (out map[string]bool, said map[string][]chainRecord) {
+	out, said = make(map[string]bool), make(map[string][]chainRecord)
 	raised := raisedIngests(cfg, events)
 	for i := range events {
 		a := &events[i]
-		for _, letter := range []string{"a", "b", "c"} {
+		for _, letter := range []string{"a", "b", "c", "x"} {
 			if !a.tick && strings.Contains(a.fields["action"], letter) {
-				said[letter] = append(said[letter], chainRecord{oracleRecord{event: a.id, time: a.time, ingest: raised[i]}, a, nil})
+				said[letter] = append(said[letter], chainRecord{oracleRecord{event: a.id, time: a.time, ingest: raised[i]}, a, nil, ""})
 			}
 		}
 	}
-	for _, o := range chainOracles(cfg, p) {
+	for _, o := range list {
 		if change != nil {
 			change(&o.oracleRule)
 		}
@@ -157,12 +164,13 @@ func chainExpected(cfg Config, p *plan, events []accepted, change func(*oracleRu
 			}
 			for _, r := range recs {
 				if o.qualifies(r.oracleRecord, plain) {
+					r.alert = oracleHash("stormbell-alert-1", slices.Concat(values[key][:1], []string{o.id, o.revision}, values[key][1:], []string{strconv.FormatInt(o.bucket(r.time), 10)})...)
 					said[o.id] = append(said[o.id], r)
 				}
 			}
 		}
 	}
-	return out
+	return out, said
 }
 
 // raisedIngests are the ingest times that count.

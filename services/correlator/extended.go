@@ -84,6 +84,8 @@ func (c *correlation) how(f *window.Firing, kept []*kept) string {
 		return ", the first time with " + c.shown(keptAt(kept, 0)) + " in " + span(x.History)
 	case window.Travel:
 		return fmt.Sprintf(",%s %d km apart, within %s", between(keptAt(kept, 0), keptAt(kept, 1)), f.Metres/1000, span(f.End-f.Start))
+	case window.Risk:
+		return c.scoring(f)
 	case window.Rate:
 		return fmt.Sprintf(", %d times within %s, where %s is usual", f.Count, span(c.spec.Timespan), thousandths(f.Baseline))
 	default:

@@ -41,6 +41,14 @@ func (s *step) detection(ctx context.Context, it *item) (err error) {
 		EventID: it.name(), Time: d.GetTimeMs(), Ingest: d.GetIngestMs(), Rules: it.cor.mask(d.GetRuleIds()),
 		Late: d.GetLate(), Early: d.GetEarly(),
 	}
+	if it.cor.spec.Kind == window.Risk {
+		r.Rules = 1
+		for _, rule := range d.GetRuleIds() {
+			if r.Value, r.HasValue = it.score(rule); r.HasValue {
+				break
+			}
+		}
+	}
 	if len(it.cor.Field) > 0 {
 		r.Value, r.HasValue = it.cor.valueOf(d.GetValues()), len(d.GetValues()) > 0
 	}
@@ -81,7 +89,7 @@ func (s *step) detection(ctx context.Context, it *item) (err error) {
 	if !it.cor.spec.AtOnce() {
 		r.Trace = packTrace(header(it.rec.Headers, event.HeaderTraceparent))
 	}
-	fired := g.win.Add(r)
+	fired := it.add(g.win, r)
 	if g.win.Bulky() {
 		s.compact(g)
 	}
@@ -253,6 +261,9 @@ func (s *step) finding(it *item, firing *window.Firing, kept []*kept, sc trace.S
 		finding.ID = alert.OccurrenceID(d.GetTenant(), c.ID, c.Revision, d.GetGroup(), firing.EventID)
 	}
 	finding.How = c.how(firing, kept)
+	if c.of != nil {
+		finding.Risk, finding.Condition = c.madeOf(d, firing), c.conditionOf()
+	}
 	if sc.HasTraceID() {
 		finding.TraceID = sc.TraceID().String()
 	}
@@ -264,6 +275,9 @@ func (s *step) finding(it *item, firing *window.Firing, kept []*kept, sc trace.S
 	finding.Events = make([]alert.Contribution, 0, len(firing.Events))
 	for i, ref := range firing.Events {
 		e := alert.Contribution{ID: eventOf(ref.ID), TimeMS: ref.Time, RuleID: c.firstRule(ref.Rules), Late: ref.Late}
+		if score, ok := window.ParseScore(ref.Score); ok {
+			e.RuleID = score.Rule
+		}
 		if k := kept[i]; k != nil {
 			e.Entities, e.Source, e.Raw = k.entities(&s.f.entities), k.det.GetSource(), k.det.GetRaw()
 		}

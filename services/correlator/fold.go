@@ -116,6 +116,7 @@ type item struct {
 	cor    *correlation
 	bad    string // why it can't be folded
 	level  uint32 // of a signal's chain; 0: of a detection
+	alert  string // to which a signal's event belongs
 	skip   bool   // as before
 	whole  *whole // of its event, where there is no store
 }

@@ -53,6 +53,7 @@ const (
 	tagMedian      protowire.Number = 45
 	tagMaxSpeed    protowire.Number = 46
 	tagMinDistance protowire.Number = 47
+	tagTactics     protowire.Number = 70
 )
 
 // specInts and specTexts say where the fields of a spec are, by their tags.
@@ -79,6 +80,7 @@ func specInts(s *window.Spec) []taggedInt {
 		{tagMedian, boolOf(&s.Extension.Median)},
 		{tagMaxSpeed, intOf(&s.Extension.MaxSpeed)},
 		{tagMinDistance, intOf(&s.Extension.MinDistance)},
+		{tagTactics, intOf(&s.Extension.Tactics)},
 	}
 }
 

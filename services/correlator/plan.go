@@ -35,6 +35,8 @@ type correlation struct {
 	bits   map[string]uint64 // of referred rules, by id
 	// missing is the title of the rule whose absence is told.
 	missing string
+	// of is the plan that a risk is of, whose rules it names.
+	of *plan
 }
 
 func (c Config) newPlan(set *sigma.Set) *plan {
@@ -57,8 +59,13 @@ func (c Config) newPlan(set *sigma.Set) *plan {
 		for i, id := range sc.Rules {
 			cor.bits[id] = 1 << i
 		}
-		if r := set.Rule(sc.Rules[len(sc.Rules)-1]); r != nil && sc.Type == sigma.Absence {
-			cor.missing = r.Title
+		if sc.Type == sigma.Absence {
+			if r := set.Rule(sc.Rules[len(sc.Rules)-1]); r != nil {
+				cor.missing = r.Title
+			}
+		}
+		if sc.Type == sigma.Risk {
+			cor.of = p
 		}
 		p.correlations[sc.ID] = cor
 		if len(sc.Parents) > 0 {
@@ -72,7 +79,7 @@ var kinds = map[sigma.CorrelationType]window.Kind{
 	sigma.EventCount: window.EventCount, sigma.ValueCount: window.ValueCount,
 	sigma.Temporal: window.Temporal, sigma.TemporalOrdered: window.TemporalOrdered,
 	sigma.Absence: window.Absence, sigma.NewValue: window.NewValue, sigma.ImpossibleTravel: window.Travel, sigma.Rate: window.Rate,
-	sigma.ValueSum: window.ValueSum, sigma.ValueAvg: window.ValueAvg,
+	sigma.Risk: window.Risk, sigma.ValueSum: window.ValueSum, sigma.ValueAvg: window.ValueAvg,
 	sigma.ValuePercentile: window.ValuePercentile, sigma.ValueMedian: window.ValueMedian,
 }
 
@@ -125,7 +132,9 @@ func (c Config) window(sc *sigma.Correlation, set *sigma.Set) (*window.Spec, err
 		Rules: len(sc.Rules), StrictTies: sc.StrictTies, Suppress: sc.Suppress, Level: uint32(sc.Depth - 1),
 	}
 	spec.Shape, spec.Gap, spec.Percentile = shapes[sc.Window], sc.Gap, sc.Percentile
-	if sc.Extension != (sigma.Extension{}) || sc.Type == sigma.Absence {
+	if sc.Type == sigma.Risk {
+		c.risk(spec, sc)
+	} else if sc.Extension != (sigma.Extension{}) || sc.Type == sigma.Absence {
 		extend(spec, &sc.Extension)
 	} else if err := condition(spec, sc); err != nil {
 		return nil, err

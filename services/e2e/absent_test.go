@@ -13,7 +13,8 @@ import (
 
 // testAbsent posts a few events and then nothing: what a rule tells of order and
 // absence is told once the watermark has passed it, which ticks alone carry
-// forward then.
+// forward then. A risk adds up what a detection rule and a correlation say of one
+// user.
 func testAbsent(t *testing.T, r *rig.Runner) {
 	d := r.Start(t, rig.Options{Rules: "testdata/rules/absent", Settings: map[string]string{"correlator": "slack: 10s"}})
 	receiver := newReceiver(t, ledger.Behave{})
@@ -40,10 +41,14 @@ func testAbsent(t *testing.T, r *rig.Runner) {
 	for i := range 3 {
 		put("usual", "call", "", 6*time.Second+time.Duration(i)*time.Millisecond)
 	}
+	put("risky", "try", `,"host":"h1"`, 0)
+	put("risky", "try", `,"host":"h1"`, time.Second)
+	put("risky", "take", `,"host":"h2"`, 2*time.Second)
 	d.Post(t, 0, []byte(batch))
 
 	want := map[string]string{
 		"gone": "Not started again", "host": "Silent", "eve": "New address", "mallory": "Too fast", "usual": "More than usual",
+		"risky": "Risky user",
 	}
 	err := receiver.Await(within(t, patience), func(got []ledger.Delivery) bool {
 		for user := range want {
@@ -51,7 +56,11 @@ func testAbsent(t *testing.T, r *rig.Runner) {
 				return false
 			}
 		}
-		return true
+		all := map[string]bool{}
+		for i := range got {
+			all[bodyOf(t, &got[i]).Data.ID] = true
+		}
+		return len(all) >= len(want)+2
 	})
 	require.NoError(t, err, "what came: %v", receiver.Deliveries())
 	got := receiver.Deliveries()
@@ -63,5 +72,15 @@ func testAbsent(t *testing.T, r *rig.Runner) {
 	for i := range got {
 		ids[bodyOf(t, &got[i]).Data.ID] = true
 	}
-	require.Len(t, ids, len(want), "one alert each")
+	require.Len(t, ids, len(want)+2, "one alert each, and two that a risk is made of")
+	for i := range got {
+		b := bodyOf(t, &got[i])
+		if b.Data.Rule.Title != want["risky"] {
+			continue
+		}
+		require.Len(t, b.Data.Risk.Signals, 2)
+		for _, s := range b.Data.Risk.Signals {
+			require.True(t, ids[s.AlertID], "what it is made of is told by itself too: %+v", s)
+		}
+	}
 }

@@ -21,6 +21,11 @@ type alertBody struct {
 		Group map[string]string
 		Count int
 		Trace string `json:"trace_id"`
+		Risk  struct {
+			Signals []struct {
+				AlertID string `json:"alert_id"`
+			}
+		}
 	}
 }
 

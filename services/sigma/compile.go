@@ -73,12 +73,13 @@ func Compile(docs []Document, opts Options) (*Set, []Problem) {
 		}
 	}
 	for _, d := range good {
-		if d.Kind == KindCorrelation {
+		if d.Kind == KindCorrelation && (d.correlation.typ != Risk || len(d.correlation.rules) > 0) {
 			c.correlation(d, nil)
 		}
 	}
 	c.filters(good)
 	c.link()
+	c.riskOfAll(good)
 	c.sources()
 	c.set.extraction.paths = newPaths(c.set.extraction.slots)
 	c.set.preds = len(c.preds)
@@ -179,8 +180,8 @@ func (c *compiler) detection(d *Document) {
 		ID: d.ID, Name: d.Name, Title: d.Title, Description: d.meta.description, Status: d.meta.status,
 		Author: d.meta.author, Level: d.meta.level, Tags: d.meta.tags, References: d.meta.references,
 		Fields: d.meta.fields, LogSource: a.logsource, File: d.File, Line: d.Line, Alerts: true, Shadow: d.Shadow,
-		Revision: a.revision,
-		index:    len(c.set.rules), expr: c.intern(a.expr), class: c.class(a.logsource), active: a.active,
+		Revision: a.revision, risk: d.meta.risk,
+		index: len(c.set.rules), expr: c.intern(a.expr), class: c.class(a.logsource), active: a.active,
 	}
 	c.set.rules = append(c.set.rules, r)
 	c.set.byID[r.ID] = r
@@ -286,6 +287,8 @@ func (c *compiler) correlation(d *Document, chain []*Document) bool {
 		switch {
 		case other == nil:
 			c.fail(d, refs, path, "there is no rule with the id or name %q", ref)
+		case other.Kind == KindCorrelation && other.correlation.typ == Risk:
+			c.fail(d, refs, path, "%q (%s:%d) is of type risk, which adds up what others say and is counted by none: refer to other rules", ref, other.File, other.Line)
 		case other.Kind == KindFilter:
 			c.fail(d, refs, path, "%q is a filter (%s:%d): refer to rules", ref, other.File, other.Line)
 		case other.Kind == KindDetection && c.state[other] != accepted,
@@ -334,14 +337,20 @@ func (c *compiler) build(d *Document) *Correlation {
 		Author: d.meta.author, Level: d.meta.level, Tags: d.meta.tags, References: d.meta.references,
 		Type: doc.typ, GroupBy: doc.groupBy, Timespan: doc.timespan, Condition: doc.condition, Field: doc.field, Percentile: doc.percent,
 		Generate: doc.generate, StrictTies: doc.strict, Lateness: doc.lateness, Suppress: doc.suppress, Extension: doc.extension,
-		Window: doc.window, Gap: doc.gap,
+		Window: doc.window, Gap: doc.gap, risk: d.meta.risk,
 		File: d.File, Line: d.Line, Alerts: true, Shadow: d.Shadow, Depth: 1, extractors: map[string]*extractor{},
 	}
 	level := -1
 	var revisions []string
-	for i, ref := range doc.rules {
+	var listed []string
+	for i, ref := range c.members(doc) {
 		id := c.ids[ref]
-		if slices.Contains(corr.Rules, id) {
+		if doc.typ == Risk {
+			if listed = append(listed, id); !c.rate(corr, id) {
+				continue
+			}
+		}
+		if len(doc.rules) > 0 && slices.Contains(corr.Rules, id) {
 			at, path := doc.reference(i)
 			c.fail(d, at, path, "%q names a rule that is listed already", ref)
 			return nil
@@ -358,21 +367,28 @@ func (c *compiler) build(d *Document) *Correlation {
 			corr.Children = append(corr.Children, child)
 		}
 	}
-	if corr.Level == "" && level >= 0 {
+	if corr.Level == "" && corr.Type == Risk {
+		corr.Level = "high"
+	} else if corr.Level == "" && level >= 0 {
 		corr.Level = levels()[level]
 	}
-	if corr.Depth > MaxChain {
+	if corr.Depth > MaxChain && corr.Type != Risk {
 		c.fail(d, doc.node.get("rules"), "correlation.rules", "is the end of a chain of %d correlations: at most %d", corr.Depth, MaxChain)
 		return nil
 	}
-	if corr.ways = c.set.ways(corr); corr.ways == nil {
-		c.fail(d, doc.node.get("rules"), "correlation.rules", "comes to detection rules in more than %d ways: refer to fewer", maxWays)
+	if corr.ways = c.set.ways(corr); corr.ways == nil && len(corr.Rules) > 0 {
+		c.fail(d, doc.node.get("rules"), "correlation.rules", "comes to detection rules in more than %d ways: refer to fewer", mostWays(corr))
 		return nil
 	}
 	if !c.aliases(d, corr) || !c.renames(d, corr) || !c.ruleExpression(d, corr) {
 		return nil
 	}
-	corr.Revision = correlationRevision(corr, revisions)
+	if corr.Revision = correlationRevision(corr, revisions); corr.Type == Risk {
+		if len(doc.rules) == 0 {
+			listed = nil
+		}
+		corr.Revision = riskRevision(corr, listed)
+	}
 	c.set.extract(corr)
 	return corr
 }
@@ -388,7 +404,7 @@ func (c *compiler) aliases(d *Document, corr *Correlation) bool {
 		for _, ref := range sortedKeys(doc.aliases[alias]) {
 			id, ok := c.ids[ref]
 			switch {
-			case !ok || !slices.Contains(corr.Rules, id):
+			case !ok || !slices.Contains(corr.Rules, id) && corr.Type != Risk:
 				c.fail(d, at, path, "%q is not among the rules of this correlation", ref)
 				return false
 			case fields[id] != "":
@@ -398,7 +414,7 @@ func (c *compiler) aliases(d *Document, corr *Correlation) bool {
 			fields[id] = doc.aliases[alias][ref]
 		}
 		for i, id := range corr.Rules {
-			if fields[id] == "" {
+			if fields[id] == "" && corr.Type != Risk {
 				c.fail(d, at, path, "has no field for rule %q: an alias must cover every rule", doc.rules[i])
 				return false
 			}
@@ -415,19 +431,26 @@ func (c *compiler) link() {
 	for _, corr := range c.set.correlations {
 		for _, id := range corr.Rules {
 			generated[id] = generated[id] || corr.Generate
-			if r := c.set.byID[id]; r != nil {
-				r.Correlations = append(r.Correlations, corr)
-			} else {
-				child := c.set.corrByID[id]
-				child.Parents = append(child.Parents, corr)
-			}
 		}
+		c.refer(corr)
 	}
 	for id, own := range generated {
 		if r := c.set.byID[id]; r != nil {
 			r.Alerts = own
 		} else {
 			c.set.corrByID[id].Alerts = own
+		}
+	}
+}
+
+// refer tells rules that a correlation refers to them.
+func (c *compiler) refer(corr *Correlation) {
+	for _, id := range corr.Rules {
+		if r := c.set.byID[id]; r != nil {
+			r.Correlations = append(r.Correlations, corr)
+		} else {
+			child := c.set.corrByID[id]
+			child.Parents = append(child.Parents, corr)
 		}
 	}
 }

@@ -118,6 +118,7 @@ func (p *docParser) refinements(c *correlationDoc) {
 	p.onlyKeys(n, "stormbell", keyNames(refinementKeys()))
 	p.lateness(n, c)
 	p.doc.Shadow = p.boolean(n, "stormbell", shadowKey().name)
+	p.rated(n)
 	if s := n.get("suppress"); c.suppress != 0 && c.suppress < c.timespan {
 		p.fail(s, "stormbell.suppress", "must not be shorter than the timespan")
 	}

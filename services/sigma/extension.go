@@ -28,6 +28,10 @@ type Extension struct {
 	Min int64
 	// Median says that the baseline is the median of its periods, not their mean.
 	Median bool
+	// Tactics is how many a risk must have; Scores are what rules add to it, by
+	// level.
+	Tactics int64
+	Scores  [5]int64
 }
 
 // Bounds of the extensions.
@@ -48,7 +52,7 @@ const (
 
 // extensions are the types that `stormbell: type` adds.
 func extensions() []CorrelationType {
-	return []CorrelationType{Absence, NewValue, ImpossibleTravel, Rate}
+	return []CorrelationType{Absence, NewValue, ImpossibleTravel, Rate, Risk}
 }
 
 // A form is what the value of an extension key looks like.
@@ -65,6 +69,8 @@ const (
 	formChoice
 	formBoolean
 	formAliases
+	formThreshold
+	formScores
 )
 
 // extensionKey describes a key of `stormbell:`: the parser and the JSON Schema
@@ -82,7 +88,7 @@ type extensionKey struct {
 // refinementKeys may stand beside `correlation:`.
 func refinementKeys() []extensionKey {
 	return []extensionKey{
-		latenessKey(), shadowKey(),
+		latenessKey(), shadowKey(), riskKey(),
 		{name: "suppress", form: formDuration, about: "Width of an alert's bucket, at least the timespan: one alert for each."},
 		{name: "ties", form: formChoice, choices: []string{"strict"}, about: "Events of the same millisecond are not ordered; of temporal_ordered only."},
 		{name: "window", form: formChoice, choices: []string{string(Sliding), string(Tumbling), string(Session)}, about: "Windows that end at each event, which is the default, that lie next to each other, or between silences."},
@@ -100,11 +106,14 @@ func shadowKey() extensionKey {
 
 // extensionKeys are the keys of a rule of this type, but for `type`.
 func extensionKeys(t CorrelationType) []extensionKey {
+	if t == Risk {
+		return riskKeys()
+	}
 	common := []extensionKey{
 		{name: "group-by", form: formFields, about: "Fields that make up a group; an event without one of them is not counted."},
 		{name: "aliases", form: formAliases, about: "Alias to rule to field, where rules call a field differently."},
 		{name: "generate", form: formBoolean, about: "The referred rules alert by themselves too."},
-		latenessKey(), shadowKey(),
+		latenessKey(), shadowKey(), riskKey(),
 		{name: "suppress", form: formDuration, about: "At most one alert of a group in each bucket of this width, by the time of its event."},
 	}
 	rules := extensionKey{name: "rules", form: formReferences, required: true, about: "Ids or names of the rules whose events count."}
@@ -171,6 +180,9 @@ func (p *docParser) extensionRule() {
 		return
 	}
 	c := &correlationDoc{node: n, root: "stormbell", lateness: -1, typ: typ}
+	if typ == Risk {
+		c.extension.Scores = defaultScores()
+	}
 	p.onlyKeys(n, "stormbell", append([]string{"type"}, keyNames(extensionKeys(typ))...))
 	before := len(p.faults)
 	for _, k := range extensionKeys(typ) {
@@ -178,8 +190,11 @@ func (p *docParser) extensionRule() {
 	}
 	p.aliases(n, c)
 	p.doc.Shadow = p.boolean(n, "stormbell", shadowKey().name)
+	if typ != Risk {
+		p.rated(n)
+	}
 	c.generate = p.boolean(n, "stormbell", "generate") || p.boolean(p.root, "", "generate")
-	if len(c.groupBy) == 0 {
+	if len(c.groupBy) == 0 && typ != Risk {
 		p.warn(n, "stormbell.group-by", "is missing: all events are one group")
 	}
 	if len(p.faults) == before || !slices.ContainsFunc(p.faults[before:], func(f *fault) bool { return !f.warning }) {
@@ -204,7 +219,7 @@ func (p *docParser) extensionKey(n *node, c *correlationDoc, k extensionKey) {
 			p.fail(n, c.path(k.name), "is missing: %s", lowerFirst(k.about))
 			return
 		}
-		if k.form != formReferences {
+		if k.form != formReferences || !k.required {
 			return
 		}
 	}
@@ -220,7 +235,13 @@ func (p *docParser) extensionKey(n *node, c *correlationDoc, k extensionKey) {
 	case formField, formFields:
 		p.extensionFields(n, c, k)
 	case formWhole:
-		p.whole(v, c, k)
+		if k.name != riskKey().name { // which is no key of the type
+			p.whole(v, c, k)
+		}
+	case formThreshold:
+		p.riskThreshold(v, c, k)
+	case formScores:
+		p.scores(v, c, k)
 	case formNumber:
 		p.ratio(v, c, k)
 	case formChoice:
@@ -278,12 +299,17 @@ func (p *docParser) extensionFields(n *node, c *correlationDoc, k extensionKey) 
 	}
 }
 
-func (p *docParser) whole(v *node, c *correlationDoc, k extensionKey) {
+func (p *docParser) wholeOf(v *node, path string, k extensionKey) int64 {
 	count, err := strconv.ParseInt(v.value, 10, 64)
 	if v.kind != yaml.ScalarNode || v.tag != "!!int" || err != nil || count < k.least || count > k.most {
-		p.fail(v, c.path(k.name), "must be a whole number from %d to %d", k.least, k.most)
-		return
+		p.fail(v, join(path, k.name), "must be a whole number from %d to %d", k.least, k.most)
+		return 0
 	}
+	return count
+}
+
+func (p *docParser) whole(v *node, c *correlationDoc, k extensionKey) {
+	count := p.wholeOf(v, c.root, k)
 	switch k.name {
 	case "max-speed":
 		c.extension.MaxSpeed = count
@@ -334,6 +360,8 @@ func (p *docParser) checkExtension(n *node, c *correlationDoc) {
 		c.timespan = min(orElse(c.timespan, longest), longest)
 	case Rate:
 		p.checkRate(n, c)
+	case Risk:
+		p.checkRisk(n, c)
 	}
 }
 

@@ -7,7 +7,7 @@ import "encoding/json"
 func ExtensionSchema() []byte {
 	defs := object{
 		"refinement": keysSchema("Refines `correlation:`.", refinementKeys(), ""),
-		"shadow":     keysSchema("Beside `detection:`.", []extensionKey{shadowKey()}, ""),
+		"detection":  keysSchema("Beside `detection:`.", []extensionKey{shadowKey(), riskKey()}, ""),
 	}
 	var kinds []any
 	for _, t := range extensions() {
@@ -23,7 +23,7 @@ func ExtensionSchema() []byte {
 		"then":        object{"properties": object{"stormbell": object{"$ref": "#/$defs/refinement"}}},
 		"else": object{
 			"if":   object{"required": []string{"detection"}},
-			"then": object{"properties": object{"stormbell": object{"$ref": "#/$defs/shadow"}}},
+			"then": object{"properties": object{"stormbell": object{"$ref": "#/$defs/detection"}}},
 			"else": object{"properties": object{"stormbell": object{"oneOf": kinds}}},
 		},
 		"$defs": defs,
@@ -86,6 +86,14 @@ func (k *extensionKey) schema() object {
 		return object{"enum": k.choices}
 	case formBoolean:
 		return object{"type": "boolean"}
+	case formThreshold:
+		return object{"oneOf": []any{
+			object{"type": "object", "properties": object{"gte": object{"type": "integer", "minimum": 1, "maximum": k.most}}, "required": []string{"gte"}, "additionalProperties": false},
+			object{"type": "object", "properties": object{"gt": object{"type": "integer", "minimum": 0, "maximum": k.most}}, "required": []string{"gt"}, "additionalProperties": false},
+		}}
+	case formScores:
+		score := object{"type": "integer", "minimum": 0, "maximum": MaxScore}
+		return object{"type": "object", "additionalProperties": score, "propertyNames": object{"enum": levels()}}
 	default:
 		return object{"type": "object", "additionalProperties": object{
 			"type": "object", "additionalProperties": object{"type": "string", "minLength": 1},

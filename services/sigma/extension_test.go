@@ -233,7 +233,7 @@ func TestDocumentedExtensions(t *testing.T) {
 		types[set.Correlations()[0].Type]++
 		require.NoError(t, schema.Validate(lastDocument(t, block[1])))
 	}
-	require.Equal(t, map[sigma.CorrelationType]int{sigma.Absence: 2, sigma.NewValue: 1, sigma.ImpossibleTravel: 1, sigma.Rate: 1}, types)
+	require.Equal(t, map[sigma.CorrelationType]int{sigma.Absence: 2, sigma.NewValue: 1, sigma.ImpossibleTravel: 1, sigma.Rate: 1, sigma.Risk: 1}, types)
 }
 
 func compiledSchema(t *testing.T) *jsonschema.Schema {

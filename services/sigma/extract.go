@@ -49,8 +49,15 @@ type way []string
 
 func (w way) key() string { return strings.Join(w, "\x00") }
 
+func mostWays(c *Correlation) int {
+	if c.Type == Risk {
+		return maxRiskWays
+	}
+	return maxWays
+}
+
 // ways are all ways from a correlation to detection rules, nil where there are
-// more than maxWays.
+// more than mostWays.
 func (s *Set) ways(c *Correlation) []way {
 	var out []way
 	for _, id := range c.Rules {
@@ -62,7 +69,7 @@ func (s *Set) ways(c *Correlation) []way {
 		for _, w := range child.ways {
 			out = append(out, append(way{id}, w...))
 		}
-		if len(out) > maxWays {
+		if len(out) > mostWays(c) {
 			return nil
 		}
 	}
@@ -73,7 +80,7 @@ func (s *Set) ways(c *Correlation) []way {
 // way: by its own alias for what it refers to, then by that one's.
 func (s *Set) named(c *Correlation, name string, w way) string {
 	for i, id := range w {
-		if of, ok := c.Aliases[name]; ok {
+		if of, ok := c.Aliases[name]; ok && of[id] != "" {
 			name = of[id]
 		}
 		if i < len(w)-1 {

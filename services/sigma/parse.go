@@ -119,6 +119,7 @@ func parseDocument(c chunk) (*Document, []*fault) {
 type meta struct {
 	description, status, author, level string
 	tags, references, fields           []string
+	risk                               int64 // its own score, or unrated
 }
 
 // docParser reads one document and gathers its faults.
@@ -180,6 +181,7 @@ func (p *docParser) metadata() {
 		tags:        p.strs(p.root, "", "tags"),
 		references:  p.strs(p.root, "", "references"),
 		fields:      p.strs(p.root, "", "fields"),
+		risk:        unrated,
 	}
 	if l := d.meta.level; l != "" && !slices.Contains(levels(), l) {
 		p.fail(p.root.get("level"), "level", "%q is none of %s", l, strings.Join(levels(), ", "))
@@ -293,8 +295,9 @@ func (p *docParser) detectionRule() {
 			p.fail(n, "stormbell", "must be a mapping, not %s", n.what())
 			return
 		}
-		p.onlyKeys(n, "stormbell", []string{shadowKey().name})
+		p.onlyKeys(n, "stormbell", keyNames([]extensionKey{shadowKey(), riskKey()}))
 		p.doc.Shadow = p.boolean(n, "stormbell", shadowKey().name)
+		p.rated(n)
 	}
 	d := &detection{node: p.root.get("detection")}
 	var ok bool

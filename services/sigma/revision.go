@@ -126,16 +126,7 @@ func correlationRevision(c *Correlation, referred []string) string {
 		c.Condition.Tree.encode(e)
 	}
 	e.text(c.Percentile).list(c.Field)
-	aliases := sortedKeys(c.Aliases)
-	e.int(int64(len(aliases)))
-	for _, alias := range aliases {
-		e.text(alias)
-		rules := sortedKeys(c.Aliases[alias])
-		e.int(int64(len(rules)))
-		for _, rule := range rules {
-			e.text(rule).text(c.Aliases[alias][rule])
-		}
-	}
+	e.aliases(c.Aliases)
 	for _, rule := range sortedKeys(c.renamed) {
 		for _, name := range sortedKeys(c.renamed[rule]) {
 			e.text("renamed").text(rule).text(name).text(c.renamed[rule][name])
@@ -149,6 +140,20 @@ func correlationRevision(c *Correlation, referred []string) string {
 		c.Extension.encode(e)
 	}
 	return e.revision()
+}
+
+// aliases writes alias to rule to field.
+func (e *encoder) aliases(all map[string]map[string]string) {
+	aliases := sortedKeys(all)
+	e.int(int64(len(aliases)))
+	for _, alias := range aliases {
+		e.text(alias)
+		rules := sortedKeys(all[alias])
+		e.int(int64(len(rules)))
+		for _, rule := range rules {
+			e.text(rule).text(all[alias][rule])
+		}
+	}
 }
 
 func sortedKeys[V any](m map[string]V) []string {

@@ -40,8 +40,9 @@ type Rule struct {
 	File         string
 	Line         int
 
-	index int // position in its Set
-	class int // position of its log source in Set.classes
+	risk  int64 // its own score, or unrated
+	index int   // position in its Set
+	class int   // position of its log source in Set.classes
 	expr  *expr
 	// active are the transformations of pipelines that hold for the rule.
 	active []*transformation
@@ -96,8 +97,12 @@ type Correlation struct {
 	// Extension is what a type that `stormbell: type` adds has beside these. Its
 	// field or location is Field, its trigger, if any, the first of Rules.
 	Extension Extension
+	// Scores are what its rules add to a risk, by id; those that add nothing are
+	// not among Rules.
+	Scores map[string]Score
 	// Revision names what decides when the correlation fires, as 32 hex digits,
-	// its referred rules' revisions included.
+	// its referred rules' revisions included. That of a risk is of what it says
+	// itself.
 	Revision string
 	// Alerts says that firing is an alert: no correlation refers to this one, or
 	// one that does says `generate: true`.
@@ -114,6 +119,7 @@ type Correlation struct {
 	File  string
 	Line  int
 
+	risk       int64 // its own score, or unrated
 	ways       []way
 	extractors map[string]*extractor // by way
 	// renamed are the fields that pipelines call otherwise in events of a rule,
@@ -148,6 +154,7 @@ const (
 	NewValue         CorrelationType = "new_value"
 	ImpossibleTravel CorrelationType = "impossible_travel"
 	Rate             CorrelationType = "rate"
+	Risk             CorrelationType = "risk"
 )
 
 // Op compares a measured number with a bound.

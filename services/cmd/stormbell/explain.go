@@ -300,6 +300,9 @@ func (x *explaining) correlation(e *event.Event, c *sigma.Correlation, matcher *
 			return nil, err
 		}
 		if !found.Matches {
+			if c.Type == sigma.Risk {
+				continue // of hundreds of rules most are about other events
+			}
 			for _, why := range found.Reasons {
 				out.Reasons = append(out.Reasons, fmt.Sprintf("rule '%s' does not match: %s", base.Title, why))
 			}

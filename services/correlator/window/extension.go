@@ -28,6 +28,8 @@ type Extension struct {
 	Median bool
 	// MaxSpeed in km/h and MinDistance in m.
 	MaxSpeed, MinDistance int64
+	// Tactics is how many a total of Risk must have.
+	Tactics int64
 }
 
 const (

@@ -91,6 +91,9 @@ func New(spec *Spec) *Group {
 	if spec.Numbers() {
 		g.values.numbers = newNumbers(g.condition)
 	}
+	if spec.Kind == Risk {
+		g.values.scores = newScores()
+	}
 	if !spec.AtOnce() {
 		g.decider = newDecider(spec, g.condition)
 	}

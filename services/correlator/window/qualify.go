@@ -44,7 +44,12 @@ type Firing struct {
 	// Metres is how far apart two places are, Baseline what a count was compared
 	// with, in thousandths.
 	Metres, Baseline int64
-	since            int64 // how far back the decision reaches, where that is before Start
+	// Tactics are those of a risk, Parts up to MaxParts of the AllParts scores of
+	// which it is made.
+	Tactics  uint64
+	Parts    []Part
+	AllParts int
+	since    int64 // how far back the decision reaches, where that is before Start
 }
 
 // MaxRefs is how many events a Firing names.
@@ -61,6 +66,8 @@ type Ref struct {
 	Keep []byte
 	// Object is what Record.Object was, for these.
 	Object any
+	// Score is the first one's of a Risk, as text.
+	Score string
 }
 
 // evaluate re-evaluates every window that contains a newcomer at time t, and
@@ -179,6 +186,8 @@ func (g *Group) impossible(lo, hi int, sw *sweep) int {
 		return g.further(hi, sw.values(g, lo, hi))
 	case ValueSum:
 		return g.sumImpossible(lo, hi, sw)
+	case Risk:
+		return g.riskImpossible(lo, hi, sw)
 	default:
 		if t, ok := g.rules.enoughAt(g, g.recs.at(lo).time, g.recs.at(hi-1).time); !ok {
 			return g.recs.lower(t)
@@ -247,7 +256,7 @@ func (g *Group) stretch(lo, hi int, e *record) (best []*record, count int) {
 }
 
 func (g *Group) leastRecords() int {
-	if g.spec.Kind == Temporal {
+	if g.spec.Kind == Temporal || g.spec.Kind == Risk {
 		return 1
 	}
 	return g.least()
@@ -267,6 +276,8 @@ func (g *Group) measure(recs []*record) int {
 		return len(seen)
 	case ValueSum:
 		return g.summed(recs)
+	case Risk:
+		return g.risk(recs)
 	case Temporal:
 		var seen uint64
 		for _, r := range recs {
@@ -346,6 +357,9 @@ func (g *Group) firing(e *record, recs []*record, count int) Firing {
 		sum, _ := g.sumOf(recs)
 		f.Measured = formatNumber(sum, fracDigits)
 	}
+	if g.spec.Kind == Risk {
+		g.parts(&f, recs)
+	}
 	refs := make([]Ref, 0, min(len(recs), MaxRefs))
 	seen := make(map[string]int, len(recs))
 	for _, r := range recs {
@@ -361,6 +375,9 @@ func (g *Group) firing(e *record, recs []*record, count int) Firing {
 		}
 		seen[r.id] = len(refs)
 		refs = append(refs, Ref{ID: r.id, Time: r.time, Rules: r.rules, Late: r.late, Keep: keep, Object: object})
+		if g.spec.Kind == Risk {
+			refs[len(refs)-1].Score = g.values.names[r.value]
+		}
 	}
 	f.Total = len(refs)
 	if len(refs) > MaxRefs {

@@ -34,6 +34,9 @@ const (
 	ValueMedian                     // 50th percentile
 )
 
+// Risk adds up scores, and may demand tactics too. It fires at once.
+const Risk Kind = 9
+
 const (
 	// EarlyAllowance is how far an event time may lie ahead of its ingest, and
 	// the slack that the design adds to every reach and horizon, in milliseconds.
@@ -136,7 +139,7 @@ const (
 // threshold that no group could ever hold.
 func (s *Spec) Validate() error {
 	switch {
-	case !s.Kind.sequential() && (s.Kind < EventCount || s.Kind > ValueMedian):
+	case !s.Kind.sequential() && (s.Kind < EventCount || s.Kind > Risk):
 		return fmt.Errorf("unknown kind %d", s.Kind)
 	case s.Timespan <= 0 || s.Timespan > maxSpan:
 		return fmt.Errorf("timespan of %d ms: must be above 0 and at most ten years", s.Timespan)
@@ -150,6 +153,11 @@ func (s *Spec) Validate() error {
 		return fmt.Errorf("%d rules: a correlation refers to 1 to %d", s.Rules, MaxRules)
 	case s.Kind.sequential():
 		return s.validateExtension()
+	case s.Kind == Risk:
+		if why := s.validateRisk(); why != "" {
+			return errors.New(why)
+		}
+		return nil
 	case s.Shape > Session:
 		return fmt.Errorf("unknown shape of windows %d", s.Shape)
 	case s.Shape == Session && (s.Gap <= 0 || s.Gap > s.Timespan), s.Shape != Session && s.Gap != 0:
@@ -259,7 +267,7 @@ func (s *Spec) share() bool { return s.Kind == ValuePercentile && s.Percentile =
 func (s *Spec) Numbers() bool { return s.measures() && !s.share() }
 
 // tallied reports whether records are counted by value.
-func (s *Spec) tallied() bool { return s.Kind == ValueCount || s.measures() }
+func (s *Spec) tallied() bool { return s.Kind == ValueCount || s.Kind == Risk || s.measures() }
 
 // Reason is why a record does not count.
 type Reason uint8
@@ -294,6 +302,12 @@ func (s *Spec) Judge(r *Record) Reason {
 }
 
 func (s *Spec) judgeNumber(v string) Reason {
+	if s.Kind == Risk {
+		if _, ok := ParseScore(v); !ok {
+			return NoValue
+		}
+		return Counts
+	}
 	if !s.Numbers() {
 		return Counts
 	}

@@ -168,6 +168,7 @@ type sweep struct {
 	distinct int
 	total    big.Int
 	ladder   ladder
+	weight   *weight
 }
 
 // values is how many distinct values recs[lo:hi] holds.

@@ -11,6 +11,7 @@ type values struct {
 	total, front tally
 	scratch      []int32  // of a sweep
 	numbers      *numbers // where values are numbers
+	scores       *scores  // where they are scores
 }
 
 // numbers are what values are as numbers, by their places.
@@ -45,28 +46,36 @@ func (n *numbers) add(x *big.Int) {
 }
 
 func (v *values) enterTotal(value int32) {
-	v.total.enter(value)
+	if v.total.enter(value) && v.scores != nil {
+		v.scores.total.enter(&v.scores.all[value])
+	}
 	if n := v.numbers; n != nil {
 		n.total.Add(&n.total, n.all[value])
 	}
 }
 
 func (v *values) leaveTotal(value int32) {
-	v.total.leave(value)
+	if v.total.leave(value) && v.scores != nil {
+		v.scores.total.leave(&v.scores.all[value])
+	}
 	if n := v.numbers; n != nil {
 		n.total.Sub(&n.total, n.all[value])
 	}
 }
 
 func (v *values) enterFront(value int32) {
-	v.front.enter(value)
+	if v.front.enter(value) && v.scores != nil {
+		v.scores.front.enter(&v.scores.all[value])
+	}
 	if n := v.numbers; n != nil {
 		n.front.Add(&n.front, n.all[value])
 	}
 }
 
 func (v *values) leaveFront(value int32) {
-	v.front.leave(value)
+	if v.front.leave(value) && v.scores != nil {
+		v.scores.front.leave(&v.scores.all[value])
+	}
 	if n := v.numbers; n != nil {
 		n.front.Sub(&n.front, n.all[value])
 	}
@@ -78,16 +87,22 @@ type tally struct {
 	distinct int
 }
 
-func (t *tally) enter(value int32) {
+// enter reports whether it is the first of its value.
+func (t *tally) enter(value int32) bool {
 	if t.counts[value]++; t.counts[value] == 1 {
 		t.distinct++
+		return true
 	}
+	return false
 }
 
-func (t *tally) leave(value int32) {
+// leave reports whether it was the last of its value.
+func (t *tally) leave(value int32) bool {
 	if t.counts[value]--; t.counts[value] == 0 {
 		t.distinct--
+		return true
 	}
+	return false
 }
 
 // grow makes room for so many values.
@@ -107,6 +122,9 @@ func (t *tally) clear() {
 func (v *values) intern(s string) (place int32, text string, ok bool) {
 	if i, ok := v.ids[s]; ok {
 		return i, s, true
+	}
+	if v.scores != nil && !v.scores.read(s) {
+		return 0, "", false
 	}
 	if v.numbers == nil {
 		return v.add(s), s, true
@@ -143,6 +161,9 @@ func (v *values) rebuild(recs *timeline) {
 	}
 	v.total.clear()
 	v.front.clear()
+	if v.scores != nil {
+		v.scores.total, v.scores.front = weight{}, weight{}
+	}
 	if v.numbers != nil {
 		v.numbers.total.SetInt64(0)
 		v.numbers.front.SetInt64(0)
@@ -157,8 +178,11 @@ const spareValues = 64
 
 // compact gives the values that are left new numbers.
 func (v *values) compact(recs *timeline) {
-	names, n := v.names, v.numbers
+	names, n, scores := v.names, v.numbers, v.scores
 	*v = values{}
+	if scores != nil {
+		v.scores = newScores()
+	}
 	if n != nil {
 		v.numbers = &numbers{bounds: n.bounds, most: new(big.Int)}
 	}
@@ -167,6 +191,9 @@ func (v *values) compact(recs *timeline) {
 		if known[r.value] == 0 {
 			if n != nil {
 				v.numbers.add(n.all[r.value])
+			}
+			if scores != nil {
+				v.scores.read(names[r.value])
 			}
 			known[r.value] = v.add(names[r.value]) + 1
 		}

@@ -4,6 +4,7 @@
 package alert
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 
@@ -93,6 +94,8 @@ type Finding struct {
 	How string
 	// Summary in place of the sentence that is made of the rest.
 	Summary string
+	// Risk is what a risk adds up to; nil for all else.
+	Risk *alertv1.Risk
 }
 
 // Contribution is one event of a Finding. Entities, Source and Raw are set for
@@ -116,7 +119,7 @@ func New(f *Finding) *alertv1.Alert {
 		AtLeast:     f.AtLeast,
 		Condition:   cut(oneLine(f.Condition), maxText),
 		EventsTotal: uint64(max(f.Total, len(f.Events))),
-		TraceId:     f.TraceID, IngestMs: f.IngestMS,
+		TraceId:     f.TraceID, IngestMs: f.IngestMS, Risk: boundRisk(f.Risk),
 	}
 	if f.BaseURL != "" {
 		a.Link = f.BaseURL + "/alerts/" + f.ID
@@ -166,7 +169,24 @@ const (
 	maxListed = 10
 	maxText   = 256 // runes
 	maxTags   = 30
+	// maxSignals and maxSignalText bound what a risk is made of.
+	maxSignals    = 20
+	maxSignalText = 80 // runes
 )
+
+// boundRisk leaves out what does not fit: signals come with the greatest score
+// first, and leave in order of time.
+func boundRisk(r *alertv1.Risk) *alertv1.Risk {
+	if r == nil {
+		return nil
+	}
+	r.Signals = r.GetSignals()[:min(len(r.GetSignals()), maxSignals)]
+	for _, s := range r.GetSignals() {
+		s.Title, s.RuleId = cut(oneLine(s.GetTitle()), maxSignalText), cut(s.GetRuleId(), maxSignalText)
+	}
+	slices.SortStableFunc(r.GetSignals(), func(a, b *alertv1.Scored) int { return cmp.Compare(a.GetTimeMs(), b.GetTimeMs()) })
+	return r
+}
 
 func boundLists(a *alertv1.Alert) {
 	for _, l := range []*[]string{&a.Principals, &a.SourceIps, &a.Accounts, &a.Regions, &a.Actions, &a.Resources, &a.Outcomes, &a.Sources} {

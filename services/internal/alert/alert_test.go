@@ -77,6 +77,20 @@ func findings() map[string]*Finding {
 		f.StartMS, f.IngestMS = f.EndMS-300_000, f.EndMS+2000
 		out[kind] = f
 	}
+	risk := *out["temporal"]
+	risk.ID, risk.Rule = CorrelationID("default", "risk", "v", []string{"mallory"}, 3), rule(14, "Risky user", "high", "risk")
+	risk.Count, risk.Condition, risk.How = 110, "gte 100 of 2 tactics", ", a risk of 110 by 3 rules of 2 tactics within 1d"
+	risk.StartMS = risk.EndMS - 86_400_000
+	risk.Risk = &alertv1.Risk{Tactics: []string{"initial-access", "persistence"}, SignalsTotal: 3}
+	for i, score := range []uint32{50, 40, 20} { // the greatest first
+		e := risk.Events[2-i]
+		risk.Risk.Signals = append(risk.Risk.Signals, &alertv1.Scored{
+			RuleId: e.RuleID, Title: []string{"Secrets read in bulk", "Access key created", "Console sign-in without MFA"}[i],
+			Level: []string{"high", "medium", "medium"}[i], Score: score, Tactics: risk.Risk.Tactics[:2-(i+1)/2], TimeMs: e.TimeMS,
+			AlertId: StandAloneID("default", e.RuleID, "v", e.ID),
+		})
+	}
+	out["risk"] = &risk
 	return out
 }
 
@@ -110,6 +124,7 @@ func TestSummaries(t *testing.T) {
 		"value_count":      "mallory did GetSecretValue from 198.51.100.7, with 3 different values within 5m in account 111122223333: Secrets read in bulk.",
 		"temporal":         "mallory did ConsoleLogin, CreateAccessKey, GetSecretValue from 198.51.100.7, 3 steps within 5m in account 111122223333: Secrets read in bulk.",
 		"temporal_ordered": "mallory did ConsoleLogin, CreateAccessKey, GetSecretValue from 198.51.100.7, 3 steps within 5m in account 111122223333: Secrets read in bulk.",
+		"risk":             "mallory did ConsoleLogin, CreateAccessKey, GetSecretValue from 198.51.100.7, a risk of 110 by 3 rules of 2 tactics within 1d in account 111122223333: Risky user.",
 	}
 	for kind, f := range findings() {
 		require.Equal(t, want[kind], New(f).GetSummary(), kind)
@@ -171,7 +186,17 @@ func TestBodyIsBounded(t *testing.T) {
 					c.Raw = fmt.Appendf(nil, `{"n": %d, "text": "%s"}`, i, strings.Repeat("<", size))
 					f.Events = append(f.Events, c)
 				}
+				f.Risk = &alertv1.Risk{SignalsTotal: 200}
+				signals := 100
+				if size == 6000 { // these are to leave room for an event
+					signals = 1
+				}
+				for i := range signals {
+					f.Risk.Signals = append(f.Risk.Signals, &alertv1.Scored{RuleId: strings.Repeat("r", 256), Title: strings.Repeat("ü", 256), Score: uint32(200 - i), TimeMs: int64(-i), Tactics: []string{"command-and-control"}, AlertId: f.ID})
+				}
 				a := New(f)
+				require.Len(t, a.GetRisk().GetSignals(), min(signals, maxSignals))
+				require.EqualValues(t, 200, a.GetRisk().GetSignals()[min(signals, maxSignals)-1].GetScore(), "in order of time, the greatest of them")
 				b, err := Body(a)
 				require.NoError(t, err)
 				require.LessOrEqual(t, len(b), MaxBody)

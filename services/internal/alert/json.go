@@ -230,6 +230,9 @@ func (w *writer) data(a *alertv1.Alert) {
 	if a.GetCondition() != "" {
 		w.str("condition", a.GetCondition())
 	}
+	if a.GetRisk() != nil {
+		w.risk(a.GetRisk())
+	}
 	w.time("first_time", a.GetFirstTimeMs())
 	w.time("last_time", a.GetLastTimeMs())
 	w.list("principals", a.GetPrincipals())
@@ -259,6 +262,31 @@ func (w *writer) rule(r *alertv1.Rule) {
 	w.list("tags", r.GetTags())
 	w.str("revision", r.GetRevision())
 	w.str("type", r.GetType())
+	w.end()
+}
+
+func (w *writer) risk(r *alertv1.Risk) {
+	w.name("risk")
+	w.begin()
+	w.list("tactics", r.GetTactics())
+	w.name("signals")
+	w.open('[')
+	for _, s := range r.GetSignals() {
+		w.separate()
+		w.begin()
+		w.str("rule_id", s.GetRuleId())
+		w.str("title", s.GetTitle())
+		w.str("level", s.GetLevel())
+		w.uint("score", uint64(s.GetScore()))
+		w.list("tactics", s.GetTactics())
+		if s.GetAlertId() != "" {
+			w.str("alert_id", s.GetAlertId())
+		}
+		w.time("time", s.GetTimeMs())
+		w.end()
+	}
+	w.close(']')
+	w.uint("signals_total", r.GetSignalsTotal())
 	w.end()
 }
 

@@ -65,6 +65,9 @@ func (r *runner) whyNot(corr *sigma.Correlation, events []probe, got *outcome) [
 			continue
 		}
 		matched := got.matches[id]
+		if corr.Type == sigma.Risk && len(matched) == 0 {
+			continue // of hundreds of rules most are about other events
+		}
 		lines = append(lines, fmt.Sprintf("%q matches %d of %s", rule.Title, len(matched), plural(len(events), "event")))
 		if len(matched) == 0 {
 			lines = append(lines, r.why(id, events, matched, 1)...)

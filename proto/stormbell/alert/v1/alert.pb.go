@@ -73,7 +73,9 @@ type Alert struct {
 	// Ingest time of the record that made it fire, Unix milliseconds.
 	IngestMs int64 `protobuf:"varint,26,opt,name=ingest_ms,json=ingestMs,proto3" json:"ingest_ms,omitempty"`
 	// Goes to this endpoint alone, whatever its filter says; empty: to all that match.
-	OnlyEndpoint  string `protobuf:"bytes,27,opt,name=only_endpoint,json=onlyEndpoint,proto3" json:"only_endpoint,omitempty"`
+	OnlyEndpoint string `protobuf:"bytes,27,opt,name=only_endpoint,json=onlyEndpoint,proto3" json:"only_endpoint,omitempty"`
+	// What a risk adds up to; count is the total.
+	Risk          *Risk `protobuf:"bytes,40,opt,name=risk,proto3" json:"risk,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -304,6 +306,169 @@ func (x *Alert) GetOnlyEndpoint() string {
 	return ""
 }
 
+func (x *Alert) GetRisk() *Risk {
+	if x != nil {
+		return x.Risk
+	}
+	return nil
+}
+
+type Risk struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tactics of ATT&CK that the rules name.
+	Tactics []string `protobuf:"bytes,1,rep,name=tactics,proto3" json:"tactics,omitempty"`
+	// What was scored, in order of time: all, or the greatest scores.
+	Signals       []*Scored `protobuf:"bytes,2,rep,name=signals,proto3" json:"signals,omitempty"`
+	SignalsTotal  uint64    `protobuf:"varint,3,opt,name=signals_total,json=signalsTotal,proto3" json:"signals_total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Risk) Reset() {
+	*x = Risk{}
+	mi := &file_stormbell_alert_v1_alert_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Risk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Risk) ProtoMessage() {}
+
+func (x *Risk) ProtoReflect() protoreflect.Message {
+	mi := &file_stormbell_alert_v1_alert_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Risk.ProtoReflect.Descriptor instead.
+func (*Risk) Descriptor() ([]byte, []int) {
+	return file_stormbell_alert_v1_alert_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Risk) GetTactics() []string {
+	if x != nil {
+		return x.Tactics
+	}
+	return nil
+}
+
+func (x *Risk) GetSignals() []*Scored {
+	if x != nil {
+		return x.Signals
+	}
+	return nil
+}
+
+func (x *Risk) GetSignalsTotal() uint64 {
+	if x != nil {
+		return x.SignalsTotal
+	}
+	return 0
+}
+
+type Scored struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	RuleId  string                 `protobuf:"bytes,1,opt,name=rule_id,json=ruleId,proto3" json:"rule_id,omitempty"`
+	Title   string                 `protobuf:"bytes,2,opt,name=title,proto3" json:"title,omitempty"`
+	Level   string                 `protobuf:"bytes,3,opt,name=level,proto3" json:"level,omitempty"`
+	Score   uint32                 `protobuf:"varint,4,opt,name=score,proto3" json:"score,omitempty"`
+	Tactics []string               `protobuf:"bytes,5,rep,name=tactics,proto3" json:"tactics,omitempty"`
+	// The rule's own alert; empty where it does not alert by itself.
+	AlertId string `protobuf:"bytes,6,opt,name=alert_id,json=alertId,proto3" json:"alert_id,omitempty"`
+	// Event time of the first of its events.
+	TimeMs        int64 `protobuf:"varint,7,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Scored) Reset() {
+	*x = Scored{}
+	mi := &file_stormbell_alert_v1_alert_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Scored) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Scored) ProtoMessage() {}
+
+func (x *Scored) ProtoReflect() protoreflect.Message {
+	mi := &file_stormbell_alert_v1_alert_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Scored.ProtoReflect.Descriptor instead.
+func (*Scored) Descriptor() ([]byte, []int) {
+	return file_stormbell_alert_v1_alert_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Scored) GetRuleId() string {
+	if x != nil {
+		return x.RuleId
+	}
+	return ""
+}
+
+func (x *Scored) GetTitle() string {
+	if x != nil {
+		return x.Title
+	}
+	return ""
+}
+
+func (x *Scored) GetLevel() string {
+	if x != nil {
+		return x.Level
+	}
+	return ""
+}
+
+func (x *Scored) GetScore() uint32 {
+	if x != nil {
+		return x.Score
+	}
+	return 0
+}
+
+func (x *Scored) GetTactics() []string {
+	if x != nil {
+		return x.Tactics
+	}
+	return nil
+}
+
+func (x *Scored) GetAlertId() string {
+	if x != nil {
+		return x.AlertId
+	}
+	return ""
+}
+
+func (x *Scored) GetTimeMs() int64 {
+	if x != nil {
+		return x.TimeMs
+	}
+	return 0
+}
+
 type Rule struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Id       string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -319,7 +484,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_stormbell_alert_v1_alert_proto_msgTypes[1]
+	mi := &file_stormbell_alert_v1_alert_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -331,7 +496,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_stormbell_alert_v1_alert_proto_msgTypes[1]
+	mi := &file_stormbell_alert_v1_alert_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -344,7 +509,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_stormbell_alert_v1_alert_proto_rawDescGZIP(), []int{1}
+	return file_stormbell_alert_v1_alert_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Rule) GetId() string {
@@ -399,7 +564,7 @@ type GroupValue struct {
 
 func (x *GroupValue) Reset() {
 	*x = GroupValue{}
-	mi := &file_stormbell_alert_v1_alert_proto_msgTypes[2]
+	mi := &file_stormbell_alert_v1_alert_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -411,7 +576,7 @@ func (x *GroupValue) String() string {
 func (*GroupValue) ProtoMessage() {}
 
 func (x *GroupValue) ProtoReflect() protoreflect.Message {
-	mi := &file_stormbell_alert_v1_alert_proto_msgTypes[2]
+	mi := &file_stormbell_alert_v1_alert_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -424,7 +589,7 @@ func (x *GroupValue) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupValue.ProtoReflect.Descriptor instead.
 func (*GroupValue) Descriptor() ([]byte, []int) {
-	return file_stormbell_alert_v1_alert_proto_rawDescGZIP(), []int{2}
+	return file_stormbell_alert_v1_alert_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GroupValue) GetField() string {
@@ -451,7 +616,7 @@ type Window struct {
 
 func (x *Window) Reset() {
 	*x = Window{}
-	mi := &file_stormbell_alert_v1_alert_proto_msgTypes[3]
+	mi := &file_stormbell_alert_v1_alert_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -463,7 +628,7 @@ func (x *Window) String() string {
 func (*Window) ProtoMessage() {}
 
 func (x *Window) ProtoReflect() protoreflect.Message {
-	mi := &file_stormbell_alert_v1_alert_proto_msgTypes[3]
+	mi := &file_stormbell_alert_v1_alert_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -476,7 +641,7 @@ func (x *Window) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Window.ProtoReflect.Descriptor instead.
 func (*Window) Descriptor() ([]byte, []int) {
-	return file_stormbell_alert_v1_alert_proto_rawDescGZIP(), []int{3}
+	return file_stormbell_alert_v1_alert_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Window) GetStartMs() int64 {
@@ -509,7 +674,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_stormbell_alert_v1_alert_proto_msgTypes[4]
+	mi := &file_stormbell_alert_v1_alert_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -521,7 +686,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_stormbell_alert_v1_alert_proto_msgTypes[4]
+	mi := &file_stormbell_alert_v1_alert_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -534,7 +699,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_stormbell_alert_v1_alert_proto_rawDescGZIP(), []int{4}
+	return file_stormbell_alert_v1_alert_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Event) GetId() string {
@@ -576,7 +741,7 @@ var File_stormbell_alert_v1_alert_proto protoreflect.FileDescriptor
 
 const file_stormbell_alert_v1_alert_proto_rawDesc = "" +
 	"\n" +
-	"\x1estormbell/alert/v1/alert.proto\x12\x12stormbell.alert.v1\"\xeb\x06\n" +
+	"\x1estormbell/alert/v1/alert.proto\x12\x12stormbell.alert.v1\"\x99\a\n" +
 	"\x05Alert\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x12\x16\n" +
@@ -610,7 +775,20 @@ const file_stormbell_alert_v1_alert_proto_rawDesc = "" +
 	"\asources\x18\x18 \x03(\tR\asources\x12\x12\n" +
 	"\x04type\x18\x19 \x01(\tR\x04type\x12\x1b\n" +
 	"\tingest_ms\x18\x1a \x01(\x03R\bingestMs\x12#\n" +
-	"\ronly_endpoint\x18\x1b \x01(\tR\fonlyEndpoint\"\x86\x01\n" +
+	"\ronly_endpoint\x18\x1b \x01(\tR\fonlyEndpoint\x12,\n" +
+	"\x04risk\x18( \x01(\v2\x18.stormbell.alert.v1.RiskR\x04risk\"{\n" +
+	"\x04Risk\x12\x18\n" +
+	"\atactics\x18\x01 \x03(\tR\atactics\x124\n" +
+	"\asignals\x18\x02 \x03(\v2\x1a.stormbell.alert.v1.ScoredR\asignals\x12#\n" +
+	"\rsignals_total\x18\x03 \x01(\x04R\fsignalsTotal\"\xb1\x01\n" +
+	"\x06Scored\x12\x17\n" +
+	"\arule_id\x18\x01 \x01(\tR\x06ruleId\x12\x14\n" +
+	"\x05title\x18\x02 \x01(\tR\x05title\x12\x14\n" +
+	"\x05level\x18\x03 \x01(\tR\x05level\x12\x14\n" +
+	"\x05score\x18\x04 \x01(\rR\x05score\x12\x18\n" +
+	"\atactics\x18\x05 \x03(\tR\atactics\x12\x19\n" +
+	"\balert_id\x18\x06 \x01(\tR\aalertId\x12\x17\n" +
+	"\atime_ms\x18\a \x01(\x03R\x06timeMs\"\x86\x01\n" +
 	"\x04Rule\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05title\x18\x02 \x01(\tR\x05title\x12\x14\n" +
@@ -644,24 +822,28 @@ func file_stormbell_alert_v1_alert_proto_rawDescGZIP() []byte {
 	return file_stormbell_alert_v1_alert_proto_rawDescData
 }
 
-var file_stormbell_alert_v1_alert_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_stormbell_alert_v1_alert_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_stormbell_alert_v1_alert_proto_goTypes = []any{
 	(*Alert)(nil),      // 0: stormbell.alert.v1.Alert
-	(*Rule)(nil),       // 1: stormbell.alert.v1.Rule
-	(*GroupValue)(nil), // 2: stormbell.alert.v1.GroupValue
-	(*Window)(nil),     // 3: stormbell.alert.v1.Window
-	(*Event)(nil),      // 4: stormbell.alert.v1.Event
+	(*Risk)(nil),       // 1: stormbell.alert.v1.Risk
+	(*Scored)(nil),     // 2: stormbell.alert.v1.Scored
+	(*Rule)(nil),       // 3: stormbell.alert.v1.Rule
+	(*GroupValue)(nil), // 4: stormbell.alert.v1.GroupValue
+	(*Window)(nil),     // 5: stormbell.alert.v1.Window
+	(*Event)(nil),      // 6: stormbell.alert.v1.Event
 }
 var file_stormbell_alert_v1_alert_proto_depIdxs = []int32{
-	1, // 0: stormbell.alert.v1.Alert.rule:type_name -> stormbell.alert.v1.Rule
-	2, // 1: stormbell.alert.v1.Alert.group:type_name -> stormbell.alert.v1.GroupValue
-	3, // 2: stormbell.alert.v1.Alert.window:type_name -> stormbell.alert.v1.Window
-	4, // 3: stormbell.alert.v1.Alert.events:type_name -> stormbell.alert.v1.Event
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	3, // 0: stormbell.alert.v1.Alert.rule:type_name -> stormbell.alert.v1.Rule
+	4, // 1: stormbell.alert.v1.Alert.group:type_name -> stormbell.alert.v1.GroupValue
+	5, // 2: stormbell.alert.v1.Alert.window:type_name -> stormbell.alert.v1.Window
+	6, // 3: stormbell.alert.v1.Alert.events:type_name -> stormbell.alert.v1.Event
+	1, // 4: stormbell.alert.v1.Alert.risk:type_name -> stormbell.alert.v1.Risk
+	2, // 5: stormbell.alert.v1.Risk.signals:type_name -> stormbell.alert.v1.Scored
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_stormbell_alert_v1_alert_proto_init() }
@@ -675,7 +857,7 @@ func file_stormbell_alert_v1_alert_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stormbell_alert_v1_alert_proto_rawDesc), len(file_stormbell_alert_v1_alert_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
