@@ -36,6 +36,7 @@ DOCKER ?= docker
 TEST_TIMEOUT ?= 20m
 MODEL_DEPTH ?= 8
 MODEL_CHECKS ?= 20000
+EVENTS ?= 100000
 
 ##@ Run
 
@@ -122,6 +123,16 @@ test-crash: setup ## run the crash scenario at its full size on both runners
 faults: setup ## bear every fault in full on both runners and print a table; FAULT=name runs one
 	STORMBELL_FAULTS=full STORMBELL_FAULT=$(FAULT) STORMBELL_REQUIRE_REAL=1 \
 		go test -count=1 -timeout 12h -v -run '^TestFaults$$' ./services/e2e
+
+# PREVIOUS is the version before: the last tag, or, as long as there is none, the
+# commit of main that formats must stay compatible with.
+PREVIOUS ?= $(or $(shell git describe --tags --abbrev=0 --match 'v[0-9]*' HEAD^ 2>/dev/null),a15b751fab7f)
+DAYTWO ?= keys,restore,upgrade,brokers
+
+.PHONY: test-daytwo
+test-daytwo: setup ## upgrade and downgrade (PREVIOUS), replace brokers, rotate keys, restore, under load; DAYTWO=name runs one
+	STORMBELL_DAYTWO='$(DAYTWO)' STORMBELL_PREVIOUS='$(PREVIOUS)' STORMBELL_REQUIRE_REAL=1 \
+		go test -count=1 -v -timeout 60m -run '^TestDayTwo$$' ./services/e2e
 
 .PHONY: model
 model: ## try a million schedules of the correlate protocol, MODEL_CHECKS (20000) drawn ones, and 100,000 groups that one tick decides
@@ -220,6 +231,11 @@ bench-tilt: ## measure how soon the edit of a Go file is served under `tilt up` 
 .PHONY: bench-gateway
 bench-gateway: setup ## measure the gateway against a real Kafka; BENCH_SECONDS (10)
 	go test -run '^$$' -bench '^BenchmarkGateway$$' -benchtime 1x -timeout 30m ./services/e2e/
+
+.PHONY: bench-capacity
+bench-capacity: setup ## measure CPU per event, Redis per group, Kafka per record on real servers; EVENTS (100000)
+	STORMBELL_DAYTWO=capacity STORMBELL_CAPACITY_EVENTS='$(EVENTS)' STORMBELL_REQUIRE_REAL=1 \
+		go test -count=1 -v -timeout 60m -run '^TestDayTwo$$' ./services/e2e
 
 ##@ Check
 

@@ -8,6 +8,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -23,6 +24,7 @@ import (
 
 	statusv1 "github.com/stormbell/stormbell/proto/stormbell/status/v1"
 	"github.com/stormbell/stormbell/services/internal/control"
+	"github.com/stormbell/stormbell/services/internal/follow"
 	"github.com/stormbell/stormbell/services/internal/history"
 	"github.com/stormbell/stormbell/services/internal/seal"
 	"github.com/stormbell/stormbell/services/internal/status"
@@ -84,7 +86,8 @@ type Service struct {
 	arenas      sync.Pool     // of *arena
 
 	listener net.Listener
-	cert     *certificate // nil without TLS
+	files    *follow.Watch
+	cert     *follow.Value[*tls.Certificate] // nil without TLS
 	serving  atomic.Bool
 	served   chan struct{} // closed once serving
 	leaving  atomic.Bool   // told to stop; requests are still taken
@@ -130,8 +133,11 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		lists:       make(map[string][]ruleBody), ruled: make(map[string]ruled), served: make(chan struct{}),
 	}
 	if cfg.TLS.CertFile != "" {
-		if s.cert, err = loadCertificate(cfg.TLS, deps.Log); err != nil {
-			return nil, fmt.Errorf("gateway: %w", err)
+		if s.files, err = follow.NewWatch(deps.Log, deps.MeterProvider); err == nil {
+			s.cert, err = follow.KeyPair(s.files, "gateway.tls", cfg.TLS.CertFile, cfg.TLS.KeyFile)
+		}
+		if err != nil {
+			return nil, err //nolint:wrapcheck // it names the setting
 		}
 	}
 	if s.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
@@ -192,10 +198,11 @@ func (s *Service) Run(ctx context.Context) error {
 	listener := netutil.LimitListener(s.listener, s.cfg.MaxConnections)
 	failed := make(chan error, 1) // the one return of Serve
 	if s.cert != nil {
-		looks := time.NewTicker(certInterval)
-		defer looks.Stop()
-		wg.Go(func() { s.cert.watch(background, looks.C) })
-		server.TLSConfig = s.cert.config()
+		wg.Go(func() { _ = s.files.Run(background) }) // it ends with its context alone
+		server.TLSConfig = &tls.Config{
+			MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.cert.Get(), nil },
+		}
 		go func() { failed <- server.ServeTLS(listener, "", "") }()
 	} else {
 		go func() { failed <- server.Serve(listener) }()

@@ -313,6 +313,26 @@ func (c *Cluster) Restart(ctx context.Context, nodes ...int) error {
 	return c.run(ctx, chosen, len(chosen))
 }
 
+// Replace ends node i with SIGKILL, forgets its disk, and starts an empty one
+// under the same id and ports, as a new machine would be. It returns when that
+// answers and has joined the cluster; see AwaitInSync for its data.
+func (c *Cluster) Replace(ctx context.Context, i int) error {
+	n := c.nodes[i]
+	c.mu.Lock()
+	err := c.end([]*node{n}, (*child.Process).Kill)
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := os.RemoveAll(n.data); err != nil {
+		return fmt.Errorf("forget the disk of kafka node %d: %w", n.id, err)
+	}
+	if err := c.format(ctx, n); err != nil {
+		return err
+	}
+	return c.Restart(ctx, i)
+}
+
 // Stop ends all nodes, with SIGTERM if their data is kept, and removes the
 // directory if Start made it. It may be called twice.
 func (c *Cluster) Stop() error {

@@ -2,7 +2,11 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
 )
@@ -50,4 +54,71 @@ func (c *Cluster) Committed(ctx context.Context, group, topic string, partitions
 		sum += max(p.CommittedOffset, 0)
 	}
 	return sum, nil
+}
+
+// AwaitInSync returns when every partition of every topic has all of its copies
+// in sync.
+func (c *Cluster) AwaitInSync(ctx context.Context) error {
+	client := &kafkago.Client{Addr: kafkago.TCP(c.Brokers()...), Timeout: probeLimit}
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		behind, err := outOfSync(ctx, client)
+		if err == nil && behind == "" {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait until copies are in sync, %s is not: %w", behind, errors.Join(ctx.Err(), err))
+		case <-tick.C:
+		}
+	}
+}
+
+// outOfSync names a partition that lacks a copy, empty where none does.
+func outOfSync(ctx context.Context, client *kafkago.Client) (string, error) {
+	resp, err := client.Metadata(ctx, &kafkago.MetadataRequest{})
+	if err != nil {
+		return "", fmt.Errorf("metadata: %w", err)
+	}
+	for _, t := range resp.Topics {
+		for _, p := range t.Partitions {
+			if p.Error != nil || len(p.Isr) < len(p.Replicas) || p.Leader.ID < 0 {
+				return fmt.Sprintf("%s/%d", t.Name, p.ID), nil
+			}
+		}
+	}
+	return "", nil
+}
+
+// Records counts the records that a topic holds, and the bytes that they take
+// on the disk of node i.
+func (c *Cluster) Records(ctx context.Context, i int, topic string, partitions int) (records, size int64, err error) {
+	client := &kafkago.Client{Addr: kafkago.TCP(c.Brokers()...), Timeout: probeLimit}
+	var ask []kafkago.OffsetRequest
+	for p := range partitions {
+		ask = append(ask, kafkago.FirstOffsetOf(p), kafkago.LastOffsetOf(p))
+		logs, err := filepath.Glob(filepath.Join(c.nodes[i].data, fmt.Sprintf("%s-%d", topic, p), "*.log"))
+		if err != nil {
+			return 0, 0, fmt.Errorf("look for the log of %s/%d: %w", topic, p, err)
+		}
+		for _, path := range logs {
+			info, err := os.Stat(path)
+			if err != nil {
+				return 0, 0, fmt.Errorf("look at the log of %s/%d: %w", topic, p, err)
+			}
+			size += info.Size()
+		}
+	}
+	resp, err := client.ListOffsets(ctx, &kafkago.ListOffsetsRequest{Topics: map[string][]kafkago.OffsetRequest{topic: ask}})
+	if err != nil {
+		return 0, 0, fmt.Errorf("offsets of %s: %w", topic, err)
+	}
+	for _, p := range resp.Topics[topic] {
+		if p.Error != nil {
+			return 0, 0, fmt.Errorf("offsets of %s/%d: %w", topic, p.Partition, p.Error)
+		}
+		records += p.LastOffset - p.FirstOffset
+	}
+	return records, size, nil
 }

@@ -30,7 +30,7 @@ func newKeys(env *environment) *cobra.Command {
 	cmd := group("keys", "Manage API keys")
 	cmd.Example = "  stormbell keys create --name ci --scope ingest"
 	conn := connect(env, cmd)
-	cmd.AddCommand(newKeysCreate(env, conn), newKeysList(env, conn), newKeysRevoke(conn), newKeysMint(env), newKeysBootstrap(env))
+	cmd.AddCommand(newKeysCreate(env, conn), newKeysList(env, conn), newKeysRevoke(conn), newKeysMint(env), newKeysBootstrap(env), newKeysRewrap(env))
 	return cmd
 }
 

@@ -84,7 +84,7 @@ func newRoot(env *environment) *cobra.Command {
 	addHelp(root)
 	root.AddCommand(
 		newUp(env), newSend(env), newEval(env), newBacktest(env), newRules(env), newWebhooks(env), newAlerts(env), newDeadLetters(env), newKeys(env), newStatus(env), newCorrelations(env),
-		newTopics(env), newConfig(env), newCompletion(env), newVersion(env),
+		newTopics(env), newControl(env), newConfig(env), newCompletion(env), newVersion(env),
 	)
 	completeNothing(root)
 	return root

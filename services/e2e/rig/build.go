@@ -74,13 +74,36 @@ func BuildTagged(t *testing.T, tag string) {
 	t.Setenv(BinEnv, dir)
 }
 
+// BuildRef builds the programs of another commit, tag or branch and returns
+// where they are, and the commit.
+func BuildRef(t *testing.T, ref string) (dir, commit string) {
+	t.Helper()
+	name, err := exec.CommandContext(t.Context(), "git", "rev-parse", "--verify", "--short=12", ref+"^{commit}").Output()
+	require.NoError(t, err, "%s is no commit of this repository: fetch it, or name another", ref)
+	commit = strings.TrimSpace(string(name))
+	dir = t.TempDir()
+	archive := filepath.Join(dir, "source.tar")
+	git := exec.CommandContext(t.Context(), "git", "archive", "--output", archive, commit, "services", "proto")
+	git.Dir = filepath.Join("..", "..")
+	out, err := git.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	out, err = exec.CommandContext(t.Context(), "tar", "-xf", archive, "-C", dir).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.NoError(t, buildIn(filepath.Join(dir, "services"), dir))
+	return dir, commit
+}
+
 func build(dir string, more ...string) error {
+	return buildIn("..", dir, more...) // services, from services/e2e
+}
+
+func buildIn(source, dir string, more ...string) error {
 	args := append([]string{"build", "-o", dir + string(filepath.Separator)}, more...)
 	if os.Getenv(RaceEnv) == "1" {
 		args = append(args, "-race")
 	}
 	cmd := exec.CommandContext(context.Background(), "go", append(args, "./cmd/...")...)
-	cmd.Dir = ".." // services, from services/e2e
+	cmd.Dir = source
 	cmd.Env = append(os.Environ(), "GOWORK=off")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build programs: %w\n%s", err, out)

@@ -78,6 +78,10 @@ type Options struct {
 	// Services of a cluster; none is all of them. Copies of each; 0 is two.
 	Services []string
 	Copies   int
+	// From is a cluster that this one is restored from: it takes its root key and
+	// API key, and calls Restore with its settings before any service starts.
+	From    *Deployment
+	Restore func(config string)
 	// Redis returns where a cluster finds the Redis at an address: what stands
 	// between the two. nil is nothing.
 	Redis func(addr string) string
@@ -181,8 +185,12 @@ func (d *Deployment) startCluster(t testing.TB, opts Options) {
 		redisAddr = opts.Redis(redisAddr)
 	}
 	d.root = filepath.Join(d.Dir, "root-key")
-	_, err := seal.CreateRoot(d.root)
-	require.NoError(t, err)
+	if opts.From != nil {
+		d.root = opts.From.root
+	} else {
+		_, err := seal.CreateRoot(d.root)
+		require.NoError(t, err)
+	}
 	settings := map[string]string{
 		"kafka":  fmt.Sprintf("brokers: [%s]\ntopic_prefix: %s", strings.Join(d.brokers, ", "), d.prefix),
 		"topics": fmt.Sprintf("partitions: %d\nreplication_factor: %d", Partitions, len(d.brokers)),
@@ -194,16 +202,23 @@ func (d *Deployment) startCluster(t testing.TB, opts Options) {
 	config := d.settings(t, settings)
 	d.config = config
 	d.addServices(t, config, opts)
+	if opts.Restore != nil {
+		opts.Restore(config)
+	}
 	for _, p := range d.Processes {
 		require.NoError(t, p.Launch())
 	}
 	for _, p := range d.Processes {
 		require.NoError(t, p.AwaitReady(t.Context(), 0))
 	}
-	key := filepath.Join(d.Dir, "api-key")
-	_, _, err = d.Stormbell(t.Context(), 0, "keys", "bootstrap", "--config", config, "--out", key)
-	require.NoError(t, err)
-	d.readKey(t, key)
+	if opts.From != nil {
+		d.Key = opts.From.Key
+	} else {
+		key := filepath.Join(d.Dir, "api-key")
+		_, _, err := d.Stormbell(t.Context(), 0, "keys", "bootstrap", "--config", config, "--out", key)
+		require.NoError(t, err)
+		d.readKey(t, key)
+	}
 	if opts.Rules != "" {
 		d.PushRules(t, opts.Rules)
 	}
@@ -234,13 +249,32 @@ func (d *Deployment) addServices(t testing.TB, config string, opts Options) {
 	}
 }
 
-// Join adds one more process of a service to a cluster and starts it.
-func (d *Deployment) Join(t testing.TB, kind, name string) *Process {
+// Join adds one more process of a service to a cluster, with more arguments, and
+// starts it.
+func (d *Deployment) Join(t testing.TB, kind, name string, args ...string) *Process {
 	t.Helper()
-	p := d.add(name, kind, []string{Program(kind), "--config", d.config, "--admin", "127.0.0.1:0"}, nil)
+	p := d.add(name, kind, append([]string{Program(kind), "--config", d.config, "--admin", "127.0.0.1:0"}, args...), nil)
 	require.NoError(t, p.Start(t.Context()))
 	return p
 }
+
+// JoinTLS adds a gateway that serves with a certificate and returns where.
+func (d *Deployment) JoinTLS(t testing.TB, name, certFile, keyFile string) (p *Process, addr string) {
+	t.Helper()
+	ports, err := child.FreePorts(t.Context(), 1)
+	require.NoError(t, err)
+	addr = fmt.Sprintf("127.0.0.1:%d", ports[0])
+	argv := []string{Program("gateway"), "--config", d.config, "--admin", "127.0.0.1:0", "--listen", addr}
+	p = d.add(name, "gateway", argv, []string{"STORMBELL_GATEWAY_TLS_CERT_FILE=" + certFile, "STORMBELL_GATEWAY_TLS_KEY_FILE=" + keyFile})
+	require.NoError(t, p.Start(t.Context()))
+	return p, addr
+}
+
+// Config is the file of a cluster's settings.
+func (d *Deployment) Config() string { return d.config }
+
+// RootKey is the file of root keys.
+func (d *Deployment) RootKey() string { return d.root }
 
 // Tenant makes a tenant of a cluster and returns an API key of its own.
 func (d *Deployment) Tenant(t testing.TB, name string) string {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/segmentio/kafka-go"
 	"go.opentelemetry.io/otel/metric"
+
+	"github.com/stormbell/stormbell/services/internal/follow"
 )
 
 // Topics, without the prefix.
@@ -70,6 +72,7 @@ type Client struct {
 	dialer    *kafka.Dialer
 	batcher   *batcher
 	metrics   *metrics
+	files     *follow.Watch
 
 	mu         sync.Mutex
 	partitions map[string]int
@@ -80,6 +83,8 @@ const (
 	// requestTimeout bounds every request but a produce. Long polls take 250 ms.
 	requestTimeout = 10 * time.Second
 	dialTimeout    = 5 * time.Second
+	idleTimeout    = 30 * time.Second
+	metadataTTL    = 2 * time.Second
 )
 
 // New returns a client; it connects when first used. Close it after all that
@@ -96,23 +101,23 @@ func New(cfg Config, log *slog.Logger, meters metric.MeterProvider) (*Client, er
 	if err != nil {
 		return nil, err
 	}
-	tlsConfig, err := cfg.tlsConfig()
+	files, err := follow.NewWatch(log, meters)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // it names itself
+	}
+	dial, err := cfg.secureDial(files)
 	if err != nil {
 		return nil, err
 	}
-	auth, err := cfg.saslMechanism()
+	auth, err := cfg.saslMechanism(files)
 	if err != nil {
 		return nil, err
 	}
-	transport := &kafka.Transport{
-		ClientID: cfg.ClientID, TLS: tlsConfig, SASL: auth,
-		DialTimeout: dialTimeout, IdleTimeout: 30 * time.Second, MetadataTTL: 2 * time.Second,
-	}
+	transport, dialer := cfg.transportTo(dial, auth)
 	c := &Client{
-		cfg: cfg, log: log, transport: transport, batcher: batcher,
+		cfg: cfg, log: log, transport: transport, dialer: dialer, batcher: batcher, files: files,
 		// Every call brings a deadline of its own, which is the nearer one.
 		kafka:      &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Transport: transport, Timeout: slack},
-		dialer:     &kafka.Dialer{ClientID: cfg.ClientID, Timeout: dialTimeout, DualStack: true, TLS: tlsConfig, SASLMechanism: auth},
 		partitions: map[string]int{}, joined: map[string]bool{},
 	}
 	if c.metrics, err = newMetrics(meters.Meter("stormbell/bus")); err != nil {

@@ -8,12 +8,9 @@
 package bus
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"time"
 
@@ -61,7 +58,7 @@ type SASLConfig struct {
 	// Mechanism: plain, scram-sha-256, scram-sha-512; empty: none.
 	Mechanism string `yaml:"mechanism" env:"MECHANISM"`
 	Username  string `yaml:"username" env:"USERNAME"`
-	// PasswordFile is read at start. The environment variable that stands for
+	// PasswordFile is read at start, and again when it changes. The environment variable that stands for
 	// Password is the other way; it has no key in the file.
 	PasswordFile string `yaml:"password_file" env:"PASSWORD_FILE"`
 	Password     string `yaml:"-" env:"PASSWORD" json:"-"`
@@ -146,48 +143,4 @@ func mechanism(c SASLConfig, password string) (sasl.Mechanism, error) {
 		return scram.Mechanism(scram.SHA512, c.Username, password)
 	}
 	return nil, fmt.Errorf("kafka.sasl.mechanism: %q is none of plain, scram-sha-256, scram-sha-512", c.Mechanism)
-}
-
-func (c *Config) saslMechanism() (sasl.Mechanism, error) {
-	password := c.SASL.Password
-	if c.SASL.Mechanism != "" && c.SASL.PasswordFile != "" {
-		b, err := os.ReadFile(c.SASL.PasswordFile)
-		if err != nil {
-			return nil, fmt.Errorf("kafka.sasl.password_file: %w", err)
-		}
-		password = strings.TrimRight(string(b), "\r\n")
-	}
-	if c.SASL.Mechanism != "" && password == "" {
-		return nil, errors.New("kafka.sasl: no password: set kafka.sasl.password_file, or the environment variable that ends in SASL_PASSWORD")
-	}
-	return mechanism(c.SASL, password)
-}
-
-func (c *Config) tlsConfig() (*tls.Config, error) {
-	if !c.TLS.Enabled {
-		return nil, nil //nolint:nilnil // no TLS is a configuration
-	}
-	t := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.TLS.ServerName}
-	if c.TLS.CAFile != "" {
-		pem, err := os.ReadFile(c.TLS.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("kafka.tls.ca_file: %w", err)
-		}
-		t.RootCAs = x509.NewCertPool()
-		if !t.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("kafka.tls.ca_file: no certificate in %s", c.TLS.CAFile)
-		}
-	}
-	if c.TLS.CertFile != "" {
-		// Read anew at each handshake, so that a renewed certificate needs no restart.
-		cert, key := c.TLS.CertFile, c.TLS.KeyFile
-		if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
-			return nil, fmt.Errorf("kafka.tls.cert_file: %w", err)
-		}
-		t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			pair, err := tls.LoadX509KeyPair(cert, key)
-			return &pair, err
-		}
-	}
-	return t, nil
 }

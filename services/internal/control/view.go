@@ -15,6 +15,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -313,11 +315,7 @@ const maxAppendBytes = 512 << 10
 
 func (v *View) write(ctx context.Context, records []Record) error {
 	for len(records) > 0 {
-		n, size := 0, 0
-		for n < len(records) && (n == 0 || size+len(records[n].Value) <= maxAppendBytes) {
-			size += len(records[n].Key) + len(records[n].Value)
-			n++
-		}
+		n := fitting(records)
 		if err := v.log.Append(ctx, records[:n]...); err != nil {
 			return fmt.Errorf("%w: write %s: %w", ErrUnavailable, records[0].Key, err)
 		}
@@ -339,6 +337,19 @@ func (v *View) Tenants() []*controlv1.Tenant { return sortedValues(v.snap.Load()
 func (v *View) TenantKey(tenant string, version uint32) (*controlv1.TenantKey, bool) {
 	k, ok := v.snap.Load().keks[tenant][version]
 	return k, ok
+}
+
+// TenantKeys returns all versions of all tenants' key-encryption keys, sorted by
+// tenant and time.
+func (v *View) TenantKeys() []*controlv1.TenantKey {
+	var all []*controlv1.TenantKey
+	for _, versions := range v.snap.Load().keks {
+		all = slices.AppendSeq(all, maps.Values(versions))
+	}
+	slices.SortFunc(all, func(a, b *controlv1.TenantKey) int {
+		return cmp.Or(cmp.Compare(a.GetTenant(), b.GetTenant()), cmp.Compare(a.GetCreatedMs(), b.GetCreatedMs()), cmp.Compare(a.GetVersion(), b.GetVersion()))
+	})
+	return all
 }
 
 // NewestTenantKey returns the key-encryption key of a tenant that was created

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 )
 
 const (
@@ -23,11 +24,29 @@ const (
 		"# Whoever has this file can read every stored secret; without it none can be read.\n"
 )
 
-// Root holds the versions of the root key. It prints as "[redacted]".
+// Root holds the versions of the root key. It prints as "[redacted]". Its
+// methods are safe for concurrent use.
 type Root struct {
+	current atomic.Pointer[versions]
+}
+
+// versions are never changed once they are in a Root.
+type versions struct {
 	keys map[string][]byte // by id
 	last string
 }
+
+// Replace puts the versions of another root in the place of these: its file has
+// changed.
+func (r *Root) Replace(by *Root) { r.current.Store(by.current.Load()) }
+
+// Last is the id of the version that wraps new keys. It says nothing of the key.
+func (r *Root) Last() string { return r.current.Load().last }
+
+// Has reports whether a version is known by its id.
+func (r *Root) Has(id string) bool { return r.key(id) != nil }
+
+func (r *Root) key(id string) []byte { return r.current.Load().keys[id] }
 
 // String implements fmt.Stringer.
 func (r *Root) String() string { return redacted }
@@ -39,7 +58,7 @@ func (r *Root) GoString() string { return redacted }
 // lines and lines that begin with "#" are skipped. The last one wraps new
 // keys. Errors hold nothing of the text.
 func ParseRoot(text string) (*Root, error) {
-	r := &Root{keys: make(map[string][]byte)}
+	v := &versions{keys: make(map[string][]byte)}
 	n := 0
 	for line := range strings.Lines(text) {
 		n++
@@ -50,18 +69,20 @@ func ParseRoot(text string) (*Root, error) {
 		if err != nil || len(key) != keyBytes {
 			return nil, fmt.Errorf("root key in line %d is not 32 bytes in base64: make one with `openssl rand -base64 32`", n)
 		}
-		if err := r.add(key); err != nil {
+		if err := v.add(key); err != nil {
 			return nil, fmt.Errorf("root key in line %d: %w", n, err)
 		}
 	}
-	if r.last == "" {
+	if v.last == "" {
 		return nil, errors.New("no root key: make one with `openssl rand -base64 32`")
 	}
+	r := new(Root)
+	r.current.Store(v)
 	return r, nil
 }
 
-func (r *Root) add(key []byte) error {
-	if len(r.keys) == maxRootKeys {
+func (v *versions) add(key []byte) error {
+	if len(v.keys) == maxRootKeys {
 		return fmt.Errorf("more than %d keys", maxRootKeys)
 	}
 	// The id says which key a value needs and nothing about the key.
@@ -69,8 +90,8 @@ func (r *Root) add(key []byte) error {
 	if err != nil {
 		return fmt.Errorf("derive id: %w", err)
 	}
-	r.last = hex.EncodeToString(id)
-	r.keys[r.last] = key
+	v.last = hex.EncodeToString(id)
+	v.keys[v.last] = key
 	return nil
 }
 

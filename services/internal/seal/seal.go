@@ -166,7 +166,7 @@ func (s *Sealer) Rotate(ctx context.Context, tenant string) error {
 	record := &controlv1.TenantKey{
 		Tenant:    tenant,
 		Version:   max(binary.BigEndian.Uint32(random), 1),
-		RootId:    s.root.last,
+		RootId:    s.root.Last(),
 		CreatedMs: s.clock().UnixMilli(),
 	}
 	var err error
@@ -180,10 +180,36 @@ func (s *Sealer) Rotate(ctx context.Context, tenant string) error {
 	return nil
 }
 
+// Rewrap wraps those of the given tenant keys anew that are not under the last
+// root key, and returns how many: thereafter the root keys before it are not
+// needed. The keys themselves stay, and what they seal. It may be repeated.
+func (s *Sealer) Rewrap(ctx context.Context, records []*controlv1.TenantKey) (int, error) {
+	done := 0
+	for _, old := range records {
+		last := s.root.Last()
+		if old.GetRootId() == last {
+			continue
+		}
+		kek, err := s.unwrap(old.GetTenant(), old)
+		if err != nil {
+			return done, err
+		}
+		record := &controlv1.TenantKey{Tenant: old.GetTenant(), Version: old.GetVersion(), RootId: last, CreatedMs: old.GetCreatedMs()}
+		if record.Wrapped, err = s.wrap(record, kek); err != nil {
+			return done, fmt.Errorf("wrap key of tenant %q: %w", old.GetTenant(), err)
+		}
+		if err := s.keys.Put(ctx, &controlv1.Control{Object: &controlv1.Control_TenantKey{TenantKey: record}}); err != nil {
+			return done, fmt.Errorf("store key of tenant %q: %w", old.GetTenant(), err)
+		}
+		done++
+	}
+	return done, nil
+}
+
 func (s *Sealer) wrap(record *controlv1.TenantKey, kek []byte) ([]byte, error) {
 	salt := make([]byte, saltBytes)
 	_, _ = rand.Read(salt)
-	aead, err := derive(s.root.keys[record.GetRootId()], salt, wrapLabel)
+	aead, err := derive(s.root.key(record.GetRootId()), salt, wrapLabel)
 	if err != nil {
 		return nil, err
 	}
@@ -198,8 +224,8 @@ func (s *Sealer) unwrap(tenant string, record *controlv1.TenantKey) ([]byte, err
 	if ok {
 		return kek, nil
 	}
-	root, ok := s.root.keys[record.GetRootId()]
-	if !ok {
+	root := s.root.key(record.GetRootId())
+	if root == nil {
 		return nil, fmt.Errorf("key of tenant %q needs the root key %q, which the root key file does not hold: add it: %w", tenant, record.GetRootId(), ErrNoKey)
 	}
 	wrapped := record.GetWrapped()

@@ -148,6 +148,47 @@ func TestRotation(t *testing.T) {
 	require.ErrorIs(t, err, seal.ErrNoKey, "a destroyed tenant key takes its values along")
 }
 
+func TestRewrappedKeysNeedTheLastRootOnly(t *testing.T) {
+	view := controltest.Open(t, embeddedtest.Start(t).Addr())
+	oldKey := base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{1}, 32))
+	newKey := base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{2}, 32))
+	root, err := seal.ParseRoot(oldKey)
+	require.NoError(t, err)
+	s := seal.New(root, view, quiet(), time.Now)
+	first, err := s.Seal(t.Context(), place(), seal.NewSecret("one"))
+	require.NoError(t, err)
+	n, err := s.Rewrap(t.Context(), view.TenantKeys())
+	require.NoError(t, err)
+	require.Zero(t, n)
+
+	both, err := seal.ParseRoot(oldKey + "\n" + newKey)
+	require.NoError(t, err)
+	require.True(t, both.Has(root.Last()))
+	require.False(t, root.Has(both.Last()))
+	root.Replace(both) // in a sealer that runs
+	n, err = s.Rewrap(t.Context(), view.TenantKeys())
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+	require.Len(t, view.TenantKeys(), 1)
+	require.Equal(t, both.Last(), view.TenantKeys()[0].GetRootId())
+
+	after, err := seal.ParseRoot(newKey)
+	require.NoError(t, err)
+	for _, root := range []*seal.Root{both, after} {
+		plain, err := seal.New(root, view, quiet(), time.Now).Open(place(), first)
+		require.NoError(t, err)
+		require.Equal(t, "one", plain.Reveal())
+	}
+	before, err := seal.ParseRoot(oldKey)
+	require.NoError(t, err)
+	lacks := seal.New(before, view, quiet(), time.Now)
+	_, err = lacks.Open(place(), first)
+	require.ErrorIs(t, err, seal.ErrNoKey)
+	_, err = lacks.Rewrap(t.Context(), view.TenantKeys())
+	require.ErrorIs(t, err, seal.ErrNoKey, "what does not open is left as it is")
+	require.Equal(t, both.Last(), view.TenantKeys()[0].GetRootId())
+}
+
 func TestRootFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "key")
 	_, err := seal.LoadRoot(path)
@@ -159,7 +200,7 @@ func TestRootFile(t *testing.T) {
 	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
 	loaded, err := seal.LoadRoot(path)
 	require.NoError(t, err)
-	require.Equal(t, root, loaded)
+	require.Equal(t, root.Last(), loaded.Last())
 	_, err = seal.CreateRoot(path)
 	require.ErrorIs(t, err, os.ErrExist, "a key is never replaced")
 	left, err := os.ReadDir(filepath.Dir(path))

@@ -2,21 +2,20 @@ package state
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	_ "embed"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"math"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/stormbell/stormbell/services/internal/follow"
 )
 
 // Config says where Redis is.
@@ -30,6 +29,10 @@ type Config struct {
 	TLS bool
 	// CAFile holds the PEM certificates to trust instead of the system's.
 	CAFile string
+	// PasswordFile holds the password in place of Password.
+	PasswordFile string
+	// Files has CAFile and PasswordFile followed; nil reads them once.
+	Files *follow.Watch
 	// Timeout bounds one call, connecting included.
 	Timeout time.Duration
 	// Prefix begins every key. It must not contain braces.
@@ -125,7 +128,7 @@ func Connect(ctx context.Context, cfg Config, log *slog.Logger) (redis.Universal
 		return nil, err
 	}
 	opts := &redis.UniversalOptions{
-		Addrs: cfg.Addrs, Username: cfg.Username, Password: cfg.Password,
+		Addrs:       cfg.Addrs,
 		DialTimeout: cfg.Timeout, ReadTimeout: cfg.Timeout, WriteTimeout: cfg.Timeout,
 		// Deadlines of contexts reach the socket only with this.
 		ContextTimeoutEnabled: true,
@@ -133,19 +136,8 @@ func Connect(ctx context.Context, cfg Config, log *slog.Logger) (redis.Universal
 		MaxRetries: 3, MinRetryBackoff: 10 * time.Millisecond, MaxRetryBackoff: 250 * time.Millisecond,
 		DisableIdentity: true,
 	}
-	if cfg.TLS {
-		conf := &tls.Config{MinVersion: tls.VersionTLS12}
-		if cfg.CAFile != "" {
-			ca, err := os.ReadFile(cfg.CAFile)
-			if err != nil {
-				return nil, fmt.Errorf("redis: read ca_file: %w", err)
-			}
-			conf.RootCAs = x509.NewCertPool()
-			if !conf.RootCAs.AppendCertsFromPEM(ca) {
-				return nil, fmt.Errorf("redis: ca_file %s holds no PEM certificate", cfg.CAFile)
-			}
-		}
-		opts.TLSConfig = conf
+	if err := cfg.secure(opts); err != nil {
+		return nil, err
 	}
 	client := redis.NewUniversalClient(opts)
 	if err := checkServer(ctx, client, cfg, log); err != nil {

@@ -96,7 +96,7 @@ func TestOpenRedisRefuses(t *testing.T) {
 		"no address":   {state.Config{Timeout: time.Second, Prefix: "sb"}, "set redis.addrs"},
 		"braces":       {state.Config{Addrs: []string{"x:1"}, Timeout: time.Second, Prefix: "{sb}"}, "without braces"},
 		"ca, no tls":   {state.Config{Addrs: []string{"x:1"}, Timeout: time.Second, Prefix: "sb", CAFile: "ca.pem"}, "set tls"},
-		"ca not there": {state.Config{Addrs: []string{"x:1"}, Timeout: time.Second, Prefix: "sb", CAFile: "none.pem", TLS: true}, "read ca_file"},
+		"ca not there": {state.Config{Addrs: []string{"x:1"}, Timeout: time.Second, Prefix: "sb", CAFile: "none.pem", TLS: true}, "redis.ca_file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

@@ -46,10 +46,7 @@ func Add(p *process.Process, store correlator.Store) (*correlator.Service, error
 func start(ctx context.Context, p *process.Process) error {
 	var store correlator.Store
 	if p.Settings.Correlator.Stages != "detect" {
-		cfg, err := p.Settings.Redis.State()
-		if err != nil {
-			return err
-		}
+		cfg := p.Settings.Redis.State(p.Files)
 		redis, err := process.OpenRedis(ctx, p.Log, func() (*state.Redis, error) { return state.OpenRedis(ctx, cfg, p.Log) })
 		if err != nil {
 			return err

@@ -98,7 +98,11 @@ func start(ctx context.Context, p *process.Process) error {
 	if err := p.Connect(ctx); err != nil {
 		return err
 	}
-	service, err := Add(p, p.Sealer(root), nil)
+	sealer, err := p.Sealer(root)
+	if err != nil {
+		return err
+	}
+	service, err := Add(p, sealer, nil)
 	if err != nil {
 		return err
 	}

@@ -56,10 +56,7 @@ func start(ctx context.Context, p *process.Process) error {
 	if err != nil {
 		return err
 	}
-	cfg, err := p.Settings.Redis.State()
-	if err != nil {
-		return err
-	}
+	cfg := p.Settings.Redis.State(p.Files)
 	deliveries, err := process.OpenRedis(ctx, p.Log, func() (*queue.Redis, error) { return queue.OpenRedis(ctx, cfg, p.Log) })
 	if err != nil {
 		return err
@@ -70,7 +67,11 @@ func start(ctx context.Context, p *process.Process) error {
 		return err
 	}
 	p.NeedGroups()
-	service, err := Add(p, p.Sealer(root), deliveries)
+	sealer, err := p.Sealer(root)
+	if err != nil {
+		return err
+	}
+	service, err := Add(p, sealer, deliveries)
 	if err != nil {
 		return err
 	}

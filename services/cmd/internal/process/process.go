@@ -10,6 +10,7 @@ import (
 
 	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/internal/control"
+	"github.com/stormbell/stormbell/services/internal/follow"
 	"github.com/stormbell/stormbell/services/internal/run"
 	"github.com/stormbell/stormbell/services/internal/seal"
 	"github.com/stormbell/stormbell/services/internal/status"
@@ -53,6 +54,9 @@ type Process struct {
 	// but in programs that are built with the tag fault.
 	Crash func(point string) error
 
+	// Files are those that are read again when they change.
+	Files *follow.Watch
+
 	kind  string
 	admin string
 	ready readyLine
@@ -77,6 +81,10 @@ func New(ctx context.Context, kind string, settings Settings, world World) (*Pro
 		defer cancel()
 		return t.Shutdown(ctx)
 	})
+	if p.Files, err = follow.NewWatch(p.Log, t.Meters()); err != nil {
+		return nil, errors.Join(err, p.App.Close())
+	}
+	p.App.Add("files", p.Files.Run, nil)
 	if settings.Telemetry.Admin == "" {
 		return p, nil
 	}
@@ -133,6 +141,7 @@ func (p *Process) Connect(ctx context.Context) error {
 	}
 	p.Bus = client
 	p.App.Defer("bus", func() error { client.Close(); return nil })
+	p.App.Add("bus-files", client.FollowFiles, nil)
 	differs, err := client.EnsureTopics(ctx, p.Settings.Topics)
 	if err != nil {
 		return fmt.Errorf("set up topics: %w", err)
@@ -162,9 +171,23 @@ func (p *Process) Connect(ctx context.Context) error {
 	return nil
 }
 
-// Sealer opens what is sealed under a root key.
-func (p *Process) Sealer(root *seal.Root) *seal.Sealer {
-	return seal.New(root, p.Control, p.Log, p.Clock)
+// Sealer opens what is sealed under a root key, and follows its file if the
+// settings name one.
+func (p *Process) Sealer(root *seal.Root) (*seal.Sealer, error) {
+	if path := p.Settings.Seal.RootKeyFile; path != "" {
+		_, err := follow.New(p.Files, "seal.root_key_file", func() (*seal.Root, error) {
+			fresh, err := seal.LoadRoot(path)
+			if err != nil {
+				return nil, fmt.Errorf("seal.root_key_file: %w", err)
+			}
+			root.Replace(fresh)
+			return root, nil
+		}, path)
+		if err != nil {
+			return nil, err //nolint:wrapcheck // it names the setting
+		}
+	}
+	return seal.New(root, p.Control, p.Log, p.Clock), nil
 }
 
 // Await polls until ready returns nil. What services wait for has no channel

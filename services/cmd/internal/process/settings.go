@@ -15,6 +15,7 @@ import (
 	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/internal/config"
 	"github.com/stormbell/stormbell/services/internal/egress"
+	"github.com/stormbell/stormbell/services/internal/follow"
 	"github.com/stormbell/stormbell/services/internal/seal"
 	"github.com/stormbell/stormbell/services/internal/state"
 	"github.com/stormbell/stormbell/services/internal/telemetry"
@@ -46,8 +47,8 @@ type Redis struct {
 	Addrs []string `yaml:"addrs" env:"ADDRS"`
 	// Username of an ACL user; without it the password is the default user's.
 	Username string `yaml:"username" env:"USERNAME"`
-	// PasswordFile holds the password. The environment variable of the
-	// password itself is the other way.
+	// PasswordFile holds the password, and is read again when it changes. The
+	// environment variable of the password itself is the other way.
 	PasswordFile string      `yaml:"password_file" env:"PASSWORD_FILE"`
 	Password     seal.Secret `yaml:"password,omitempty" env:"PASSWORD"`
 	// TLS encrypts connections and verifies the server.
@@ -200,16 +201,12 @@ func (r Redis) Validate() error {
 	return state.Config{Addrs: r.Addrs, Timeout: r.Timeout, Prefix: r.Prefix, TLS: r.TLS, CAFile: r.CAFile}.Validate() //nolint:wrapcheck // it names its key
 }
 
-// State reads the password and returns the settings of a store.
-func (r Redis) State() (state.Config, error) {
-	password, err := secretFrom(r.Password, r.PasswordFile, "redis.password_file")
-	if err != nil {
-		return state.Config{}, err
-	}
+// State returns the settings of a store that follows its files.
+func (r Redis) State(files *follow.Watch) state.Config {
 	return state.Config{
-		Addrs: r.Addrs, Username: r.Username, Password: password.Reveal(),
-		TLS: r.TLS, CAFile: r.CAFile, Timeout: r.Timeout, Prefix: r.Prefix,
-	}, nil
+		Addrs: r.Addrs, Username: r.Username, Password: r.Password.Reveal(), PasswordFile: r.PasswordFile,
+		TLS: r.TLS, CAFile: r.CAFile, Timeout: r.Timeout, Prefix: r.Prefix, Files: files,
+	}
 }
 
 // Validate reports what of them cannot work.
@@ -251,18 +248,6 @@ func (s *Settings) Sigma() sigma.Options {
 func (s *Settings) UsePipelines(pipelines []*sigma.Pipeline) { s.pipelines = pipelines }
 
 const maxSecretFile = 64 << 10
-
-// secretFrom returns a secret, else the content of a file, else nothing.
-func secretFrom(secret seal.Secret, path, key string) (seal.Secret, error) {
-	if path == "" {
-		return secret, nil
-	}
-	secret, err := ReadSecret(path)
-	if err != nil {
-		return seal.Secret{}, fmt.Errorf("%s: %w", key, err)
-	}
-	return secret, nil
-}
 
 // ReadSecret returns what stands in a file, without the end of its line.
 func ReadSecret(path string) (seal.Secret, error) {

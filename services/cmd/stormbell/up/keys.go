@@ -26,6 +26,7 @@ func (u *up) rootKey() (*seal.Root, error) {
 		return s.Root()
 	}
 	path := filepath.Join(u.opts.Data, rootKeyFile)
+	u.Settings.Seal.RootKeyFile = path // to be followed from now on
 	root, err := seal.LoadRoot(path)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return root, err //nolint:wrapcheck // it names the file

@@ -89,7 +89,13 @@ func (u *up) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sealer := u.Sealer(root)
+	sealer, err := u.Sealer(root)
+	if err != nil {
+		return err
+	}
+	if _, err := sealer.Rewrap(ctx, u.Control.TenantKeys()); err != nil {
+		return err //nolint:wrapcheck // it names the key
+	}
 	notifier, err := notifierproc.Add(u.Process, sealer, queue.NewMemory())
 	if err != nil {
 		return err
