@@ -248,15 +248,18 @@ func isLines(buf *bufio.Reader) (bool, error) {
 func eachLine(buf *bufio.Reader, fn func([]byte) error) error {
 	var long []byte
 	for {
-		part, err := buf.ReadSlice('\n')
-		long = append(long, part...)
+		line, err := buf.ReadSlice('\n')
+		if errors.Is(err, bufio.ErrBufferFull) || len(long) > 0 {
+			long = append(long, line...)
+			line = long
+		}
 		if errors.Is(err, bufio.ErrBufferFull) {
 			if len(long) > maxEventBytes {
 				return fmt.Errorf("a line has more than %d bytes", maxEventBytes)
 			}
 			continue
 		}
-		if line := bytes.TrimSpace(long); len(line) > 0 {
+		if line = bytes.TrimSpace(line); len(line) > 0 {
 			if err := fn(line); err != nil {
 				return err
 			}
