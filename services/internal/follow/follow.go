@@ -50,7 +50,7 @@ func NewWatch(log *slog.Logger, meters metric.MeterProvider) (*Watch, error) {
 		return nil, fmt.Errorf("follow files: %w", err)
 	}
 	stale, err := meter.Int64ObservableGauge("stormbell_files_stale",
-		metric.WithDescription("1 while changed files of keys or certificates do not load and what was read before is in force."))
+		metric.WithDescription("Is 1 while changed files of keys or certificates do not load and what was read before is in force."))
 	if err != nil {
 		return nil, fmt.Errorf("follow files: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -26,6 +27,7 @@ import (
 	"github.com/stormbell/stormbell/services/gateway"
 	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/internal/egress"
+	"github.com/stormbell/stormbell/services/internal/follow"
 	"github.com/stormbell/stormbell/services/internal/status"
 	"github.com/stormbell/stormbell/services/notifier"
 )
@@ -154,6 +156,18 @@ func rooms() []room {
 				"stormbell_bus_lag_records":              "group, topic, partition",
 			},
 		},
+		{
+			title: "Files of keys and certificates, in every process", dir: "internal/follow",
+			make: func(t *testing.T, meters metric.MeterProvider) {
+				_, err := follow.NewWatch(log, meters)
+				require.NoError(t, err)
+			},
+			labels: map[string]string{
+				"stormbell_files_reloads_total":                        "files, outcome",
+				"stormbell_files_stale":                                "files",
+				"stormbell_files_certificate_expiry_timestamp_seconds": "files",
+			},
+		},
 	}
 }
 
@@ -161,6 +175,8 @@ func (r room) instruments(t *testing.T) []instrument {
 	t.Helper()
 	var seen recorder
 	r.make(t, &seen)
+	// A room may have others with it, which are listed by themselves.
+	seen.made = slices.DeleteFunc(seen.made, func(i instrument) bool { return path.Base(i.meter) != path.Base(r.dir) })
 	require.NotEmpty(t, seen.made)
 	slices.SortFunc(seen.made, func(a, b instrument) int { return cmp.Compare(a.name, b.name) })
 	return seen.made

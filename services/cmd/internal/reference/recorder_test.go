@@ -7,7 +7,7 @@ import (
 
 // An instrument is a metric as its service makes it.
 type instrument struct {
-	name, kind, unit, description string
+	meter, name, kind, unit, description string
 }
 
 // A recorder is a meter provider that notes which instruments are made.
@@ -18,17 +18,20 @@ type recorder struct {
 }
 
 // Meter implements metric.MeterProvider.
-func (r *recorder) Meter(string, ...metric.MeterOption) metric.Meter { return &meter{r: r} }
+func (r *recorder) Meter(name string, _ ...metric.MeterOption) metric.Meter {
+	return &meter{r: r, name: name}
+}
 
 // meter notes instruments of every kind.
 type meter struct {
 	noop.Meter
 
-	r *recorder
+	r    *recorder
+	name string
 }
 
 func (m *meter) add(name, kind, unit, description string) {
-	m.r.made = append(m.r.made, instrument{name, kind, unit, description})
+	m.r.made = append(m.r.made, instrument{m.name, name, kind, unit, description})
 }
 
 func (m *meter) Int64Counter(name string, o ...metric.Int64CounterOption) (metric.Int64Counter, error) {
