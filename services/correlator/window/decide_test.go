@@ -104,7 +104,7 @@ func drawTimely(rt *rapid.T, s *Spec) []Record {
 		out = append(out, r)
 		for range rapid.IntRange(0, 2).Draw(rt, "copies") {
 			c := r
-			if rapid.IntRange(0, 3).Draw(rt, "moved") == 0 {
+			if s.Kind != TemporalOrdered && rapid.IntRange(0, 3).Draw(rt, "moved") == 0 { // see Group.ordered
 				c.Time = rapid.SampledFrom(times).Draw(rt, "copy time")
 			}
 			if s.measures() && rapid.IntRange(0, 2).Draw(rt, "other") == 0 {

@@ -13,7 +13,8 @@ import (
 // is enough where all rules are demanded: from a lower position no event leads
 // further than from a higher one. Events of one millisecond have no known
 // order; they advance as far as a matching of distinct events allows, or by
-// one where ties are strict.
+// one where ties are strict. One event id with two event times is taken for two
+// events here: which of its times should count would depend on all others.
 func (g *Group) ordered(recs []*record) int {
 	byTime := slices.Clone(recs)
 	slices.SortFunc(byTime, compare)
