@@ -155,6 +155,12 @@ test-readme: ## type what README.md and the guides say, compare what comes out
 test-rules: ## run the unit tests of alert rules, parse what dashboards ask
 	GOWORK=off go -C tools/promrules test ./...
 
+# A module of its own too, and not part of .ci/run: what it needs of Kubernetes
+# takes minutes to compile.
+.PHONY: kube-score
+kube-score: ## have kube-score judge what deployments/kubernetes renders to; criticals fail, waivers are in tools/kubescore
+	GOWORK=off go -C tools/kubescore test -count=1 ./...
+
 .PHONY: test-images
 test-images: ## make all images twice, compare digests, run them where a Docker daemon answers
 	STORMBELL_IMAGES=1 go test -count=1 -v -timeout 60m -run "^TestStormbell$$" ./tools/images
@@ -270,7 +276,7 @@ verify-generate: generate ## fail if generated files are not what their sources 
 
 .PHONY: verify-tidy
 verify-tidy: ## fail if a go.mod or go.sum is not tidy
-	@failed=; for module in $(MODULES) tools/promrules; do \
+	@failed=; for module in $(MODULES) tools/promrules tools/kubescore; do \
 		echo "tidy $$module"; \
 		GOWORK=off go -C $$module mod tidy -diff || failed=1; \
 	done; [ -z "$$failed" ]

@@ -237,3 +237,36 @@ func TestRefuses(t *testing.T) {
 	_, err = images.Make(t.Context(), o)
 	require.ErrorContains(t, err, "name of an image")
 }
+
+// TestQuick pushes one image as it would be made otherwise, but for how it is
+// squeezed.
+func TestQuick(t *testing.T) {
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	defer server.Close()
+	host := strings.TrimPrefix(server.URL, "http://")
+	o := order(t, tiny(t), t.TempDir(), "linux/amd64")
+	o.Names, o.Push, o.Registry, o.Meta.Created = []string{"gateway"}, true, host+"/stormbell", time.Time{}
+	_, err := images.Make(t.Context(), o)
+	require.NoError(t, err)
+	require.NoError(t, images.Quick(t.Context(), o.Source, "gateway", o.Platforms[0], host+"/dev_gateway:1"))
+	pull := func(ref string) v1.Image {
+		tag, err := name.NewTag(ref)
+		require.NoError(t, err)
+		image, err := remote.Image(tag, remote.WithPlatform(v1.Platform{OS: "linux", Architecture: "amd64"}))
+		require.NoError(t, err)
+		require.NoError(t, validate.Image(image))
+		return image
+	}
+	made, err := pull(host + "/stormbell/gateway:test").ConfigFile()
+	require.NoError(t, err)
+	quick, err := pull(host + "/dev_gateway:1").ConfigFile()
+	require.NoError(t, err)
+	require.Equal(t, made.RootFS, quick.RootFS, "the same files")
+	require.Equal(t, made.Config.Entrypoint, quick.Config.Entrypoint)
+	require.Equal(t, made.Config.Env, quick.Config.Env)
+	require.Equal(t, made.Config.User, quick.Config.User)
+
+	require.ErrorContains(t, images.Quick(t.Context(), o.Source, "agent", o.Platforms[0], host+"/x:1"), `no program "agent"`)
+	server.Close()
+	require.ErrorContains(t, images.Quick(t.Context(), o.Source, "gateway", o.Platforms[0], host+"/dev_gateway:2"), "push "+host+"/dev_gateway:2")
+}
