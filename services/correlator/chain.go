@@ -14,7 +14,6 @@ import (
 
 	detectionv1 "github.com/stormbell/stormbell/proto/stormbell/detection/v1"
 	"github.com/stormbell/stormbell/services/correlator/window"
-	"github.com/stormbell/stormbell/services/internal/alert"
 	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/internal/event"
 	"github.com/stormbell/stormbell/services/sigma"
@@ -28,9 +27,9 @@ import (
 // Level n are the signals of correlations of depth n. Each partition tells all
 // partitions of each level how far its signals are acknowledged, and that none
 // with an ingest time below its watermark follows. A signal has the ingest time
-// of the event that it is for, which lies before its cause by at most the
-// reach of the correlation that says it: by so much a level's watermark lags
-// behind those of the levels below. A partition says nothing of levels before
+// of the event that it is for, which lies before its cause by at most the lag
+// of the correlation that says it: by so much a level's watermark lags behind
+// those of the levels below. A partition says nothing of levels before
 // some event that reached it, or that detect has told of, was stamped with rules
 // that have a chain. Until all partitions have, which takes as long as detect
 // takes to forward, the level's watermark is −∞ and nothing that waits for it is
@@ -48,8 +47,8 @@ func (m *matching) links(e *event.Event, p *plan, matcher *sigma.Matcher, sc *si
 		if p.correlations[parent.ID] == nil {
 			continue
 		}
-		v, ok := matcher.Extract(e.Raw, parent, way...)
-		if !ok || v.Incomplete && len(parent.Field) > 0 {
+		v, ok := m.values(e, matcher, p.correlations[parent.ID], way...)
+		if !ok {
 			m.d.counts.ungrouped(1)
 			m.d.counts.board.Tenant(e.Tenant).Rule(parent.ID).Ungrouped.Add(1, m.d.counts.now())
 			continue
@@ -108,7 +107,7 @@ func (s *step) signal(cause int64, of *detectionv1.Detection, level uint32, firi
 			Level: level, UpstreamPartition: s.f.partition, UpstreamOffset: cause,
 			ManifestAll: carried.GetManifestAll(), ManifestTenant: carried.GetManifestTenant(),
 			Source: whole.GetSource(), Entities: whole.GetEntities(), Raw: whole.GetRaw(),
-			AlertId: alert.CorrelationID(of.GetTenant(), of.GetCorrelationId(), of.GetCorrelationRevision(), of.GetGroup(), firing.Bucket),
+			AlertId: alertID(of, firing),
 			Parents: link.GetParents(),
 		}
 		if proto.Size(sig) > maxDetection {
@@ -203,16 +202,16 @@ func (it *item) keep() ([]byte, error) {
 // chained notes what folding a record says of chains.
 func (s *step) chained(it *item) {
 	if len(it.det.GetParents()) > 0 {
-		s.f.meta.says(uint32(it.cor.Depth), it.cor.spec.Reach())
+		s.f.meta.says(uint32(it.cor.Depth), it.cor.spec.Lag())
 	}
 	s.f.meta.levels = max(s.f.meta.levels, it.level)
 }
 
 // says notes that a correlation of a level may signal to others.
-func (m *meta) says(level uint32, reach int64) {
+func (m *meta) says(level uint32, lag int64) {
 	level = min(level, maxLevel)
 	m.levels = max(m.levels, level)
-	m.reach[level] = max(m.reach[level], reach)
+	m.reach[level] = max(m.reach[level], lag)
 }
 
 // anyLevel is the level of what counts signals of all levels, however many

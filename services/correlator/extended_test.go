@@ -247,33 +247,3 @@ func TestExtensionThatLooksBackTooFarIsRefused(t *testing.T) {
 	require.ErrorContains(t, err, "it has to look back 504h36m0s", "21 days, 30 min late, 5 min early, 1 min of slack")
 	require.ErrorContains(t, err, "detections are kept for 168h0m0s")
 }
-
-// TestExtensionsInChains holds what is refused there, and that the rest is not.
-func TestExtensionsInChains(t *testing.T) {
-	const child = `
----
-title: Child
-id: child
-correlation: {type: event_count, rules: [rule-a], group-by: [user], timespan: 10s, condition: {gte: 2}}
----
-title: Parent
-id: parent
-`
-	cfg := DefaultConfig()
-	for lines, want := range map[string]string{
-		"stormbell: {type: absence, trigger: child, missing: rule-b, group-by: [user], timespan: 20s}":                         "",
-		"stormbell: {type: impossible_travel, rules: [child], group-by: [user], location: zone}":                               "refer to detection rules",
-		"correlation: {type: event_count, rules: [gone], group-by: [user], timespan: 10s, condition: {gte: 2}}":                "signals to no other correlation yet",
-		"stormbell: {type: rate, rules: [child], group-by: [user], timespan: 10s, baseline: 1m, ratio: 2, min: 2, learn: 20s}": "",
-	} {
-		docs, problems := sigma.Parse([]byte(extendedRules+child+lines), "test.yml")
-		require.Zero(t, sigma.Rejected(problems), problems)
-		_, problems = sigma.Compile(docs, sigma.Options{Accept: cfg.Accept})
-		if want == "" {
-			require.Zero(t, sigma.Rejected(problems), problems)
-			continue
-		}
-		require.Equal(t, 1, sigma.Rejected(problems), problems)
-		require.Contains(t, fmt.Sprint(problems), want)
-	}
-}

@@ -252,13 +252,10 @@ func links(ctx context.Context, kept []*kept, except string) (out []trace.Link) 
 func (s *step) finding(it *item, firing *window.Firing, kept []*kept, sc trace.SpanContext) *alert.Finding {
 	d, c := it.det, it.cor
 	finding := &alert.Finding{
-		ID:     alert.CorrelationID(d.GetTenant(), c.ID, c.Revision, d.GetGroup(), firing.Bucket),
+		ID:     alertID(d, firing),
 		Tenant: d.GetTenant(), Rule: c.rule, TimeMS: firing.Time, IngestMS: d.GetIngestMs(),
 		StartMS: firing.Start, EndMS: firing.End, Count: firing.Count, Total: firing.Total, AtLeast: firing.AtLeast,
 		Condition: c.Condition.String(), BaseURL: s.f.cfg.BaseURL,
-	}
-	if firing.ByEvent {
-		finding.ID = alert.OccurrenceID(d.GetTenant(), c.ID, c.Revision, d.GetGroup(), firing.EventID)
 	}
 	finding.How = c.how(firing, kept)
 	if c.of != nil {
@@ -284,6 +281,14 @@ func (s *step) finding(it *item, firing *window.Firing, kept []*kept, sc trace.S
 		finding.Events = append(finding.Events, e)
 	}
 	return finding
+}
+
+// alertID is the id of the alert to which a firing belongs.
+func alertID(of *detectionv1.Detection, f *window.Firing) string {
+	if f.ByEvent {
+		return alert.OccurrenceID(of.GetTenant(), of.GetCorrelationId(), of.GetCorrelationRevision(), of.GetGroup(), f.EventID)
+	}
+	return alert.CorrelationID(of.GetTenant(), of.GetCorrelationId(), of.GetCorrelationRevision(), of.GetGroup(), f.Bucket)
 }
 
 // entities are who did what, by the event where its detection carries it.

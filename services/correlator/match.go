@@ -347,11 +347,8 @@ func (m *matching) detections(e *event.Event, p *plan, matcher *sigma.Matcher) [
 			if c == nil {
 				continue
 			}
-			v, ok := matcher.Extract(e.Raw, sc, rule.ID)
-			if ok && !v.Incomplete && c.spec.Kind == window.Travel {
-				ok = m.located(e, &v)
-			}
-			if !ok || v.Incomplete && len(sc.Field) > 0 {
+			v, ok := m.values(e, matcher, c, rule.ID)
+			if !ok {
 				m.d.counts.ungrouped(1)
 				m.d.counts.board.Tenant(e.Tenant).Rule(sc.ID).Ungrouped.Add(1, m.d.counts.now())
 				continue
@@ -383,6 +380,16 @@ func (m *matching) detections(e *event.Event, p *plan, matcher *sigma.Matcher) [
 		})
 	}
 	return found
+}
+
+// values are what a correlation takes from an event that came to it by a way;
+// false where the event is not counted.
+func (m *matching) values(e *event.Event, matcher *sigma.Matcher, c *correlation, way ...string) (sigma.Values, bool) {
+	v, ok := matcher.Extract(e.Raw, c.Correlation, way...)
+	if ok && !v.Incomplete && c.spec.Kind == window.Travel {
+		ok = m.located(e, &v)
+	}
+	return v, ok && (!v.Incomplete || len(c.Field) == 0)
 }
 
 // valid replaces bytes that are not UTF-8, which no record may hold.

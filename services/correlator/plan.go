@@ -60,8 +60,11 @@ func (c Config) newPlan(set *sigma.Set) *plan {
 			cor.bits[id] = 1 << i
 		}
 		if sc.Type == sigma.Absence {
-			if r := set.Rule(sc.Rules[len(sc.Rules)-1]); r != nil {
-				cor.missing = r.Title
+			switch last := sc.Rules[len(sc.Rules)-1]; {
+			case set.Rule(last) != nil:
+				cor.missing = set.Rule(last).Title
+			case set.Correlation(last) != nil:
+				cor.missing = set.Correlation(last).Title
 			}
 		}
 		if sc.Type == sigma.Risk {
@@ -118,14 +121,6 @@ func (c Config) window(sc *sigma.Correlation, set *sigma.Set) (*window.Spec, err
 	kind, ok := kinds[sc.Type]
 	if !ok {
 		return nil, fmt.Errorf("correlation type %q is not supported yet", sc.Type)
-	}
-	if sc.Type == sigma.ImpossibleTravel && len(sc.Children) > 0 {
-		return nil, fmt.Errorf("%s locates events and not what correlations say of them: refer to detection rules", sc.Type)
-	}
-	for _, child := range sc.Children {
-		if child.Type == sigma.Absence || child.Extension != (sigma.Extension{}) {
-			return nil, fmt.Errorf("%q is of type %s, which signals to no other correlation yet: refer to other rules", child.ID, child.Type)
-		}
 	}
 	spec := &window.Spec{
 		Kind: kind, Timespan: sc.Timespan, Lateness: c.lateness(sc, set),

@@ -353,7 +353,7 @@ func (r *restoring) open(ctx context.Context, key string, fields []state.Field, 
 	fields = append(fields, state.Field{Name: snapshotField, Value: g.snap.encode()})
 	r.f.meta.lookBack = max(r.f.meta.lookBack, r.f.cfg.ownLookBack(&g.spec))
 	if g.win.Carries() {
-		r.f.meta.says(g.spec.Level+1, g.spec.Reach())
+		r.f.meta.says(g.spec.Level+1, g.spec.Lag())
 	}
 	size := 0
 	for _, f := range fields {

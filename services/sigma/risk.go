@@ -167,15 +167,12 @@ func (c *compiler) members(doc *correlationDoc) []string {
 		}
 	}
 	for _, corr := range c.set.correlations {
-		if corr.Type != Risk && corr.Alerts && !corr.Shadow && corr.signals() {
+		if corr.Type != Risk && corr.Alerts && !corr.Shadow {
 			out = append(out, corr.ID)
 		}
 	}
 	return out
 }
-
-// signals reports whether other correlations can count what this one says.
-func (c *Correlation) signals() bool { return !slices.Contains(extensions(), c.Type) }
 
 // rate gives a member of a risk its score; false where it has none.
 func (c *compiler) rate(corr *Correlation, id string) bool {

@@ -168,7 +168,7 @@ func (d *decider) at(g *Group, j int, f Firing, out []Firing) []Firing {
 	e := g.recs.at(j)
 	_, fired := g.fired[f.Bucket]
 	carry := g.pages.carried[e.seq]
-	signals := len(carry) > 0 && !g.pages.isTold(e.seq)
+	signals := len(carry) > 0 && !g.pages.isTold(e.seq) && g.speaks(j, e)
 	if fired && !signals {
 		return out
 	}
@@ -193,6 +193,19 @@ func (d *decider) at(g *Group, j int, f Firing, out []Firing) []Firing {
 		out = append(out, f)
 	}
 	return out
+}
+
+// speaks reports whether of the copies of a carrier it is the one whose signal is
+// told: the one that was received first, and of equal ones that which carries the
+// least. insert stores a copy only where it speaks, so that it is the last one.
+func (g *Group) speaks(at int, e *record) bool {
+	lo, hi := g.copies(at, e)
+	for _, c := range g.recs.each(lo, hi) {
+		if c.seq > e.seq {
+			return false
+		}
+	}
+	return true
 }
 
 // listed is the records from lo to hi.

@@ -16,17 +16,22 @@ import (
 // whatever the order of arrival, the copies, the steps of the watermark and the
 // times at which the state is written and read back.
 func TestDecidedBucketsArePure(t *testing.T) {
-	fired := 0
+	fired, spoken := 0, 0
 	rapid.Check(t, func(rt *rapid.T) {
 		spec := drawDecided(rt)
 		recs := drawTimely(rt, spec)
-		want := naiveDecided(spec, recs)
+		for i := range recs {
+			recs[i].Carry = rapid.SampledFrom([][]byte{nil, nil, []byte("x"), []byte("x"), []byte("y")}).Draw(rt, "carry")
+		}
+		want, wanted := naiveDecided(spec, recs)
 		order := rapid.Permutation(withRepeats(rt, recs)).Draw(rt, "order")
-		got := foldDecided(rt, spec, order)
+		got, signals := foldDecided(rt, spec, order)
 		require.Equal(rt, want, got, "spec %+v, order %+v", *spec, order)
-		fired += len(want)
+		require.Equal(rt, wanted, signals, "spec %+v, order %+v", *spec, order)
+		fired, spoken = fired+len(want), spoken+len(signals)
 	})
 	require.Positive(t, fired)
+	require.Positive(t, spoken)
 }
 
 func drawDecided(rt *rapid.T) *Spec {
@@ -119,21 +124,29 @@ func drawTimely(rt *rapid.T, s *Spec) []Record {
 
 // foldDecided runs the group as a stage does, until the watermark has passed
 // everything.
-func foldDecided(rt *rapid.T, s *Spec, order []Record) []int64 {
+func foldDecided(rt *rapid.T, s *Spec, order []Record) (buckets []int64, signals []string) {
 	require.NoError(rt, s.Validate())
 	require.False(rt, s.AtOnce())
 	stored := map[string][]byte{}
 	g := New(s)
 	most := rapid.SampledFrom([]int{2, 3, chunkRecords}).Draw(rt, "most")
 	fired := map[int64]int{}
+	signals = []string{}
+	passed := int64(math.MinInt64 / 2)
 	advance := func(w int64) {
+		defer func() { passed = w }()
 		for again := true; again; again = g.Next() <= w && g.Next() != math.MaxInt64 {
 			list := g.Advance(w)
 			require.LessOrEqual(rt, len(list), MaxFirings+1)
 			for _, f := range list {
+				require.Equal(rt, []byte("k"), f.Near)
+				if f.Signal {
+					require.GreaterOrEqual(rt, f.Ingest, passed-s.Lag())
+					signals = append(signals, signalOf(f.EventID, f.Time, f.Ingest, f.Carry))
+					continue
+				}
 				fired[f.Bucket]++
 				require.NotEmpty(rt, f.Events)
-				require.Equal(rt, []byte("k"), f.Near)
 			}
 			if rapid.IntRange(0, 3).Draw(rt, "store amid") == 0 {
 				g = reread(rt, g, s, stored)
@@ -162,12 +175,15 @@ func foldDecided(rt *rapid.T, s *Spec, order []Record) []int64 {
 		out = append(out, b)
 	}
 	slices.Sort(out)
-	return out
+	slices.Sort(signals)
+	return out, signals
 }
 
 // naiveDecided applies the definition: each event that is neither late nor early,
 // by all such events of its window.
-func naiveDecided(s *Spec, recs []Record) []int64 {
+// Its signal is told once, as of the copy that was received first of those that
+// carry something.
+func naiveDecided(s *Spec, recs []Record) (buckets []int64, signals []string) {
 	var timely []Record
 	for _, r := range recs {
 		late := r.Late || r.Ingest-r.Time > s.Lateness
@@ -176,19 +192,47 @@ func naiveDecided(s *Spec, recs []Record) []int64 {
 			timely = append(timely, r)
 		}
 	}
-	fired := map[int64]bool{}
+	fired, told := map[int64]bool{}, map[string]bool{}
+	signals = []string{}
 	for _, e := range timely {
 		set, bucket := naiveWindow(s, timely, e)
-		if naiveHolds(s, set, e) {
-			fired[bucket] = true
+		if !naiveHolds(s, set, e) {
+			continue
+		}
+		fired[bucket] = true
+		first := len(e.Carry) > 0
+		for _, c := range timely {
+			same := fmt.Sprint(c.EventID, c.Time, c.Rules, naiveValue(s, c)) == fmt.Sprint(e.EventID, e.Time, e.Rules, naiveValue(s, e))
+			if same && len(c.Carry) > 0 && (c.Ingest < e.Ingest || c.Ingest == e.Ingest && string(c.Carry) < string(e.Carry)) {
+				first = false
+			}
+		}
+		if said := signalOf(e.EventID, e.Time, e.Ingest, e.Carry); first {
+			of := fmt.Sprint(said, e.Rules, naiveValue(s, e))
+			if !told[of] {
+				signals = append(signals, said)
+			}
+			told[of] = true
 		}
 	}
+	slices.Sort(signals)
 	out := []int64{}
 	for b := range fired {
 		out = append(out, b)
 	}
 	slices.Sort(out)
-	return out
+	return out, signals
+}
+
+// naiveValue is what tells records of an event apart by its value.
+func naiveValue(s *Spec, r Record) string {
+	if x, ok := naiveNumber(r.Value); ok && s.Numbers() {
+		return x.RatString()
+	}
+	if s.tallied() {
+		return r.Value
+	}
+	return ""
 }
 
 // naiveWindow is the window by which an event is decided, and its bucket.

@@ -1,6 +1,7 @@
 package window
 
 import (
+	"bytes"
 	"cmp"
 	"math"
 )
@@ -286,8 +287,8 @@ func (g *Group) insert(r record, of *Record) bool {
 	if at > 0 && compare(g.recs.latest(), &r) >= 0 {
 		at = g.recs.place(&r)
 	}
-	if g.decider != nil && at > 0 && sameButIngest(g.recs.at(at-1), &r) || g.decider != nil && at < g.recs.len() && sameButIngest(g.recs.at(at), &r) {
-		return false // there the ingest time makes no difference
+	if g.decider != nil && g.copied(at, &r, of.Carry) {
+		return false
 	}
 	if g.redundant(at, &r, of.Carry) {
 		return false
@@ -339,18 +340,41 @@ func (g *Group) shed() {
 // lets go of the values and times that no record has any more.
 func (g *Group) worn() bool { return g.sheds >= 4096+2*g.recs.len() }
 
+// copied reports whether a group that the watermark decides has a copy of a
+// record, to be put at an index, that makes it superfluous. There the ingest time
+// makes no difference, but for whose is told: of the copies that carry something
+// that of the one that was received first.
+func (g *Group) copied(at int, r *record, carry []byte) bool {
+	lo, hi := g.copies(at, r)
+	if lo == hi || len(carry) == 0 {
+		return lo < hi
+	}
+	for _, c := range g.recs.each(lo, hi) {
+		if first := g.pages.carried[c.seq]; len(first) > 0 && cmp.Or(cmp.Compare(c.ingest, r.ingest), bytes.Compare(first, carry)) <= 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// copies are the records about an index that differ from r in ingest time only.
+func (g *Group) copies(at int, r *record) (lo, hi int) {
+	lo, hi = at, at
+	for lo > 0 && sameButIngest(g.recs.at(lo-1), r) {
+		lo--
+	}
+	for hi < g.recs.len() && sameButIngest(g.recs.at(hi), r) {
+		hi++
+	}
+	return lo, hi
+}
+
 // redundant reports whether copies that differ in ingest time only make r
 // superfluous. A copy between two others that lie at most R apart is: a stretch
 // of ingest times of length R that contains it contains one of the two. One that
 // is to be reported is not, but for its equal: the others may not qualify.
 func (g *Group) redundant(at int, r *record, carry []byte) bool {
-	lo, hi, n := at, at, g.recs.len()
-	for lo > 0 && sameButIngest(g.recs.at(lo-1), r) {
-		lo--
-	}
-	for hi < n && sameButIngest(g.recs.at(hi), r) {
-		hi++
-	}
+	lo, hi := g.copies(at, r)
 	var before, after bool
 	var b, a int64
 	for _, c := range g.recs.each(lo, hi) {

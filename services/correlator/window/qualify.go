@@ -9,8 +9,8 @@ import (
 // Firing says that a bucket of a group has fired: an event in it qualifies. A
 // signal says that of an event by itself, whatever its bucket has said before.
 type Firing struct {
-	// Signal: only EventID, Time, Ingest, Bucket, Start, End, Carry, Keep, Trace and
-	// Near are set.
+	// Signal: only EventID, Time, Ingest, Bucket, ByEvent, Start, End, Carry, Keep,
+	// Trace and Near are set.
 	Signal bool
 	// Carry and Keep are what a signal's Record had; Keep, where it is kept whole.
 	Carry, Keep []byte

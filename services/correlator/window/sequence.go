@@ -1,6 +1,7 @@
 package window
 
 import (
+	"bytes"
 	"cmp"
 	"math"
 	"slices"
@@ -26,6 +27,7 @@ type sequence struct {
 	bucket  int64
 	pages   pages
 	kept    int    // events that are kept whole
+	carries bool   // an event has carried something
 	basis   []byte // what is kept of one that has gone, while others have nothing
 	rebased bool
 	full    bool
@@ -60,6 +62,7 @@ type entry struct {
 	rules        uint64
 	value        string
 	trace        string
+	carry        []byte // handed back with the signal, where it fires
 	seq          uint64
 	// settled says that nothing will fire by it, whatever else comes.
 	settled bool
@@ -95,15 +98,19 @@ func (q *sequence) add(r *Record) {
 	if q.spec.Judge(r) != Counts || r.Time < q.frontier {
 		return
 	}
-	e := &entry{id: r.EventID, time: r.Time, ingest: r.Ingest, rules: r.Rules, value: r.Value, trace: r.Trace}
+	e := &entry{id: r.EventID, time: r.Time, ingest: r.Ingest, rules: r.Rules, value: r.Value, trace: r.Trace, carry: r.Carry}
 	if !q.spec.valued() {
 		e.value = ""
+	}
+	if q.spec.triggered() && e.rules&1 == 0 {
+		e.carry = nil // nothing fires by it
 	}
 	if q.hasTaken(e) {
 		return
 	}
 	at, known := slices.BinarySearchFunc(q.waiting, e, compareEntries)
 	if known {
+		q.again(at, e)
 		return
 	}
 	if len(q.waiting) >= MaxRecords {
@@ -113,8 +120,7 @@ func (q *sequence) add(r *Record) {
 	if n, ok := q.machine.(*novelty); ok {
 		e.settled = n.knows(e)
 	}
-	q.pages.tail = appendEntry(q.pages.tail, e)
-	e.seq = q.pages.appended()
+	q.store(e)
 	q.waiting = slices.Insert(q.waiting, at, e)
 	if q.kept < maxWhole && !e.settled && len(r.Keep) > 0 && (!q.spec.triggered() || e.rules&1 != 0) {
 		q.pages.keep(e.seq, r.Keep)
@@ -124,6 +130,30 @@ func (q *sequence) add(r *Record) {
 	if len(q.waiting) > maxWhole { // take them in bulk, before they are many
 		q.next = min(q.next, q.watermarkOf(q.waiting[0].time+1))
 	}
+}
+
+// store puts an event into the page that is being filled.
+func (q *sequence) store(e *entry) {
+	q.carries = q.carries || len(e.carry) > 0
+	q.pages.tail = appendCarrier(q.pages.tail, e)
+	e.seq = q.pages.appended()
+}
+
+// again takes a copy of an event that waits. Of those that carry something the
+// one that was received first speaks: all of them are here before the event's
+// turn comes, so which one it is does not depend on the order of arrival.
+func (q *sequence) again(at int, e *entry) {
+	was := q.waiting[at]
+	if len(e.carry) == 0 || len(was.carry) > 0 && cmp.Or(cmp.Compare(was.ingest, e.ingest), bytes.Compare(was.carry, e.carry)) <= 0 {
+		return
+	}
+	e.settled = was.settled
+	q.store(e)
+	if keep, ok := q.pages.keeps[was.seq]; ok {
+		q.pages.keep(e.seq, keep)
+	}
+	q.pages.drop(was.seq)
+	q.waiting[at] = e
 }
 
 func compareEntries(a, b *entry) int {
@@ -182,8 +212,8 @@ func (q *sequence) advance(cut func(*Firing) bool, w int64) []Firing {
 	to := w - q.spec.Lateness
 	var out []Firing
 	say := func(f *Firing) bool {
-		if f != nil && q.fires(f, cut) {
-			out = append(out, *f)
+		if f != nil {
+			out = q.say(f, cut, out)
 		}
 		return len(out) < MaxFirings
 	}
@@ -228,28 +258,40 @@ func (q *sequence) interrupted(w int64, out []Firing) []Firing {
 	return out
 }
 
-// fires gives a firing its bucket; false where that has fired, or where it is
-// cut. Firings come in order of their events' times, so the latest bucket is all
-// there is to know.
-func (q *sequence) fires(f *Firing, cut func(*Firing) bool) bool {
-	s := q.spec.Suppress
+// say gives a firing its bucket and appends it, unless that has fired, and its
+// signal, where someone wants to know of the event. What is cut says neither.
+// Firings come in order of their events' times, so the latest bucket is all there
+// is to know.
+func (q *sequence) say(f *Firing, cut func(*Firing) bool, out []Firing) []Firing {
+	s, fired := q.spec.Suppress, false
 	if s > 0 {
 		f.Bucket, f.ByEvent = floorDiv(f.Time, s), false
-		if f.Bucket == q.bucket {
-			return false
-		}
+		fired = f.Bucket == q.bucket
+	}
+	if fired && len(f.Carry) == 0 {
+		return out
 	}
 	if cut != nil {
 		whole := *f
 		whole.Start = min(f.Start, f.since)
 		if cut(&whole) {
-			return false
+			return out
 		}
+	}
+	signal := Firing{
+		Signal: true, Bucket: f.Bucket, ByEvent: f.ByEvent, EventID: f.EventID, Time: f.Time, Ingest: f.Ingest,
+		Start: f.Start, End: f.End, Carry: f.Carry, Keep: f.Keep, Trace: f.Trace, Near: f.Near,
+	}
+	if f.Carry, f.Keep = nil, nil; !fired {
+		out = append(out, *f)
 	}
 	if s > 0 {
 		q.bucket = f.Bucket
 	}
-	return true
+	if len(signal.Carry) > 0 {
+		out = append(out, signal)
+	}
+	return out
 }
 
 // release lets go of an event that the machine holds.
@@ -277,6 +319,7 @@ func (q *sequence) firing(e *entry, start, end int64, shown ...*entry) *Firing {
 	f := &Firing{
 		EventID: e.id, Time: e.time, Ingest: e.ingest, Start: start, End: end, Count: len(shown), Total: len(shown),
 		ByEvent: true, AtLeast: q.full, Trace: e.trace, Near: q.pages.keeps[e.seq], since: start,
+		Carry: e.carry, Keep: q.pages.keeps[e.seq],
 	}
 	for _, x := range shown {
 		f.Events = append(f.Events, Ref{ID: x.id, Time: x.time, Rules: x.rules, Keep: q.pages.keeps[x.seq]})
@@ -306,6 +349,12 @@ func (q *sequence) near(e *entry) (keep []byte) {
 
 func (q *sequence) empty() bool {
 	return len(q.waiting)+len(q.held) == 0 && q.memory.size() == 0 && q.bucket == noBucket
+}
+
+// carrying reports whether an event is there that carries something.
+func (q *sequence) carrying() bool {
+	carries := func(e *entry) bool { return len(e.carry) > 0 }
+	return slices.ContainsFunc(q.waiting, carries) || slices.ContainsFunc(q.held, carries)
 }
 
 func (q *sequence) len() int { return len(q.waiting) + len(q.held) + q.memory.size() }

@@ -7,12 +7,17 @@ import (
 	"strconv"
 )
 
-// sequenceVersion is the first byte of a sequence's field "m".
+// sequenceVersion is the first byte of a sequence's field "m", carryingVersion
+// that of one whose pages may say what events carry: a correlator that knows
+// nothing of that must not read them.
 //
 // Beside "pN" and "kN" a sequence has the fields "sh" (which events are held),
 // "sk" (what is kept of one that has gone) and those of its machine, which begin
 // with an s too.
-const sequenceVersion = 1
+const (
+	sequenceVersion = 1
+	carryingVersion = 2
+)
 
 func (q *sequence) changes(dst []Change) []Change {
 	p := &q.pages
@@ -41,7 +46,11 @@ func (q *sequence) appendMeta(b []byte) []byte {
 	if q.full {
 		flags = 1
 	}
-	b = append(b, sequenceVersion, flags)
+	version := byte(sequenceVersion)
+	if q.carries {
+		version = carryingVersion
+	}
+	b = append(b, version, flags)
 	b = binary.AppendUvarint(b, q.pages.next)
 	b = binary.AppendVarint(b, q.frontier)
 	b = binary.AppendVarint(b, q.bucket)
@@ -84,9 +93,10 @@ func decodeSequence(s *Spec, fields []Change) (*sequence, error) {
 }
 
 func (q *sequence) decodeMeta(b []byte) error {
-	if len(b) < 2 || b[0] != sequenceVersion || b[1] > 1 {
-		return fmt.Errorf("%w: version is not %d", errCorrupt, sequenceVersion)
+	if len(b) < 2 || b[0] != sequenceVersion && b[0] != carryingVersion || b[1] > 1 {
+		return fmt.Errorf("%w: version is not %d or %d", errCorrupt, sequenceVersion, carryingVersion)
 	}
+	q.carries = b[0] == carryingVersion
 	d := decoder{b: b[2:]}
 	q.full = b[1] == 1
 	q.pages.next = d.uvarint()
@@ -107,6 +117,28 @@ func appendEntry(b []byte, e *entry) []byte {
 
 func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+// appendCarrier writes an event of a page. No event's id is empty: before one that
+// carries something stands what it carries, as an empty text and another.
+func appendCarrier(b []byte, e *entry) []byte {
+	if len(e.carry) > 0 {
+		b = append(appendString(b, ""), binary.AppendUvarint(nil, uint64(len(e.carry)))...)
+		b = append(b, e.carry...)
+	}
+	return appendEntry(b, e)
+}
+
+// carrier reads what appendCarrier wrote.
+func (d *decoder) carrier() *entry {
+	var carry []byte
+	if len(d.b) > 0 && d.b[0] == 0 {
+		d.b = d.b[1:]
+		carry = slices.Clone(d.bytes())
+	}
+	e := d.entry()
+	e.carry = carry
+	return e
 }
 
 // entry reads what appendEntry wrote.
@@ -136,9 +168,13 @@ func (q *sequence) decodeField(c Change, entries map[uint64]*entry) error {
 		return fmt.Errorf("%w: page %d of %d records", errCorrupt, n, q.pages.next)
 	}
 	d := decoder{b: c.Value}
+	read := d.entry
+	if q.carries {
+		read = d.carrier
+	}
 	seq := n * pageRecords
 	for ; len(d.b) > 0 && !d.bad; seq++ {
-		e := d.entry()
+		e := read()
 		e.seq = seq
 		entries[seq] = e
 		q.pages.live.add(n, 1)
@@ -174,6 +210,7 @@ func (q *sequence) restore(entries map[uint64]*entry, held []byte) error {
 	}
 	slices.SortFunc(q.waiting, compareEntries)
 	slices.SortFunc(q.held, compareEntries)
+	q.latest()
 	q.kept = len(q.pages.keeps)
 	if d.bad || !q.spec.triggered() && len(q.held) > 1 {
 		return fmt.Errorf("%w: field sh", errCorrupt)
@@ -188,6 +225,24 @@ func (q *sequence) restore(entries map[uint64]*entry, held []byte) error {
 		return m.loaded()
 	}
 	return nil
+}
+
+// latest leaves of copies that wait the one that was stored last.
+func (q *sequence) latest() {
+	left := q.waiting[:0]
+	for _, e := range q.waiting {
+		n := len(left)
+		switch {
+		case n == 0 || compareEntries(left[n-1], e) != 0:
+			left = append(left, e)
+		case e.seq > left[n-1].seq:
+			q.pages.drop(left[n-1].seq)
+			left[n-1] = e
+		default:
+			q.pages.drop(e.seq)
+		}
+	}
+	q.waiting = left
 }
 
 // hasTaken reports whether an event's turn has passed.

@@ -22,9 +22,17 @@ func told(f *Firing) string {
 
 func tellAll(fired []Firing) (out []string) {
 	for i := range fired {
-		out = append(out, told(&fired[i]))
+		if f := &fired[i]; f.Signal {
+			out = append(out, signalOf(f.EventID, f.Time, f.Ingest, f.Carry))
+		} else {
+			out = append(out, told(f))
+		}
 	}
 	return out
+}
+
+func signalOf(id string, at, ingest int64, carry []byte) string {
+	return fmt.Sprintf("signal of %s at %d, received at %d: %s", id, at, ingest, carry)
 }
 
 // TestSequencesArePure holds that what these kinds say is what their definition
@@ -216,6 +224,7 @@ func drawSequenceRecords(rt *rapid.T, s *Spec) []Record {
 				r.Late = true
 			}
 			r.Keep = []byte(r.EventID)
+			r.Carry = rapid.SampledFrom([][]byte{nil, []byte("x"), []byte("x"), []byte("y")}).Draw(rt, "carry")
 			out = append(out, r)
 		}
 	}
@@ -227,6 +236,14 @@ func drawSequenceRecords(rt *rapid.T, s *Spec) []Record {
 func playSequence(rt *rapid.T, s *Spec, recs []Record) []string {
 	g, stored := New(s), map[string][]byte{}
 	var out []string
+	passed := int64(math.MinInt64 / 2)
+	drain := func(rt *rapid.T, g *Group, w int64) {
+		for _, f := range drain(rt, g, w) {
+			require.GreaterOrEqual(rt, f.Ingest, passed-s.Lag(), "a parent may have closed by now what it is for")
+			out = append(out, tellAll([]Firing{f})...)
+		}
+		passed = w
+	}
 	for i := range recs {
 		g.Add(recs[i])
 		if i+1 < len(recs) && rapid.Bool().Draw(rt, "advance") {
@@ -234,7 +251,7 @@ func playSequence(rt *rapid.T, s *Spec, recs []Record) []string {
 			for _, r := range recs[i+1:] {
 				least = min(least, r.Ingest)
 			}
-			out = append(out, drain(rt, g, least)...)
+			drain(rt, g, least)
 		}
 		if rapid.IntRange(0, 4).Draw(rt, "store") == 0 {
 			g = reread(rt, g, s, stored)
@@ -246,24 +263,26 @@ func playSequence(rt *rapid.T, s *Spec, recs []Record) []string {
 	}
 	for range 4 {
 		end += rapid.SampledFrom([]int64{1, 5_000, 10_000, 40_000}).Draw(rt, "idle")
-		out = append(out, drain(rt, g, end)...)
+		drain(rt, g, end)
 		g = reread(rt, g, s, stored)
 	}
-	out = append(out, drain(rt, g, end+2*s.LookBack()+1)...)
+	drain(rt, g, end+2*s.LookBack()+1)
 	require.True(rt, g.Empty(), "a group that is silent for all that it remembers is forgotten")
 	require.EqualValues(rt, math.MaxInt64, g.Next())
 	return out
 }
 
 // drain advances as long as something is due, as fold does.
-func drain(rt require.TestingT, g *Group, w int64) (out []string) {
+func drain(rt require.TestingT, g *Group, w int64) (out []Firing) {
 	for n := 0; g.Next() <= w; n++ {
 		fired := g.Advance(w)
 		for _, f := range fired {
 			require.NotEmpty(rt, f.Near, "what the alert is made of")
-			require.NotEmpty(rt, f.Events)
+			require.Equal(rt, f.Signal, len(f.Events) == 0)
+			require.Equal(rt, f.Signal, len(f.Carry) > 0)
+			require.Contains(rt, []string{"", f.EventID}, string(f.Keep))
 		}
-		out = append(out, tellAll(fired)...)
+		out = append(out, fired...)
 		require.Less(rt, n, 1000, "something stays due")
 	}
 	return out
@@ -290,6 +309,7 @@ func naiveSequence(s *Spec, recs []Record) []string {
 	}
 	var out []string
 	for i, e := range found {
+		out = append(out, naiveSpoken(s, recs, e)...)
 		switch {
 		case s.Suppress > 0:
 			out = append(out, fmt.Sprint("bucket ", int64(math.Floor(float64(at[i])/float64(s.Suppress)))))
@@ -301,6 +321,25 @@ func naiveSequence(s *Spec, recs []Record) []string {
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
+}
+
+// naiveSpoken is the signal of an event that fires: of the copies that count and
+// carry something, it is of the one that was received first.
+func naiveSpoken(s *Spec, recs []Record, e Record) []string {
+	var best []Record
+	for _, r := range recs {
+		inTime := r.Ingest <= r.Time+s.Lateness && r.Time <= r.Ingest+5*60_000 && !r.Late
+		if r.EventID == e.EventID && inTime && len(r.Carry) > 0 {
+			best = append(best, r)
+		}
+	}
+	if len(best) == 0 {
+		return nil
+	}
+	slices.SortFunc(best, func(a, b Record) int {
+		return cmp.Or(cmp.Compare(a.Ingest, b.Ingest), cmp.Compare(string(a.Carry), string(b.Carry)))
+	})
+	return []string{signalOf(e.EventID, e.Time, best[0].Ingest, best[0].Carry)}
 }
 
 func naiveFires(s *Spec, events []Record, i int) (at int64, fires bool) {

@@ -111,7 +111,9 @@ func (c *carriers) same(seq uint64, carry []byte) bool {
 }
 
 // Carries reports whether a record is there that carries something.
-func (g *Group) Carries() bool { return len(g.pages.carried) > 0 }
+func (g *Group) Carries() bool {
+	return len(g.pages.carried) > 0 || g.sequence != nil && g.sequence.carrying()
+}
 
 // report adds the carriers that qualify by a newcomer at time t: those
 // whose windows contain it.

@@ -339,6 +339,20 @@ func choices(n, k int) int {
 // must be before a record is dropped: nothing later could reach it.
 func (s *Spec) Reach() int64 { return s.Memory() + s.Lateness + EarlyAllowance }
 
+// Lag is how far below the watermark the ingest times may lie of events that a
+// group has yet to say something of: what the watermark has passed by more is
+// said. Kinds that take events in order do so at once, or, of an absence, a
+// timespan later, however much they remember.
+func (s *Spec) Lag() int64 {
+	switch {
+	case s.Kind == Absence:
+		return s.Timespan + s.Lateness + EarlyAllowance
+	case s.Kind.sequential():
+		return s.Lateness + EarlyAllowance
+	}
+	return s.Reach()
+}
+
 // LookBack is how far before the watermark a rebuild has to start reading:
 // memory + bucket + L + 5 min. The caller adds the produce slack S and, along
 // chains, the look-backs of the children.
