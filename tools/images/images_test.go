@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"crypto/x509"
+	"debug/elf"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -111,6 +112,16 @@ func TestImage(t *testing.T) {
 
 	tag, err := name.NewTag("stormbell/stormbell:test")
 	require.NoError(t, err)
+	for arch, machine := range map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64} {
+		image, err := tarball.ImageFromPath(filepath.Join(out, "stormbell-"+arch+".tar"), &tag)
+		require.NoError(t, err)
+		program, err := elf.NewFile(bytes.NewReader(contents(t, image)["stormbell"].content))
+		require.NoError(t, err)
+		require.Equal(t, machine, program.Machine)
+		libraries, err := program.ImportedLibraries()
+		require.NoError(t, err)
+		require.Empty(t, libraries)
+	}
 	image, err := tarball.ImageFromPath(filepath.Join(out, "stormbell-amd64.tar"), &tag)
 	require.NoError(t, err)
 	config, err := image.ConfigFile()

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/stretchr/testify/require"
 
 	"github.com/stormbell/stormbell/tools/child"
@@ -51,6 +53,38 @@ func TestStormbell(t *testing.T) {
 		}
 	}
 	t.Run("confined", func(t *testing.T) { runConfined(t, all[0]) })
+	t.Run("emulated", func(t *testing.T) { runEmulated(t, all[0]) })
+}
+
+// runEmulated has the programs for arm64 say their version, on whichever machine.
+func runEmulated(t *testing.T, made []images.Made) {
+	emulator, err := exec.LookPath("qemu-aarch64-static")
+	if err != nil {
+		t.Skip("needs qemu-aarch64-static (Debian: qemu-user-static)")
+	}
+	arm, err := images.ParsePlatform("linux/arm64")
+	require.NoError(t, err)
+	for _, m := range made {
+		if m.Archives[arm] == "" {
+			t.Skip("made for other platforms than arm64")
+		}
+		program := unpack(t, m, m.Archives[arm])
+		out, err := exec.CommandContext(t.Context(), emulator, program, versionFlag(m.Name)).CombinedOutput()
+		require.NoError(t, err, string(out))
+		require.Regexp(t, `v1\.2\.3 go\S+ linux/arm64`, string(out))
+	}
+}
+
+// unpack writes the program of an image to a file.
+func unpack(t *testing.T, m images.Made, archive string) string {
+	t.Helper()
+	tag, err := name.NewTag(m.Ref)
+	require.NoError(t, err)
+	image, err := tarball.ImageFromPath(archive, &tag)
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), m.Name)
+	require.NoError(t, os.WriteFile(path, contents(t, image)[m.Name].content, 0o700))
+	return path
 }
 
 // runConfined starts each image without rights, without network and without a
