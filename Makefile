@@ -169,10 +169,13 @@ test-images: ## make all images twice, compare digests, run them where a Docker 
 test-compose: ## start deployments/compose with Docker and play the journey; KAFKA_IMAGE, REDIS_IMAGE
 	STORMBELL_COMPOSE=1 go test -count=1 -v -timeout 60m -run '^TestUp' ./tools/compose
 
+# The cluster of KUBECONFIG is used if a registry is named on the command line.
+TILT_REGISTRY = $(if $(filter command line environment,$(origin REGISTRY)),$(REGISTRY))
+
 .PHONY: test-tilt
-test-tilt: ## run `tilt ci` in both modes with the Tilt that TILT names
+test-tilt: ## run `tilt ci` in both modes with the Tilt that TILT names; KUBECONFIG and REGISTRY: in a cluster too
 	@if command -v $(TILT) >/dev/null 2>&1; then \
-		STORMBELL_TILT=$(TILT) go test -count=1 -v -timeout 60m -run '^TestTilt' ./tools/tiltfile; \
+		STORMBELL_TILT=$(TILT) STORMBELL_TILT_REGISTRY='$(TILT_REGISTRY)' go test -count=1 -v -timeout 60m -run '^TestTilt' ./tools/tiltfile; \
 	else echo "test-tilt: skipped, $(TILT) is not installed (https://docs.tilt.dev/install.html, or TILT=FILE)"; fi
 
 .PHONY: test-short
@@ -231,8 +234,8 @@ bench-journey: ## measure the whole journey on the embedded default; BENCH_SECON
 	go test -run '^$$' -bench '^BenchmarkJourney$$' -benchtime 1x -timeout 30m ./services/e2e/
 
 .PHONY: bench-tilt
-bench-tilt: ## measure how soon the edit of a Go file is served under `tilt up` (TILT)
-	STORMBELL_TILT=$(TILT) go test -run '^$$' -bench '^BenchmarkEdit$$' -benchtime 1x -timeout 60m ./tools/tiltfile
+bench-tilt: ## measure how soon the edit of a Go file is served under `tilt up` (TILT; KUBECONFIG and REGISTRY)
+	STORMBELL_TILT=$(TILT) STORMBELL_TILT_REGISTRY='$(TILT_REGISTRY)' go test -run '^$$' -bench '^BenchmarkEdit$$' -benchtime 1x -timeout 60m ./tools/tiltfile
 
 .PHONY: bench-gateway
 bench-gateway: setup ## measure the gateway against a real Kafka; BENCH_SECONDS (10)
