@@ -83,6 +83,7 @@ func (g *Group) Compact(w int64) {
 	if g.exact == 0 {
 		return
 	}
+	g.settle()
 	held := g.recs.len()
 	if !g.Carries() {
 		if kept := g.needed(w); len(kept) < held {
@@ -168,9 +169,7 @@ func (g *Group) refill(kept []record) {
 		seq := r.seq
 		r.seq = g.pages.append(r, &of)
 		g.pages.keep(r.seq, old.keeps[seq])
-		if object := old.objects[seq]; object != nil {
-			g.pages.objects[r.seq] = object
-		}
+		g.pages.objects.put(r.seq, old.objects.at(seq))
 		g.ids.add(r.hash)
 	}
 	g.recs.fill(kept)
@@ -184,7 +183,7 @@ func (p *pages) restart() (old pages) {
 	old = *p
 	p.init()
 	if p.unstored {
-		p.objects = make(map[uint64]any, len(old.objects))
+		p.objects = nil
 		return old
 	}
 	for _, seqs := range []map[uint64]struct{}{old.rekept, seqsOf(old.keeps)} {

@@ -44,8 +44,42 @@ type pages struct {
 	meta   bool                // marks or counters have changed
 	// unstored: nobody asks for changes. objects are like keeps then.
 	unstored bool
-	objects  map[uint64]any
+	objects  objects
 	carriers
+}
+
+// objects are what is kept whole of a few records, by sequence numbers.
+type objects []object
+
+type object struct {
+	seq uint64
+	of  any
+}
+
+func (o objects) at(seq uint64) any {
+	for i := range o {
+		if o[i].seq == seq {
+			return o[i].of
+		}
+	}
+	return nil
+}
+
+func (o *objects) put(seq uint64, of any) {
+	if of != nil {
+		*o = append(*o, object{seq, of})
+	}
+}
+
+func (o *objects) remove(seq uint64) {
+	for i := range *o {
+		if (*o)[i].seq == seq {
+			last := len(*o) - 1
+			(*o)[i], (*o)[last] = (*o)[last], object{}
+			*o = (*o)[:last]
+			return
+		}
+	}
 }
 
 func (p *pages) init() {
@@ -141,7 +175,7 @@ func (p *pages) keep(seq uint64, blob []byte) {
 }
 
 func (p *pages) unkeep(seq uint64) {
-	delete(p.objects, seq)
+	p.objects.remove(seq)
 	if _, ok := p.keeps[seq]; !ok {
 		return
 	}
@@ -159,6 +193,7 @@ func (g *Group) Changes(dst []Change) []Change {
 	if g.sequence != nil {
 		return g.sequence.changes(dst)
 	}
+	g.settle()
 	meta := g.pages.meta
 	g.pages.meta = false
 	dst = g.pages.changes(dst)
@@ -343,8 +378,8 @@ func (g *Group) decodePage(recs []record, n uint64, b []byte) ([]record, error) 
 	d := decoder{b: b}
 	seq := n * pageRecords
 	for ; len(d.b) > 0 && !d.bad; seq++ {
-		r := record{id: string(d.bytes()), value: -1, seq: seq}
-		r.hash = hashOf(r.id)
+		r := newRecord(string(d.bytes()))
+		r.seq = seq
 		r.time = d.varint()
 		r.ingest = r.time + d.varint()
 		r.rules = d.uvarint()

@@ -21,6 +21,7 @@ const maxLooked = 1024
 
 // Fill returns how full the group is, at a cost that does not grow with it.
 func (g *Group) Fill() Fill {
+	g.settle()
 	f := Fill{Count: g.Len(), Events: g.Len(), AtLeast: g.Overflowed()}
 	if g.sequence != nil || g.recs.len() == 0 {
 		return f

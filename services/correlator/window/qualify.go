@@ -76,6 +76,12 @@ func (g *Group) evaluate(t, ingest int64) []Firing {
 	if g.spec.Shape == Tumbling {
 		return g.evaluateOne(t, ingest)
 	}
+	if b := g.spec.Bucket(t); b == g.spec.Bucket(g.recs.latest().time) {
+		if last, ok := g.fired[b]; ok { // there is no other to look at
+			g.touch(b, last, ingest)
+			return nil
+		}
+	}
 	var out []Firing
 	var sw sweep
 	for j := g.recs.lower(t); j < g.recs.len() && g.recs.at(j).time <= t+g.spec.Timespan; {
@@ -267,8 +273,14 @@ func (g *Group) leastRecords() int {
 func (g *Group) measure(recs []*record) int {
 	switch g.spec.Kind {
 	case EventCount:
+		if g.ids.repeated == 0 {
+			return len(recs)
+		}
 		return distinct(recs)
 	case ValueCount:
+		if whole := g.recs.len() - g.front; len(recs) == whole && recs[0].seq == g.recs.at(g.front).seq {
+			return g.values.front.distinct // it is the latest window
+		}
 		seen := make(map[int32]struct{}, g.spec.Min)
 		for _, r := range recs {
 			seen[r.value] = struct{}{}
@@ -343,7 +355,9 @@ func (g *Group) sumOf(recs []*record) (sum *big.Int, events int) {
 }
 
 func (g *Group) firing(e *record, recs []*record, count int) Firing {
-	slices.SortFunc(recs, compare)
+	if !slices.IsSortedFunc(recs, compare) {
+		slices.SortFunc(recs, compare)
+	}
 	f := Firing{
 		EventID: e.id, Time: e.time, Ingest: e.ingest,
 		Start: g.spec.start(e.time), End: g.spec.end(e.time) - 1,
@@ -361,9 +375,12 @@ func (g *Group) firing(e *record, recs []*record, count int) Firing {
 		g.parts(&f, recs)
 	}
 	refs := make([]Ref, 0, min(len(recs), MaxRefs))
-	seen := make(map[string]int, len(recs))
+	var seen map[string]int
+	if g.ids.repeated > 0 {
+		seen = make(map[string]int, len(recs))
+	}
 	for _, r := range recs {
-		keep, object := g.pages.keeps[r.seq], g.pages.objects[r.seq]
+		keep, object := g.pages.keeps[r.seq], g.pages.objects.at(r.seq)
 		if i, ok := seen[r.id]; ok {
 			if refs[i].Rules |= r.rules; refs[i].Keep == nil {
 				refs[i].Keep = keep
@@ -373,7 +390,9 @@ func (g *Group) firing(e *record, recs []*record, count int) Firing {
 			}
 			continue
 		}
-		seen[r.id] = len(refs)
+		if seen != nil {
+			seen[r.id] = len(refs)
+		}
 		refs = append(refs, Ref{ID: r.id, Time: r.time, Rules: r.rules, Late: r.late, Keep: keep, Object: object})
 		if g.spec.Kind == Risk {
 			refs[len(refs)-1].Score = g.values.names[r.value]
