@@ -31,6 +31,7 @@ type detector struct {
 	places     *geo.Locator
 	detections int  // partitions of `detections`
 	look       bool // into rules that never match, see looking
+	brief      bool // alerts are, see Evaluation.Brief
 }
 
 // work is what one fetch became, on its way through the pipeline.

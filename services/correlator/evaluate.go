@@ -64,6 +64,10 @@ func NewEvaluation(ctx context.Context, cfg Config, set *sigma.Set) (*Evaluation
 	return e, e.folder.open(ctx)
 }
 
+// Brief makes alerts of nothing but what alert.AppendBrief writes: no event is kept
+// for them. It is to be called before all else.
+func (e *Evaluation) Brief() { e.detector.brief, e.folder.local.brief = true, true }
+
 // onePlan is a planner with one plan.
 type onePlan struct{ *plan }
 

@@ -79,7 +79,9 @@ func (s *step) detection(ctx context.Context, it *item) (err error) {
 	s.bytes += len(it.rec.Value) + recordOverhead
 	s.f.cache.grew(g, len(it.rec.Value)+recordOverhead)
 	if s.f.local != nil && it.cor.spec.AtOnce() && len(d.GetParents()) == 0 {
-		r.Object = &kept{det: d, whole: it.whole}
+		if !s.f.local.brief {
+			r.Object = &kept{det: d, whole: it.whole}
+		}
 	} else if r.Keep, err = it.keep(); err != nil {
 		return err
 	}
@@ -155,6 +157,9 @@ func (s *step) fire(ctx context.Context, it *item, firing *window.Firing) error 
 	if !it.cor.Alerts {
 		return nil // it is a part of others, which say so
 	}
+	if l := s.f.local; l != nil && l.brief {
+		return s.raise(ctx, it, alert.NewBrief(s.found(it, firing)))
+	}
 	kept := keptEvents(firing)
 	if s.f.local != nil { // nobody would look at the span
 		return s.raise(ctx, it, alert.New(s.finding(it, firing, kept, trace.SpanContext{})))
@@ -201,17 +206,19 @@ type kept struct {
 // whole is what detections of one event share.
 type whole struct {
 	entities *detectionv1.Entities // once they have been asked for
+	compact  bool                  // known with them
 }
 
-// entities are who did what, by the event where its detection carries it.
-func (k *kept) entities(reader *alert.EntityReader) *detectionv1.Entities {
+// entities are who did what, by the event where its detection carries it, and
+// whether that is known to be compact JSON.
+func (k *kept) entities(reader *alert.EntityReader) (of *detectionv1.Entities, compact bool) {
 	if k.whole == nil || k.det.GetEntities() != nil {
-		return entities(k.det, reader)
+		return entities(k.det, reader), false
 	}
 	if k.whole.entities == nil {
-		k.whole.entities = entities(k.det, reader)
+		k.whole.entities, k.whole.compact = entities(k.det, reader), alert.IsCompact(k.det.GetRaw())
 	}
-	return k.whole.entities
+	return k.whole.entities, k.whole.compact
 }
 
 // keptEvents decodes what a firing shows whole, by its place in firing.Events.
@@ -249,7 +256,8 @@ func links(ctx context.Context, kept []*kept, except string) (out []trace.Link) 
 	return out
 }
 
-func (s *step) finding(it *item, firing *window.Firing, kept []*kept, sc trace.SpanContext) *alert.Finding {
+// found is a finding without its events.
+func (s *step) found(it *item, firing *window.Firing) *alert.Finding {
 	d, c := it.det, it.cor
 	finding := &alert.Finding{
 		ID:     alertID(d, firing),
@@ -257,17 +265,22 @@ func (s *step) finding(it *item, firing *window.Firing, kept []*kept, sc trace.S
 		StartMS: firing.Start, EndMS: firing.End, Count: firing.Count, Total: firing.Total, AtLeast: firing.AtLeast,
 		Condition: c.Condition.String(), BaseURL: s.f.cfg.BaseURL,
 	}
-	finding.How = c.how(firing, kept)
-	if c.of != nil {
-		finding.Risk, finding.Condition = c.madeOf(d, firing), c.conditionOf()
-	}
-	if sc.HasTraceID() {
-		finding.TraceID = sc.TraceID().String()
-	}
 	for i, v := range d.GetGroup() {
 		if i < len(c.GroupBy) {
 			finding.Group = append(finding.Group, &alertv1.GroupValue{Field: c.GroupBy[i], Value: v})
 		}
+	}
+	return finding
+}
+
+func (s *step) finding(it *item, firing *window.Firing, kept []*kept, sc trace.SpanContext) *alert.Finding {
+	c, finding := it.cor, s.found(it, firing)
+	finding.How = c.how(firing, kept)
+	if c.of != nil {
+		finding.Risk, finding.Condition = c.madeOf(it.det, firing), c.conditionOf()
+	}
+	if sc.HasTraceID() {
+		finding.TraceID = sc.TraceID().String()
 	}
 	finding.Events = make([]alert.Contribution, 0, len(firing.Events))
 	for i, ref := range firing.Events {
@@ -276,7 +289,8 @@ func (s *step) finding(it *item, firing *window.Firing, kept []*kept, sc trace.S
 			e.RuleID = score.Rule
 		}
 		if k := kept[i]; k != nil {
-			e.Entities, e.Source, e.Raw = k.entities(&s.f.entities), k.det.GetSource(), k.det.GetRaw()
+			e.Entities, e.Compact = k.entities(&s.f.entities)
+			e.Source, e.Raw = k.det.GetSource(), k.det.GetRaw()
 		}
 		finding.Events = append(finding.Events, e)
 	}

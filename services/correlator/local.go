@@ -22,6 +22,7 @@ type local struct {
 	name   []byte            // scratch
 	said   []said            // since taken
 	due    *dueGroups        // once the watermark moves; see closing
+	brief  bool              // alerts are; see Evaluation.Brief
 }
 
 // said is an alert, or another message.

@@ -264,12 +264,17 @@ func (m *matching) found(ctx context.Context, r *bus.Record, e *event.Event, p *
 			m.d.counts.shadowed(tenant, rule.ID)
 			continue
 		}
-		a := alert.New(&alert.Finding{
+		finding := &alert.Finding{
 			ID: alert.StandAloneID(e.Tenant, rule.ID, rule.Revision, e.ID), Tenant: e.Tenant, Rule: p.rules[rule.ID],
 			TimeMS: e.TimeMS, IngestMS: e.IngestMS, StartMS: e.TimeMS, EndMS: e.TimeMS, Count: 1, Total: 1,
-			Events:  []alert.Contribution{{ID: e.ID, TimeMS: e.TimeMS, RuleID: rule.ID, Late: e.Late, Entities: m.entities.Read(e.Raw), Source: source, Raw: raw}},
 			TraceID: traceID, BaseURL: m.d.cfg.BaseURL,
-		})
+		}
+		form := alert.NewBrief
+		if !m.d.brief {
+			finding.Events = []alert.Contribution{{ID: e.ID, TimeMS: e.TimeMS, RuleID: rule.ID, Late: e.Late, Entities: m.entities.Read(e.Raw), Source: source, Raw: raw}}
+			form = alert.New
+		}
+		a := form(finding)
 		if w.objects != nil {
 			w.objects.alerts = append(w.objects.alerts, a)
 		} else {

@@ -19,6 +19,7 @@ type Decoder struct {
 	b      batch
 	limits body.Limits
 	lines  int // seen so far
+	again  bool
 }
 
 // A Rejection is a line that is no event, and why.
@@ -51,6 +52,13 @@ func (d *Decoder) At(line int) *Decoder {
 	return other
 }
 
+// Again makes d begin at a line as At does, for whoever is done with all events
+// that it has returned: their memory serves again.
+func (d *Decoder) Again(line int) {
+	d.b.Reset()
+	d.lines, d.again = line, true
+}
+
 // LogsourceFields are the fields in which JSON events assert their log source,
 // with dots between nested names. Those that are empty stay as they are.
 type LogsourceFields struct{ Product, Service, Category string }
@@ -72,7 +80,10 @@ func (d *Decoder) ReadLogsource(fields LogsourceFields) {
 // Lines returns the events of further lines, and those that are none with
 // their index among the lines. Events refer to text.
 func (d *Decoder) Lines(text []byte) ([]event.Event, []Rejection, error) {
-	d.b.events, d.b.rejected, d.b.rejectedMore = nil, nil, 0
+	if !d.again {
+		d.b.events = nil
+	}
+	d.b.rejected, d.b.rejectedMore, d.again = nil, 0, false
 	// An event without time and id is told apart by where it stands.
 	d.b.requestID = "line " + strconv.Itoa(d.lines)
 	n, err := d.take(text)

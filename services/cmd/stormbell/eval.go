@@ -82,14 +82,15 @@ func newEval(env *environment) *cobra.Command {
 		Short: "Run rules over files, without any service, and print the alerts",
 		Long: "Run rules over files or standard input, without any service, and print each alert as one line of JSON,\n" +
 			"as a webhook carries it in `data`. Files are as for `stormbell send`, directories stand for the files in them;\n" +
-			"the same input gives the same output. With --summary it prints how often each rule matched instead.\n" +
+			"the same input gives the same output. With -o brief a line names rule, group, window and counts, and no events;\n" +
+			"with --summary it prints how often each rule matched instead.\n" +
 			"All events count as received at one time, so none is late; an event without a time has that of the one before it.",
 		Example: "  stormbell eval -r ./rules logs/*.json.gz\n  zcat app.ndjson.gz | stormbell eval -r ./rules --quiet -\n" +
 			"  stormbell eval -r ./rules --logsource product=windows,service=sysmon --summary logs/",
 		Args: arguments(0, -1),
 	}
 	finds(cmd, "an event was rejected")
-	e.output = outputOf(cmd, asNDJSON, asJSON, asText)
+	e.output = outputOf(cmd, asNDJSON, asJSON, asText, asBrief)
 	f := cmd.Flags()
 	f.StringArrayVarP(&rules, "rules", "r", nil, "file, directory or archive (.tar.gz) with Sigma rules; may be repeated")
 	f.StringVar(&source, "source", "", "name of the configured source that the events come from (default: detect)")
@@ -128,6 +129,9 @@ func newEval(env *environment) *cobra.Command {
 		}
 		if e.run, err = correlator.NewEvaluation(cmd.Context(), correlator.Config(settings.Correlator), e.set); err != nil {
 			return err
+		}
+		if e.summary != nil || e.output.name == asBrief {
+			e.run.Brief()
 		}
 		in, err := openInputs(env.in, args)
 		if err != nil {
@@ -243,6 +247,8 @@ func (e *evaluation) tally(rule string) {
 func (e *evaluation) appendLine(line []byte, a *alertv1.Alert) (_ []byte, err error) {
 	if e.output.name == asText {
 		line = append(line, headline(e.env, a.GetRule().GetLevel(), a.GetSummary())...)
+	} else if e.output.name == asBrief {
+		line = alert.AppendBrief(line, a)
 	} else if line, err = alert.AppendData(line, a, true); err != nil {
 		return nil, err
 	}

@@ -146,6 +146,31 @@ func TestEvalWorkers(t *testing.T) {
 	}
 }
 
+// TestEvalBrief holds that a short line says what the whole one says of the same
+// alert, for any number of threads.
+func TestEvalBrief(t *testing.T) {
+	dir := t.TempDir()
+	rules := writeFile(t, dir, "failed.yml", failedLogins)
+	single := writeFile(t, dir, "single.yml", strings.NewReplacer(failedID, "33333333-3333-4333-8333-333333333333", "name: login_failed", "name: single").Replace(strings.Split(failedLogins, "---")[0]))
+	var in strings.Builder
+	for i := range 900 {
+		in.WriteString(login(fmt.Sprintf("u%d", i%7), fmt.Sprintf("%02d:%02d", i/15, i%15*4)))
+	}
+	args := []string{"eval", "-q", "-r", rules, "-r", single}
+	whole := stormbell(t, in.String(), nil, args...)
+	brief := stormbell(t, in.String(), nil, append(args, "-o", "brief", "--workers", "3")...)
+	require.Zero(t, brief.code, brief.err)
+	require.NotContains(t, brief.out, `"events"`)
+	want, got := alertsOf(t, whole.out), alertsOf(t, brief.out)
+	require.Greater(t, len(got), 900)
+	for i := range want {
+		require.NotEmpty(t, want[i].Events)
+		want[i].Events = nil
+	}
+	require.Equal(t, want, got)
+	require.Equal(t, brief, stormbell(t, in.String(), nil, append(args, "-o", "brief", "--workers", "1")...))
+}
+
 func firstLines(text string, n int) string {
 	at := 0
 	for range n {

@@ -52,14 +52,14 @@ func (e *evaluation) pipeline(ctx context.Context, in *inputs) error {
 	})
 	for range e.workers {
 		g.Go(func() error {
-			evaluator := e.run.Evaluator()
+			evaluator, decoder := e.run.Evaluator(), e.decoder.At(0)
 			for {
 				c, more, err := take()
 				if !more {
 					return nil
 				}
 				if err == nil {
-					err = e.match(ctx, evaluator, c)
+					err = e.match(ctx, evaluator, decoder, c)
 				}
 				if err != nil {
 					queue.fail(err)
@@ -75,8 +75,9 @@ func (e *evaluation) pipeline(ctx context.Context, in *inputs) error {
 }
 
 // match does of a chunk what needs no other.
-func (e *evaluation) match(ctx context.Context, evaluator *correlator.Evaluator, c *chunk) error {
-	events, rejected, err := e.decoder.At(c.line).Lines(c.text)
+func (e *evaluation) match(ctx context.Context, evaluator *correlator.Evaluator, decoder *gateway.Decoder, c *chunk) error {
+	decoder.Again(c.line)
+	events, rejected, err := decoder.Lines(c.text)
 	if err != nil {
 		return err //nolint:wrapcheck // it says what it was doing
 	}

@@ -23,6 +23,7 @@ const (
 	asText   = "text"
 	asJSON   = "json"
 	asNDJSON = "ndjson"
+	asBrief  = "brief"
 )
 
 // outputFlag adds the flag that chooses the format, the same for all commands.

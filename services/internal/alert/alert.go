@@ -108,6 +108,8 @@ type Contribution struct {
 	Entities *detectionv1.Entities
 	Source   string
 	Raw      []byte
+	// Compact says that IsCompact has said so of Raw.
+	Compact bool
 }
 
 // New gives the alert of a finding, cut to what a webhook may carry.
@@ -142,8 +144,18 @@ func New(f *Finding) *alertv1.Alert {
 	if a.Summary = cut(oneLine(f.Summary), 2*maxText); a.Summary == "" {
 		a.Summary = summary(a, f.How)
 	}
-	fit(a)
+	fit(a, f.Events)
 	return a
+}
+
+// NewBrief gives what AppendBrief writes of an alert: nothing of its events but
+// how many there are.
+func NewBrief(f *Finding) *alertv1.Alert {
+	return &alertv1.Alert{
+		Id: f.ID, TimeMs: f.TimeMS, Tenant: f.Tenant, Rule: f.Rule, Group: f.Group, IngestMs: f.IngestMS,
+		Window: &alertv1.Window{StartMs: f.StartMS, EndMs: f.EndMS},
+		Count:  uint64(max(f.Count, 0)), AtLeast: f.AtLeast, EventsTotal: uint64(max(f.Total, 0)),
+	}
 }
 
 func addEntities(a *alertv1.Alert, c *Contribution) {

@@ -19,6 +19,8 @@ func Entities(raw []byte) *detectionv1.Entities { return new(EntityReader).Read(
 type EntityReader struct {
 	parser  fastjson.Parser
 	members map[string]*member // of the object that is read, by the names that may be asked for
+	found   []*member          // those that are there
+	begins  [256]uint64        // by the first byte of a name, a bit for its length
 	usual   [][]usualName      // of each entity
 }
 
@@ -70,6 +72,7 @@ func (r *EntityReader) prepare() {
 	of := func(name string) *member {
 		if r.members[name] == nil {
 			r.members[name] = new(member)
+			r.begins[name[0]] |= lengthBit(len(name))
 		}
 		return r.members[name]
 	}
@@ -92,15 +95,22 @@ func (r *EntityReader) look(v *fastjson.Value) {
 	if r.members == nil {
 		r.prepare()
 	}
-	for _, m := range r.members {
+	for _, m := range r.found {
 		m.value = nil
 	}
+	r.found = r.found[:0]
 	v.GetObject().Visit(func(key []byte, v *fastjson.Value) {
+		if len(key) == 0 || r.begins[key[0]]&lengthBit(len(key)) == 0 {
+			return // no name is like it
+		}
 		if m := r.members[string(key)]; m != nil && m.value == nil {
 			m.value = v
+			r.found = append(r.found, m)
 		}
 	})
 }
+
+func lengthBit(n int) uint64 { return 1 << min(n, 63) }
 
 // first is the first of the names of an entity that holds text or a number.
 func (r *EntityReader) first(entity int) string {

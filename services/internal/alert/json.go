@@ -2,6 +2,7 @@ package alert
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"strconv"
 	"time"
@@ -52,13 +53,22 @@ func AppendData(dst []byte, a *alertv1.Alert, ours bool) ([]byte, error) {
 	return e.bytes()
 }
 
+// AppendBrief appends one line's worth of an alert: its id, rule, group, window and
+// counts.
+func AppendBrief(dst []byte, a *alertv1.Alert) []byte {
+	e := writer{out: dst}
+	e.brief(a)
+	return e.out
+}
+
 // fit leaves out whole events from the middle, then ids, until the body is
 // within bounds.
-func fit(a *alertv1.Alert) {
-	raws := make([][]byte, len(a.GetEvents()))
+func fit(a *alertv1.Alert, events []Contribution) {
+	raws, known := make([][]byte, len(a.GetEvents())), make([]bool, len(a.GetEvents()))
 	whole := 0
 	for i, e := range a.GetEvents() {
 		raws[i], e.Event = e.GetEvent(), nil
+		known[i] = events[i].Compact
 		whole += len(raws[i]) + len(eventMember)
 	}
 	room := MaxBody - most(a)
@@ -70,6 +80,7 @@ func fit(a *alertv1.Alert) {
 		head := keep / 2
 		a.Events = append(a.Events[:head:head], a.Events[n-(keep-head):]...)
 		raws = append(raws[:head:head], raws[n-(keep-head):]...)
+		known = append(known[:head:head], known[n-(keep-head):]...)
 		a.Truncated = true
 		room = MaxBody - size(a)
 	}
@@ -79,7 +90,7 @@ func fit(a *alertv1.Alert) {
 			continue
 		}
 		compact := jsontext.Value(raws[i])
-		if !isCompact(&scan, raws[i]) {
+		if !known[i] && !isCompact(&scan, raws[i]) {
 			compact = bytes.Clone(raws[i])
 			if compact.Compact(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) != nil {
 				a.Truncated = true
@@ -110,6 +121,10 @@ func fromTheEnds(n int) []int {
 // eventMember comes before a whole event.
 const eventMember = `,"event":`
 
+// IsCompact reports whether an event is known to be JSON that an alert shows as it
+// is. It need not find out: a no says nothing.
+func IsCompact(text []byte) bool { return isCompact(&jsonscan.Scanner{MaxMembers: 1}, text) }
+
 // isCompact reports whether a text is JSON that compacting and formatting leave as
 // it is. It need not find out: a no says nothing.
 func isCompact(scan *jsonscan.Scanner, text []byte) bool {
@@ -118,6 +133,9 @@ func isCompact(scan *jsonscan.Scanner, text []byte) bool {
 	}
 	if _, end, err := scan.Value(text, 0); err != nil || end != len(text) {
 		return false
+	}
+	if !hasSpace(text) {
+		return true
 	}
 	quoted := false // without escapes, each quote begins or ends a string
 	for _, c := range text {
@@ -132,6 +150,12 @@ func isCompact(scan *jsonscan.Scanner, text []byte) bool {
 
 // isPlain reports whether a text is of ASCII without a backslash.
 func isPlain(text []byte) bool {
+	for ; len(text) >= 8; text = text[8:] {
+		x := binary.LittleEndian.Uint64(text)
+		if (x|hasZero(x^'\\'*each))&(utf8.RuneSelf*each) != 0 {
+			return false
+		}
+	}
 	for _, c := range text {
 		if c == '\\' || c >= utf8.RuneSelf {
 			return false
@@ -139,6 +163,30 @@ func isPlain(text []byte) bool {
 	}
 	return true
 }
+
+// hasSpace reports whether an ASCII text has a space or a control character, in
+// strings or out of them.
+func hasSpace(text []byte) bool {
+	for ; len(text) >= 8; text = text[8:] {
+		// None borrows from another: the top bits are not set.
+		if x := binary.LittleEndian.Uint64(text) | utf8.RuneSelf*each; (x-(' '+1)*each)&(utf8.RuneSelf*each) != utf8.RuneSelf*each {
+			return true
+		}
+	}
+	for _, c := range text {
+		if c <= ' ' {
+			return true
+		}
+	}
+	return false
+}
+
+// each, times a byte, is eight of it.
+const each = 0x0101010101010101
+
+// hasZero has the top bit of the first byte that is zero, and perhaps of others
+// behind it; it has none where no byte is.
+func hasZero(x uint64) uint64 { return (x - each) &^ x }
 
 // Parts of a body that are not its texts: at most so much, of a body and of each
 // event, without the event itself.
@@ -209,24 +257,7 @@ func (w *writer) data(a *alertv1.Alert) {
 	w.str("tenant", a.GetTenant())
 	w.str("summary", a.GetSummary())
 	w.rule(a.GetRule())
-	w.name("group")
-	w.begin()
-	for _, g := range a.GetGroup() {
-		w.separate()
-		w.quote(g.GetField())
-		w.out = append(w.out, ':')
-		w.quote(g.GetValue())
-	}
-	w.end()
-	w.name("window")
-	w.begin()
-	w.time("start", a.GetWindow().GetStartMs())
-	w.time("end", a.GetWindow().GetEndMs())
-	w.end()
-	w.uint("count", a.GetCount())
-	if a.GetAtLeast() {
-		w.bool("at_least", true)
-	}
+	w.extent(a)
 	if a.GetCondition() != "" {
 		w.str("condition", a.GetCondition())
 	}
@@ -251,6 +282,45 @@ func (w *writer) data(a *alertv1.Alert) {
 		w.str("link", a.GetLink())
 	}
 	w.end()
+}
+
+// brief is data without events and what is read from them.
+func (w *writer) brief(a *alertv1.Alert) {
+	r := a.GetRule()
+	w.begin()
+	w.str("id", a.GetId())
+	w.time("time", a.GetTimeMs())
+	w.name("rule")
+	w.begin()
+	w.str("id", r.GetId())
+	w.str("title", cut(r.GetTitle(), maxText))
+	w.str("level", r.GetLevel())
+	w.end()
+	w.extent(a)
+	w.uint("events_total", a.GetEventsTotal())
+	w.end()
+}
+
+// extent says where and when something was, and how often.
+func (w *writer) extent(a *alertv1.Alert) {
+	w.name("group")
+	w.begin()
+	for _, g := range a.GetGroup() {
+		w.separate()
+		w.quote(g.GetField())
+		w.out = append(w.out, ':')
+		w.quote(cut(g.GetValue(), maxText))
+	}
+	w.end()
+	w.name("window")
+	w.begin()
+	w.time("start", a.GetWindow().GetStartMs())
+	w.time("end", a.GetWindow().GetEndMs())
+	w.end()
+	w.uint("count", a.GetCount())
+	if a.GetAtLeast() {
+		w.bool("at_least", true)
+	}
 }
 
 func (w *writer) rule(r *alertv1.Rule) {

@@ -2,7 +2,6 @@ package event
 
 import (
 	"crypto/sha256"
-	"encoding/base32"
 	"encoding/binary"
 )
 
@@ -10,6 +9,10 @@ const (
 	idLabel = "stormbell-event-1"
 	// hashBytes of the digest are kept: 160 bits, 32 characters.
 	hashBytes = 20
+	// usualBytes are enough for most lists of values.
+	usualBytes = 256
+	// base32hex is the alphabet of RFC 4648, section 7, in lower case.
+	base32hex = "0123456789abcdefghijklmnopqrstuv"
 )
 
 // Hash is the identity of a list of values: the first 20 bytes of the SHA-256
@@ -17,21 +20,18 @@ const (
 // as 32 characters of lower-case base32hex. The label keeps hashes of
 // different kinds of things apart.
 func Hash[T ~string | ~[]byte](label string, parts ...T) string {
-	size := 4 + len(label)
-	for _, p := range parts {
-		size += 4 + len(p)
-	}
-	b := make([]byte, 0, size)
-	b = appendPart(b, label)
+	var space [usualBytes]byte // more is rare
+	b := appendPart(space[:0], label)
 	for _, p := range parts {
 		b = appendPart(b, p)
 	}
 	sum := sha256.Sum256(b)
 	var text [hashBytes * 8 / 5]byte // without padding: 20 bytes fill 32 characters
-	base32.HexEncoding.Encode(text[:], sum[:hashBytes])
-	for i, c := range text {
-		if c >= 'A' {
-			text[i] = c + 'a' - 'A'
+	for i := range hashBytes / 5 {
+		five := sum[5*i:]
+		bits := uint64(binary.BigEndian.Uint32(five))<<8 | uint64(five[4])
+		for k := range 8 {
+			text[8*i+k] = base32hex[bits>>(35-5*k)&31]
 		}
 	}
 	return string(text[:])
