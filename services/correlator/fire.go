@@ -115,7 +115,7 @@ func (s *step) detection(ctx context.Context, it *item) (err error) {
 			return err
 		}
 	}
-	if !g.win.Empty() {
+	if g.snap.every > 0 && !g.win.Empty() {
 		g.snap.change(max(s.f.watermark(), d.GetIngestMs()-s.f.cfg.Slack.Milliseconds()))
 	}
 	s.f.due[g.spec.Level] = min(s.f.due[g.spec.Level], g.next())

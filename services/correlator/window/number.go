@@ -132,6 +132,20 @@ func (n *scanned) text() string {
 }
 
 func (n *scanned) int() *big.Int {
+	if n.exp <= 18 && len(n.digits) <= n.exp { // a whole number of one word
+		var whole uint64
+		for i := range n.exp {
+			if whole *= 10; i < len(n.digits) {
+				whole += uint64(n.digits[i] - '0')
+			}
+		}
+		half := new(big.Int).SetUint64(1e19) // 10^(fracDigits/2)
+		x := new(big.Int).SetUint64(whole)
+		if x.Mul(x, half).Mul(x, half); n.neg {
+			x.Neg(x)
+		}
+		return x
+	}
 	zeros := fracDigits + n.exp - len(n.digits)
 	x, _ := new(big.Int).SetString("0"+string(n.digits)+strings.Repeat("0", zeros), 10)
 	if n.neg {
