@@ -344,7 +344,8 @@ func uponModel(rt *rapid.T, p *plan, counts *counts, store Store) (*model, []act
 }
 
 // TestModelOfChainsUponOwnTypes holds chains upon what the watermark decides to
-// the definition, under every fault that the log and the store may bring.
+// the definition, under every fault that the log and the store may bring, and a
+// backtest to the ids of the alerts that there were.
 func TestModelOfChainsUponOwnTypes(t *testing.T) {
 	p := compile(t, modelConfig(), uponRules)
 	require.Equal(t, uint32(3), p.levels)
@@ -360,6 +361,7 @@ func TestModelOfChainsUponOwnTypes(t *testing.T) {
 		m.settle()
 		m.check()
 		require.Empty(rt, m.problems)
+		m.backtests(m.plans)
 		m.seen["drop"] += store.dropped
 		for k, n := range m.seen {
 			seen[k] += n

@@ -209,7 +209,8 @@ func riskPlans(t *testing.T) byManifest {
 }
 
 // TestModelOfRisk holds risks to the definition under every fault that the log and
-// the store may bring, while what the rules score changes to and fro.
+// the store may bring, while what the rules score changes to and fro, and a
+// backtest to the ids of the alerts that there were.
 func TestModelOfRisk(t *testing.T) {
 	plans := riskPlans(t)
 	require.Equal(t, uint32(2), plans["1"].levels)
@@ -224,6 +225,7 @@ func TestModelOfRisk(t *testing.T) {
 		m.settle()
 		m.check()
 		require.Empty(rt, m.problems)
+		m.backtests(plans)
 		m.seen["drop"] += store.dropped
 		for k, n := range m.seen {
 			seen[k] += n

@@ -14,7 +14,8 @@ import (
 // testAbsent posts a few events and then nothing: what a rule tells of order and
 // absence is told once the watermark has passed it, which ticks alone carry
 // forward then. A risk adds up what a detection rule and a correlation say of one
-// user.
+// user, and correlations count what was absent and new. Whoever correlates is
+// killed meanwhile, and the client repeats what it has sent.
 func testAbsent(t *testing.T, r *rig.Runner) {
 	d := r.Start(t, rig.Options{Rules: "testdata/rules/absent", Settings: map[string]string{"correlator": "slack: 10s"}})
 	receiver := newReceiver(t, ledger.Behave{})
@@ -44,12 +45,24 @@ func testAbsent(t *testing.T, r *rig.Runner) {
 	put("risky", "try", `,"host":"h1"`, 0)
 	put("risky", "try", `,"host":"h1"`, time.Second)
 	put("risky", "take", `,"host":"h2"`, 2*time.Second)
+	for i, after := range []time.Duration{0, 5 * time.Second} {
+		put("astray", "stop", "", after)
+		put("astray", "seen", fmt.Sprintf(`,"ip":"192.0.2.%d"`, i), after)
+	}
+	d.Post(t, 0, []byte(batch))
+	for _, p := range d.Processes {
+		if d.Kind == rig.Embedded || p.Kind == "correlator" {
+			require.NoError(t, p.Kill())
+			require.NoError(t, p.Start(t.Context()))
+		}
+	}
 	d.Post(t, 0, []byte(batch))
 
 	want := map[string]string{
 		"gone": "Not started again", "host": "Silent", "eve": "New address", "mallory": "Too fast", "usual": "More than usual",
 		"risky": "Risky user",
 	}
+	const more = 2 + 5 // two of the absences of one user
 	err := receiver.Await(within(t, patience), func(got []ledger.Delivery) bool {
 		for user := range want {
 			if len(titles(t, got, user)) == 0 {
@@ -60,10 +73,11 @@ func testAbsent(t *testing.T, r *rig.Runner) {
 		for i := range got {
 			all[bodyOf(t, &got[i]).Data.ID] = true
 		}
-		return len(all) >= len(want)+2
+		return len(all) >= len(want)+more
 	})
 	require.NoError(t, err, "what came: %v", receiver.Deliveries())
 	got := receiver.Deliveries()
+	require.Equal(t, []string{"Astray", "Left stopped", "New address", "Not started again"}, titles(t, got, "astray"))
 	for user, title := range want {
 		require.Equal(t, []string{title}, titles(t, got, user), user)
 	}
@@ -72,7 +86,7 @@ func testAbsent(t *testing.T, r *rig.Runner) {
 	for i := range got {
 		ids[bodyOf(t, &got[i]).Data.ID] = true
 	}
-	require.Len(t, ids, len(want)+2, "one alert each, and two that a risk is made of")
+	require.Len(t, ids, len(want)+more, "one alert each, two that a risk is made of, and what the chain is made of")
 	for i := range got {
 		b := bodyOf(t, &got[i])
 		if b.Data.Rule.Title != want["risky"] {

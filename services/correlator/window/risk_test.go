@@ -137,6 +137,53 @@ func TestRiskNamesItsParts(t *testing.T) {
 	require.Equal(t, "2", score.Part)
 }
 
+// TestRiskIsBounded folds far more than a group holds, each a score of its own,
+// in one window: the newest are kept, and what is known of the others goes with
+// them.
+func TestRiskIsBounded(t *testing.T) {
+	s := &Spec{Kind: Risk, Rules: 1, Timespan: 3_600_000, Min: MaxRisk, Level: MaxLevel}
+	require.NoError(t, s.Validate())
+	g, total := New(s), 3*MaxRecords+10_000
+	stored := map[string][]byte{}
+	for i := range total {
+		score := Score{Points: 1, Tactics: 1 << (i % 64), Rule: "rule", Part: fmt.Sprint("alert-", i)}
+		require.Empty(t, g.Add(Record{EventID: fmt.Sprint("e", i), Time: int64(i), Ingest: int64(i), Rules: 1, Value: score.Text(), HasValue: true, Keep: []byte("kept")}))
+		if i%1000 == 0 {
+			store(g, stored)
+		}
+	}
+	store(g, stored)
+	require.Equal(t, MaxRecords, g.Len())
+	require.True(t, g.Overflowed())
+	// What has gone is forgotten together, at the latest where it is twice as much
+	// as what is left.
+	most := 3*MaxRecords + 4096 + 1
+	require.LessOrEqual(t, len(g.values.names), most)
+	require.LessOrEqual(t, len(g.values.scores.all), most)
+	require.LessOrEqual(t, len(g.values.scores.places), most)
+	require.LessOrEqual(t, len(g.pages.keeps), 2*shown)
+	size := 0
+	for field, value := range stored {
+		size += len(field) + len(value)
+	}
+	require.Less(t, size, 64*MaxRecords, "about 45 bytes for each of these records, and nothing of those that have gone")
+	g.Advance(int64(total) + s.LookBack() + 1)
+	require.True(t, g.Empty())
+	store(g, stored)
+	require.LessOrEqual(t, len(stored), 2, "its counters, and the page that is being filled")
+}
+
+// store applies what has changed of a group to what is stored of it.
+func store(g *Group, stored map[string][]byte) {
+	for _, c := range g.Changes(nil) {
+		if c.Value == nil {
+			delete(stored, c.Field)
+		} else {
+			stored[c.Field] = c.Value
+		}
+	}
+}
+
 func TestRiskIsRefused(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change func(*Spec)
