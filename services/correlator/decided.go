@@ -29,8 +29,9 @@ func (s *step) advance(ctx context.Context, g *group, w int64) (fired []window.F
 			err = errors.Join(err, failed)
 			return true
 		}
-		// Of this time of ingest are all events that count in the window.
-		cut, failed := s.f.cut(ctx, near, firing.Start-window.EarlyAllowance, firing.End+g.spec.Lateness)
+		// Of this time of ingest are all events that count in the window, and those by
+		// which it was decided that they do.
+		cut, failed := s.f.cut(ctx, near, firing.Start-g.spec.Before-window.EarlyAllowance, firing.End+g.spec.After+g.spec.Lateness)
 		if err = failed; err != nil || !cut {
 			return err != nil
 		}

@@ -54,6 +54,9 @@ const (
 	tagMaxSpeed    protowire.Number = 46
 	tagMinDistance protowire.Number = 47
 	tagTactics     protowire.Number = 70
+
+	tagBefore protowire.Number = 100
+	tagAfter  protowire.Number = 101
 )
 
 // specInts and specTexts say where the fields of a spec are, by their tags.
@@ -81,6 +84,8 @@ func specInts(s *window.Spec) []taggedInt {
 		{tagMaxSpeed, intOf(&s.Extension.MaxSpeed)},
 		{tagMinDistance, intOf(&s.Extension.MinDistance)},
 		{tagTactics, intOf(&s.Extension.Tactics)},
+		{tagBefore, intOf(&s.Before)},
+		{tagAfter, intOf(&s.After)},
 	}
 }
 

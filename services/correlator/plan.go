@@ -129,7 +129,15 @@ func (c Config) window(sc *sigma.Correlation, set *sigma.Set) (*window.Spec, err
 	spec.Shape, spec.Gap, spec.Percentile = shapes[sc.Window], sc.Gap, sc.Percentile
 	if sc.Type == sigma.Risk {
 		c.risk(spec, sc)
-	} else if sc.Extension != (sigma.Extension{}) || sc.Type == sigma.Absence {
+		return spec, nil
+	}
+	for _, child := range sc.Children {
+		if of, err := c.window(child, set); err == nil {
+			before, after := of.Span()
+			spec.Before, spec.After = max(spec.Before, before), max(spec.After, after)
+		}
+	}
+	if sc.Extension != (sigma.Extension{}) || sc.Type == sigma.Absence {
 		extend(spec, &sc.Extension)
 	} else if err := condition(spec, sc); err != nil {
 		return nil, err

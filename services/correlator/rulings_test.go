@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	detectionv1 "github.com/stormbell/stormbell/proto/stormbell/detection/v1"
+	"github.com/stormbell/stormbell/services/correlator/window"
 	"github.com/stormbell/stormbell/services/internal/event"
 	"github.com/stormbell/stormbell/services/internal/state"
 )
@@ -246,5 +247,55 @@ func TestQuietPartitionCutsNothing(t *testing.T) {
 		}, t0+tc.start, t0+tc.end)
 		require.NoError(t, err)
 		require.Equal(t, tc.want, got, name)
+	}
+}
+
+// TestCutChains: a window is cut, too, where other rules ruled while what it
+// counts was decided, and nowhere beyond that.
+func TestCutChains(t *testing.T) {
+	const src = ruleA + ruleB + `
+title: Gone
+id: gone
+stormbell: {type: absence, trigger: rule-a, missing: rule-b, group-by: [user], timespan: 40s}
+---
+title: Twice
+id: twice
+correlation: {type: event_count, rules: [gone], group-by: [user], timespan: 30s, condition: {gte: 1}}
+---
+title: Calm
+id: calm
+correlation: {type: event_count, rules: [twice], group-by: [user], timespan: 10s, condition: {lt: 3}}
+`
+	is, was := compile(t, modelConfig(), src), compile(t, modelConfig(), strings.Replace(src, "{lt: 3}", "{lt: 4}", 1))
+	c := is.correlations["calm"]
+	require.Equal(t, []int64{30_000, 40_000}, []int64{c.spec.Before, c.spec.After})
+	first, last := int64(-10_000-30_000-5*60_000), int64(40_000+1000) // of the ingest times that count
+	for name, tc := range map[string]struct {
+		from, until int64 // of the other rules
+		want        int
+	}{
+		"long before": {first - 9000, first - 2000, 1}, "before": {first - 9000, first + 1000, 0},
+		"amid": {0, 1000, 0}, "after": {last - 1000, last + 9000, 0}, "long after": {last + 2000, last + 9000, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := openFolder(t, modelConfig(), is, 10, state.NewMemory())
+			f.plans = byName{"is": is, "was": was}
+			l := &feed{p: is}
+			told := rulingsOf(newMatchingFor(t, DefaultConfig()), []stamped{
+				{"is", "", first - hourMS/10}, {"is", "", tc.from - 2000}, {"was", "", tc.from}, {"was", "", tc.until}, {"is", "", tc.until + 2000},
+			})
+			for _, r := range told.rulings {
+				l.put(schemaRuling, r)
+			}
+			require.Empty(t, foldAll(t, f, l))
+			near, err := marshal(&detectionv1.Detection{Tenant: "t", CorrelationId: "calm", CorrelationRevision: c.Revision, ManifestAll: []byte("is")})
+			require.NoError(t, err)
+			g := &group{spec: *c.spec}
+			g.win = window.New(&g.spec)
+			g.win.Add(window.Record{EventID: "e", Time: t0, Ingest: t0, Rules: 1, Keep: keep(&Record{Value: near})})
+			fired, err := (&step{f: f}).advance(t.Context(), g, t0+hourMS)
+			require.NoError(t, err)
+			require.Len(t, fired, tc.want, "%+v", f.meta.reigns)
+		})
 	}
 }

@@ -92,6 +92,9 @@ type Spec struct {
 	// AnyAge takes no record for late or early, whatever its times say: ingest
 	// times mean nothing.
 	AnyAge bool
+	// Before and After are how far beyond a window, at either end, what it counts
+	// was decided by: where that is signals.
+	Before, After int64
 	// Extension is what the sequential kinds have beside these.
 	Extension Extension
 }
@@ -147,6 +150,8 @@ func (s *Spec) Validate() error {
 		return fmt.Errorf("lateness of %d ms: must be from 0 to ten years", s.Lateness)
 	case s.Suppress != 0 && !s.Kind.sequential() && (s.Suppress < s.Timespan || s.Suppress > maxSpan):
 		return fmt.Errorf("suppress of %d ms: must be at least the timespan of %d ms", s.Suppress, s.Timespan)
+	case s.Before < 0 || s.After < 0:
+		return fmt.Errorf("parts that were decided by %d ms before a window and %d ms after it: must not be below 0", s.Before, s.After)
 	case s.Level > MaxLevel:
 		return fmt.Errorf("level of %d: chains have at most %d", s.Level, MaxLevel)
 	case s.Rules < 1 || s.Rules > MaxRules:
@@ -351,6 +356,22 @@ func (s *Spec) Lag() int64 {
 		return s.Lateness + EarlyAllowance
 	}
 	return s.Reach()
+}
+
+// Span is how far before and after an event the records lie by which the group
+// decides what it says of it, with all by which these were decided. How a group
+// of NewValue or Rate began is known to it.
+func (s *Spec) Span() (before, after int64) {
+	switch {
+	case s.Kind == NewValue || s.Kind == Rate:
+	case s.Kind == Absence:
+		after = s.Timespan
+	case s.Shape == Sliding:
+		before = s.Timespan
+	default:
+		before, after = s.Timespan+s.Gap, s.Timespan+s.Gap
+	}
+	return before + s.Before, after + s.After
 }
 
 // LookBack is how far before the watermark a rebuild has to start reading:
