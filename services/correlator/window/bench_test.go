@@ -81,6 +81,37 @@ func BenchmarkHot(b *testing.B) {
 	}
 }
 
+// BenchmarkSignals folds one detection into a busy group that others refer to,
+// whose event times come in any order within a window of about so many records,
+// one in a hundred repeated.
+func BenchmarkSignals(b *testing.B) {
+	for _, kind := range []Kind{EventCount, ValueCount, TemporalOrdered} {
+		for _, held := range []int64{1000, 20_000} {
+			b.Run(fmt.Sprintf("kind=%d/window=%d", kind, held), func(b *testing.B) {
+				spec := &Spec{Kind: kind, Timespan: held, Lateness: held, Min: 3, Rules: 1}
+				if spec.temporal() {
+					spec.Rules = 3
+				}
+				g := New(spec)
+				carry := []byte("c")
+				b.ReportAllocs()
+				defer reportCPU(b)()
+				for i := int64(0); b.Loop(); i++ {
+					n := i - i%100/99 // now and then the one before again
+					t := n - n*7919%held
+					g.Add(Record{EventID: "event-" + strconv.FormatInt(n, 10), Time: t, Ingest: i, Rules: 1 << (n % int64(spec.Rules)), Value: strconv.FormatInt(n%50, 10), HasValue: true, Carry: carry})
+					if i >= g.Next() {
+						g.Advance(i)
+					}
+					if i%500 == 0 {
+						g.Changes(nil)
+					}
+				}
+			})
+		}
+	}
+}
+
 // reportCPU adds the CPU time per operation, which a loaded machine does not
 // distort as it does the time that passes.
 func reportCPU(b *testing.B) func() {

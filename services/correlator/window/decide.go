@@ -167,8 +167,7 @@ func (g *Group) decide(limit int64) (out []Firing, done bool) {
 func (d *decider) at(g *Group, j int, f Firing, out []Firing) []Firing {
 	e := g.recs.at(j)
 	_, fired := g.fired[f.Bucket]
-	carry := g.pages.carried[e.seq]
-	signals := len(carry) > 0 && !g.pages.isTold(e.seq) && g.speaks(j, e)
+	signals := e.untold && g.speaks(j, e)
 	if fired && !signals {
 		return out
 	}
@@ -188,8 +187,8 @@ func (d *decider) at(g *Group, j int, f Firing, out []Firing) []Firing {
 		out = append(out, said)
 	}
 	if signals {
-		g.pages.tell(e.seq)
-		f.Signal, f.Carry, f.Keep = true, carry, g.pages.keeps[e.seq]
+		g.tell(j)
+		f.Signal, f.Carry, f.Keep = true, g.pages.carried[e.seq], g.pages.keeps[e.seq]
 		out = append(out, f)
 	}
 	return out

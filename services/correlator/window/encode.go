@@ -339,6 +339,10 @@ func Decode(spec *Spec, fields []Change) (*Group, error) {
 		}
 	}
 	g.pages.recount()
+	for i := range recs {
+		r := &recs[i]
+		r.untold = len(g.pages.carried[r.seq]) > 0 && !g.pages.isTold(r.seq)
+	}
 	slices.SortFunc(recs, func(a, b record) int { return compare(&a, &b) })
 	g.recs.fill(recs)
 	if g.decider != nil {

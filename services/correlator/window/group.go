@@ -74,6 +74,7 @@ type record struct {
 	hash   uint32 // of id
 	prefix uint32 // of id; see newRecord
 	late   bool   // for whoever reads the alert
+	untold bool   // it carries something that has not been reported
 }
 
 // newRecord is a record of an id, without a value. The first bytes of an id lie
@@ -312,7 +313,7 @@ func (g *Group) insert(r record, of *Record) bool {
 	if g.redundant(at, &r, of.Carry) {
 		return false
 	}
-	r.seq = g.pages.append(&r, of)
+	r.seq, r.untold = g.pages.append(&r, of), len(of.Carry) > 0
 	g.recs.insert(at, r)
 	g.ids.add(r.hash)
 	g.minDrop = min(g.minDrop, g.dropAt(r.ingest))

@@ -3,6 +3,7 @@ package window
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"math/bits"
 	"slices"
 	"strconv"
@@ -110,6 +111,12 @@ func (c *carriers) same(seq uint64, carry []byte) bool {
 	return string(c.carried[seq]) == string(carry)
 }
 
+// tell notes that the record at an index was reported.
+func (g *Group) tell(i int) {
+	g.pages.tell(g.recs.at(i).seq)
+	g.recs.told(i)
+}
+
 // Carries reports whether a record is there that carries something.
 func (g *Group) Carries() bool {
 	return len(g.pages.carried) > 0 || g.sequence != nil && g.sequence.carrying()
@@ -118,28 +125,22 @@ func (g *Group) Carries() bool {
 // report adds the carriers that qualify by a newcomer at time t: those
 // whose windows contain it.
 func (g *Group) report(out []Firing, t int64) []Firing {
-	c := &g.pages.carriers
 	var sw sweep
 	from, to := t, t+g.spec.Timespan
 	if g.spec.Shape == Tumbling {
 		from, to = g.spec.start(t), g.spec.end(t)-1
 	}
-	for j := g.recs.lower(from); j < g.recs.len(); {
+	for j := g.recs.untold(g.recs.lower(from)); j < g.recs.len(); j = g.recs.untold(j) {
 		r := g.recs.at(j)
 		if r.time > to {
 			break
 		}
-		carry := c.carried[r.seq]
-		if len(carry) == 0 || c.isTold(r.seq) {
-			j++
-			continue
-		}
 		ok, next := g.meets(j, &sw)
 		if ok {
-			c.tell(r.seq)
+			g.tell(j)
 			out = append(out, Firing{
 				Signal: true, Bucket: g.spec.Bucket(r.time), EventID: r.id, Time: r.time, Ingest: r.ingest,
-				Start: g.spec.start(r.time), End: g.spec.end(r.time) - 1, Carry: carry, Keep: g.pages.keeps[r.seq],
+				Start: g.spec.start(r.time), End: g.spec.end(r.time) - 1, Carry: g.pages.carried[r.seq], Keep: g.pages.keeps[r.seq],
 			})
 		}
 		if j++; next > j && next < g.recs.len() {
@@ -156,6 +157,9 @@ func (g *Group) report(out []Firing, t int64) []Firing {
 func (g *Group) meets(j int, sw *sweep) (ok bool, next int) {
 	e := g.recs.at(j)
 	lo, hi := g.window(e)
+	if g.nearest(e, max(lo, hi-4*g.spec.Min-16), hi) { // of a busy group these do
+		return true, 0
+	}
 	if next := g.impossible(lo, hi, sw); next > 0 {
 		return false, next
 	}
@@ -170,45 +174,80 @@ func (g *Group) meets(j int, sw *sweep) (ok bool, next int) {
 // satisfy the condition by themselves. It looks at few where a full look would
 // go through the whole window for each event of a busy group; a no says nothing.
 func (g *Group) nearest(e *record, lo, hi int) bool {
-	least, most, n := e.ingest, e.ingest, 0
-	var rules uint64
-	var seen map[int32]struct{}
+	if g.spec.Expr != "" {
+		return false
+	}
+	tally := nearby{spec: g.spec}
 	switch g.spec.Kind {
 	case EventCount:
 		if g.ids.repeated > 0 {
-			return false
+			tally.ids = make(map[string]struct{}, g.spec.Min)
 		}
-		n = 1
 	case ValueCount:
-		seen, n = map[int32]struct{}{e.value: {}}, 1
+		tally.values = make(map[int32]struct{}, g.spec.Min)
 	case Temporal:
-		if g.spec.Expr != "" {
+	case TemporalOrdered:
+		if g.spec.Min != g.spec.Rules {
 			return false
 		}
-		rules = e.rules
-		n = bits.OnesCount64(rules)
+		tally.next, tally.before = g.spec.Rules, math.MaxInt64
 	default:
 		return false
 	}
-	for i := hi - 1; i >= lo && n < g.spec.Min; i-- {
+	if g.spec.Kind != TemporalOrdered {
+		tally.count(e)
+	}
+	least, most := e.ingest, e.ingest
+	for i := hi - 1; i >= lo && tally.n < g.spec.Min; i-- {
 		r := g.recs.at(i)
-		if r.seq == e.seq {
+		if r.seq == e.seq && g.spec.Kind != TemporalOrdered || !tally.count(r) {
 			continue
 		}
 		least, most = min(least, r.ingest), max(most, r.ingest)
 		if most-least > g.spec.Reach() {
 			return false
 		}
-		switch g.spec.Kind {
-		case EventCount:
-			n++
-		case ValueCount:
-			seen[r.value] = struct{}{}
-			n = len(seen)
-		default:
-			rules |= r.rules
-			n = bits.OnesCount64(rules)
+	}
+	return tally.n >= g.spec.Min
+}
+
+// nearby counts records from the last one of a window back.
+type nearby struct {
+	spec   *Spec
+	n      int
+	ids    map[string]struct{} // where they repeat
+	values map[int32]struct{}
+	rules  uint64
+	// next is one above the rule that is to be met, before the time of the one that
+	// met the last.
+	next   int
+	before int64
+}
+
+// count reports whether the record adds to what is counted.
+func (t *nearby) count(r *record) bool {
+	was := t.n
+	switch t.spec.Kind {
+	case EventCount:
+		if t.ids == nil {
+			t.n++
+			break
+		}
+		t.ids[r.id] = struct{}{}
+		t.n = len(t.ids)
+	case ValueCount:
+		t.values[r.value] = struct{}{}
+		t.n = len(t.values)
+	case Temporal:
+		t.rules |= r.rules
+		t.n = bits.OnesCount64(t.rules)
+	default:
+		// Of one millisecond only one is taken: then no event is taken twice, and
+		// ties do not matter.
+		if t.next > 0 && r.time < t.before && r.rules>>(t.next-1)&1 != 0 {
+			t.n++
+			t.next, t.before = t.next-1, r.time
 		}
 	}
-	return n >= g.spec.Min
+	return t.n > was
 }

@@ -26,6 +26,8 @@ type chunk struct {
 	last int64 // time of the last record
 	// oldest is the least ingest time, or below it where records were shifted.
 	oldest int64
+	// untold is how many records are so.
+	untold int
 }
 
 func newTimeline() timeline { return timeline{most: chunkRecords} }
@@ -141,7 +143,44 @@ func (l *timeline) push(r record) {
 	c.recs = append(c.recs, r)
 	c.end++
 	c.last = r.time
+	c.enter(&r)
+}
+
+// enter counts a record in.
+func (c *chunk) enter(r *record) {
 	c.oldest = min(c.oldest, r.ingest)
+	if r.untold {
+		c.untold++
+	}
+}
+
+// told notes that the record at an index was reported.
+func (l *timeline) told(i int) {
+	c, o := l.locate(i)
+	l.chunks[c].recs[o].untold = false
+	l.chunks[c].untold--
+}
+
+// untold is the index of the first record from an index on that carries what has
+// not been reported, or the end. Most have been, so that most chunks are passed
+// over.
+func (l *timeline) untold(i int) int {
+	if i >= l.len() {
+		return l.len()
+	}
+	c, o := l.locate(i)
+	for ; c < len(l.chunks); c, o = c+1, 0 {
+		x := &l.chunks[c]
+		if x.untold == 0 {
+			continue
+		}
+		for ; o < len(x.recs); o++ {
+			if x.recs[o].untold {
+				return l.begin(c) + o - l.gone
+			}
+		}
+	}
+	return l.len()
 }
 
 // insert puts a record at an index, which place gave.
@@ -157,7 +196,7 @@ func (l *timeline) insert(i int, r record) {
 	}
 	x := &l.chunks[c]
 	x.recs = slices.Insert(x.recs, o, r)
-	x.oldest = min(x.oldest, r.ingest)
+	x.enter(&r)
 	for k := c; k < len(l.chunks); k++ {
 		l.chunks[k].end++
 	}
@@ -172,12 +211,21 @@ func (l *timeline) split(c int) {
 	l.chunks[c].recs = recs[:half]
 	l.chunks[c].end -= len(later.recs)
 	l.chunks[c].last = recs[half-1].time
+	for i := range later.recs {
+		if later.recs[i].untold {
+			later.untold++
+		}
+	}
+	l.chunks[c].untold -= later.untold
 	l.chunks = slices.Insert(l.chunks, c+1, later)
 }
 
 // shift takes the first record away.
 func (l *timeline) shift() {
 	x := &l.chunks[0]
+	if x.recs[0].untold {
+		x.untold--
+	}
 	x.recs[0] = record{}
 	x.recs = x.recs[1:]
 	l.gone++
@@ -222,14 +270,14 @@ func (l *timeline) drop(least int64, show func(i int, r *record)) {
 // sift is drop for one chunk; what is left stays where its memory is.
 func (c *chunk) sift(least int64, show func(offset int, r *record)) {
 	kept := c.recs[:0]
-	c.oldest = math.MaxInt64
+	c.oldest, c.untold = math.MaxInt64, 0
 	for o := range c.recs {
 		r := &c.recs[o]
 		if r.ingest < least {
 			show(o, r)
 			continue
 		}
-		c.oldest = min(c.oldest, r.ingest)
+		c.enter(r)
 		kept = append(kept, *r)
 	}
 	clear(c.recs[len(kept):])
