@@ -32,7 +32,7 @@ type chore struct {
 
 func chores() []chore {
 	return []chore{
-		{name: "keys", run: choreKeys},
+		{name: "keys", run: choreKeys, slow: true},
 		{name: "restore", run: choreRestore},
 		{name: "upgrade", run: choreUpgrade, slow: true},
 		{name: "brokers", run: choreBrokers, slow: true},
