@@ -131,7 +131,7 @@ func TestBenchCorrelation(t *testing.T) {
 	rules := filepath.Join(t.TempDir(), "rules.yml")
 	require.NoError(t, os.WriteFile(rules, []byte(authRules), 0o600))
 	rsigma := other(t)
-	fmt.Println("| Events apart | B/event | Ours, events/s | Alerts | RSigma | Its alerts | Ratio | Its alerts without ours | Ours without its |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+	fmt.Println("| Events apart | B/event | Ours, events/s | -o brief | Alerts | RSigma | Its alerts | Ratio | Its alerts without ours | Ours without its |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
 	for _, lane := range []struct {
 		name  string
 		apart time.Duration
@@ -140,6 +140,9 @@ func TestBenchCorrelation(t *testing.T) {
 		input := authEvents(n, lane.apart)
 		ours, spent := measured(t, lane.runs, input, []string{"GOMAXPROCS=1"}, program, "eval", "-r", rules, "--workers", "1", "--output", "ndjson", "--quiet")
 		rate := perSecond(n, spent)
+		short, spent := measured(t, lane.runs, input, []string{"GOMAXPROCS=1"}, program, "eval", "-r", rules, "--workers", "1", "--output", "brief", "--quiet")
+		require.Equal(t, bytes.Count(ours, []byte("\n")), bytes.Count(short, []byte("\n")), "a line for each alert, whole or short")
+		brief := perSecond(n, spent)
 		alerts := ourAlerts(t, ours)
 		theirs, ratio, kinds, only, without := "", "", map[alertKey]int{}, "", ""
 		if rsigma != "" {
@@ -148,7 +151,7 @@ func TestBenchCorrelation(t *testing.T) {
 			kinds = theirAlerts(t, out)
 			only, without = difference(kinds, alerts), difference(alerts, kinds)
 		}
-		fmt.Printf("| %s | %d | %.0f | %s | %s | %s | %s | %s | %s |\n", lane.name, len(input)/n, rate, total(alerts), theirs, total(kinds), ratio, only, without)
+		fmt.Printf("| %s | %d | %.0f | %.0f | %s | %s | %s | %s | %s | %s |\n", lane.name, len(input)/n, rate, brief, total(alerts), theirs, total(kinds), ratio, only, without)
 	}
 }
 
