@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 
@@ -37,7 +38,7 @@ func BenchmarkDetect(b *testing.B) {
 	records := benchEvents(5000, 1000)
 	m := newMatching(d, &claim{Committed: -1})
 	b.ReportAllocs()
-	defer reportCPU(b)()
+	defer reportCPU(b).report()
 	for n := 0; b.Loop(); n++ {
 		if n%500 == 0 {
 			at := n % len(records)
@@ -48,96 +49,150 @@ func BenchmarkDetect(b *testing.B) {
 	}
 }
 
-// BenchmarkFold folds and commits batches of 500 detections of so many groups;
-// figures are per detection.
+// BenchmarkFold folds and commits batches of 500 detections of so many groups,
+// whose windows are full; figures are per detection.
 func BenchmarkFold(b *testing.B) {
-	for name, open := range map[string]func(b *testing.B) Store{
-		"memory": func(*testing.B) Store { return state.NewMemory() },
-		"redis": func(b *testing.B) Store {
+	for _, groups := range []int64{1, 100, 20_000} {
+		b.Run(fmt.Sprintf("store=memory/groups=%d", groups), func(b *testing.B) { benchmarkFold(b, groups, state.NewMemory(), nil) })
+		b.Run(fmt.Sprintf("store=redis/groups=%d", groups), func(b *testing.B) {
+			server := redistest.Start(b, redistest.Options{})
 			cfg := state.DefaultConfig()
-			cfg.Addrs = []string{redistest.Start(b, redistest.Options{}).Addr}
+			cfg.Addrs = []string{server.Addr}
 			s, err := state.OpenRedis(b.Context(), cfg, slog.New(slog.DiscardHandler))
 			require.NoError(b, err)
 			b.Cleanup(func() { _ = s.Close() })
-			return s
-		},
-	} {
-		for _, groups := range []int{1, 100, 20_000} {
-			b.Run(fmt.Sprintf("store=%s/groups=%d", name, groups), func(b *testing.B) { benchmarkFold(b, groups, open(b)) })
-		}
+			benchmarkFold(b, groups, s, server.Client(b))
+		})
 	}
 }
 
-func benchmarkFold(b *testing.B, groups int, store Store) {
+// folding is a fold that goes on and on.
+type folding struct {
+	b      *testing.B
+	f      *folder
+	groups int64
+	log    *feed
+	n      int64 // detections so far
+	offset int64
+}
+
+const (
+	foldBatch = 500
+	foldLog   = 200_000 // detections that are made at once
+	foldFull  = 240_000 // what a window and what is kept behind it hold
+)
+
+func benchmarkFold(b *testing.B, groups int64, store Store, server *redis.Client) {
 	cfg := DefaultConfig()
-	p := compile(b, cfg, testRules)
-	f := openFolder(b, cfg, p, 1<<40, store)
-	const batch = 500
-	l := &feed{p: p}
-	for i := range int64(200_000) {
-		l.detect("t", "both", "user-"+strconv.FormatInt(i%int64(groups), 10), "event-"+strconv.FormatInt(i, 10), t0+i*10, t0+i*10)
+	x := &folding{b: b, f: openFolder(b, cfg, compile(b, cfg, testRules), 1<<40, store), groups: groups}
+	for x.n < foldFull {
+		x.more()
+		x.batch()
 	}
 	b.ReportAllocs()
-	defer reportCPU(b)()
-	offset := int64(0)
+	ours := reportCPU(b)
+	theirs := reportRedis(b, server)
 	for n := 0; b.Loop(); n++ {
-		if n%batch > 0 {
+		if n%foldBatch > 0 {
 			continue
 		}
-		at := n % len(l.records)
-		if at == 0 && n > 0 { // the log goes on: later times and offsets
+		if x.n%foldLog == 0 {
 			b.StopTimer()
-			fresh := &feed{p: p}
-			for i := range int64(len(l.records)) {
-				k := i + int64(n)
-				fresh.detect("t", "both", "user-"+strconv.FormatInt(k%int64(groups), 10), "event-"+strconv.FormatInt(k, 10), t0+k*10, t0+k*10)
-			}
-			l = fresh
+			ours.without(x.more)
 			b.StartTimer()
 		}
-		records := l.records[at : at+batch]
-		for i := range records {
-			records[i].Offset = offset + int64(i)
-		}
-		offset += batch
-		for len(records) > 0 {
-			taken, w, err := f.compute(b.Context(), records) // while the batch before is written
-			if err != nil {
-				b.Fatal(err)
-			}
-			if err := f.launch(b.Context(), w, nil); err != nil {
-				b.Fatal(err)
-			}
-			records = records[taken:]
-		}
-		if w := t0 + offset*10 - 60_000; w >= f.due[0] {
-			mark := &feed{}
-			mark.watermark(w)
-			mark.records[0].Offset = offset
-			offset++
-			require.NoError(b, f.land())
-			if _, _, err := f.fold(b.Context(), mark.records); err != nil {
-				b.Fatal(err)
-			}
-			if err := f.drainDue(b.Context(), func([]state.Entry) error { return nil }); err != nil {
-				b.Fatal(err)
-			}
-		}
+		x.batch()
 	}
-	require.NoError(b, f.land())
+	require.NoError(b, x.f.land())
+	ours.report()
+	theirs()
+}
+
+// more makes the next part of the log, where the last one is read.
+func (x *folding) more() {
+	if x.n%foldLog > 0 {
+		return
+	}
+	x.log = &feed{p: x.f.plans.(always).plan}
+	for k := x.n; k < x.n+foldLog; k++ {
+		x.log.detect("t", "both", "user-"+strconv.FormatInt(k%x.groups, 10), "event-"+strconv.FormatInt(k, 10), t0+k*10, t0+k*10)
+	}
+}
+
+func (x *folding) batch() {
+	b, f := x.b, x.f
+	at := x.n % foldLog
+	records := x.log.records[at : at+foldBatch]
+	for i := range records {
+		records[i].Offset = x.offset + int64(i)
+	}
+	x.offset += foldBatch
+	x.n += foldBatch
+	for len(records) > 0 {
+		taken, w, err := f.compute(b.Context(), records) // while the batch before is written
+		require.NoError(b, err)
+		require.NoError(b, f.launch(b.Context(), w, nil))
+		records = records[taken:]
+	}
+	if w := t0 + x.n*10 - 60_000; w >= f.due[0] {
+		mark := &feed{}
+		mark.watermark(w)
+		mark.records[0].Offset = x.offset
+		x.offset++
+		require.NoError(b, f.land())
+		_, _, err := f.fold(b.Context(), mark.records)
+		require.NoError(b, err)
+		require.NoError(b, f.drainDue(b.Context(), func([]state.Entry) error { return nil }))
+	}
+}
+
+// reportRedis adds the CPU time that a server takes per operation, if there is one.
+func reportRedis(b *testing.B, server *redis.Client) func() {
+	b.Helper()
+	if server == nil {
+		return func() {}
+	}
+	used := func() (sum float64) {
+		info, err := server.InfoMap(b.Context(), "cpu").Result()
+		require.NoError(b, err)
+		for _, name := range []string{"used_cpu_user", "used_cpu_sys"} {
+			v, err := strconv.ParseFloat(info["CPU"][name], 64)
+			require.NoError(b, err)
+			sum += v
+		}
+		return sum
+	}
+	before := used()
+	return func() { b.ReportMetric((used()-before)*1e9/float64(b.N), "redis-cpu-ns/op") }
 }
 
 // reportCPU adds the CPU time per operation, which a loaded machine does not
 // distort as it does the time that passes.
-func reportCPU(b *testing.B) func() {
+func reportCPU(b *testing.B) *cpuTime {
 	b.Helper()
-	used := func() int64 {
-		var u syscall.Rusage
-		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-			b.Fatal(err)
-		}
-		return u.Utime.Nano() + u.Stime.Nano()
-	}
-	before := used()
-	return func() { b.ReportMetric(float64(used()-before)/float64(b.N), "cpu-ns/op") }
+	c := &cpuTime{b: b}
+	c.before = c.used()
+	return c
+}
+
+type cpuTime struct {
+	b      *testing.B
+	before int64
+}
+
+func (c *cpuTime) used() int64 {
+	var u syscall.Rusage
+	require.NoError(c.b, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+	return u.Utime.Nano() + u.Stime.Nano()
+}
+
+// without leaves out what f takes.
+func (c *cpuTime) without(f func()) {
+	at := c.used()
+	f()
+	c.before += c.used() - at
+}
+
+func (c *cpuTime) report() {
+	c.b.ReportMetric(float64(c.used()-c.before)/float64(c.b.N), "cpu-ns/op")
 }

@@ -486,6 +486,7 @@ func inMemory() Store { return state.NewMemory() }
 
 // TestEverySchedule tries them all on the store in memory.
 func TestEverySchedule(t *testing.T) {
+	t.Parallel() // the one on Redis mostly waits
 	s := newScope(t, inMemory)
 	if text := os.Getenv(scheduleEnv); text != "" {
 		c := chosen(t, text)
@@ -511,6 +512,7 @@ func TestEverySchedule(t *testing.T) {
 
 // TestEveryScheduleOnRedis tries those of a smaller depth on the real scripts.
 func TestEveryScheduleOnRedis(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t, redistest.Options{})
 	admin := server.Client(t)
 	cfg := state.DefaultConfig()
