@@ -205,22 +205,19 @@ func (g *Group) Changes(dst []Change) []Change {
 
 // changes appends what has changed of pages and what is kept.
 func (p *pages) changes(dst []Change) []Change {
-	gone := make(map[string]bool, len(p.gone))
-	for _, n := range p.gone {
-		gone[pageField(n)] = true
-	}
 	for _, c := range p.full {
-		if !gone[c.Field] {
+		if !slices.ContainsFunc(p.gone, func(n uint64) bool { return pageField(n) == c.Field }) {
 			dst = append(dst, c)
 		}
 	}
-	if p.dirty {
-		dst = append(dst, Change{Field: pageField(p.next / pageRecords), Value: slices.Clone(p.tail)})
+	if p.dirty { // what is appended to the tail later lies behind this
+		dst = append(dst, Change{Field: pageField(p.next / pageRecords), Value: slices.Clip(p.tail)})
 	}
 	for _, n := range p.gone {
 		dst = append(dst, Change{Field: pageField(n)})
 	}
-	seqs := make([]uint64, 0, len(p.rekept))
+	var few [2 * shown]uint64
+	seqs := few[:0]
 	for seq := range p.rekept {
 		seqs = append(seqs, seq)
 	}

@@ -3,9 +3,10 @@
 --
 -- KEYS: owner, meta, outbox, due, then one key per group.
 -- ARGV: token, prev, next, meta, entries, first sequence, due pairs, due
--- removals, then entries (offset, body), due pairs (score, member), removals
--- (member), and per group: number of set arguments (-1: drop the group),
--- number of removed fields, and those.
+-- removals, counts, then entries (offset, body), due pairs (score, member),
+-- removals (member), and per group the fields that are set (name, value) and
+-- removed (name). Counts has two numbers of two bytes for each group: how many
+-- fields are set (65535: drop the group), and how many are removed.
 local owner = redis.call('GET', KEYS[1]) or ''
 local now = redis.call('HMGET', KEYS[2], 'applied', 'seq')
 local applied, seq = now[1] or '', tonumber(now[2] or '0')
@@ -16,7 +17,7 @@ local entries, first = tonumber(ARGV[5]), tonumber(ARGV[6])
 if entries > 0 and first ~= seq + 1 then return {'sequence', applied, 0} end
 
 local slice = 1000 -- arguments of one call; Lua's stack holds a few thousand
-local at = 9
+local at = 10
 local function call(name, key, count)
   local last = at + count
   while at < last do
@@ -32,14 +33,20 @@ for i = 0, entries - 1 do
 end
 call('ZADD', KEYS[4], 2 * tonumber(ARGV[7]))
 call('ZREM', KEYS[4], tonumber(ARGV[8]))
+local counts = ARGV[9]
 for i = 5, #KEYS do
-  local set, del = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
-  at = at + 2
-  if set < 0 then
+  local a, b, c, d = string.byte(counts, 4 * i - 19, 4 * i - 16)
+  local set, del = 256 * a + b, 256 * c + d
+  if set == 65535 then
     redis.call('UNLINK', KEYS[i])
   else
-    call('HSET', KEYS[i], set)
-    call('HDEL', KEYS[i], del)
+    if set == 3 then -- as call does, without its loop: what most groups change
+      redis.call('HSET', KEYS[i], ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5])
+      at = at + 6
+    else
+      call('HSET', KEYS[i], 2 * set)
+    end
+    if del > 0 then call('HDEL', KEYS[i], del) end
   end
 end
 redis.call('HSET', KEYS[2], 'applied', ARGV[3], 'meta', ARGV[4], 'seq', string.format('%.0f', entries > 0 and first + entries - 1 or seq))

@@ -3,6 +3,7 @@ package state
 import (
 	"context"
 	_ "embed"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -262,7 +263,7 @@ func (r *Redis) Commit(ctx context.Context, partition int32, b *Batch) error {
 	k := r.keys(partition)
 	names := make([]string, 0, 4+len(b.Changes))
 	names = append(names, k.owner, k.meta, k.outbox, k.due)
-	args := make([]any, 8, 16+2*len(b.Outbox)+8*len(b.Changes))
+	args := make([]any, 9, 16+2*len(b.Outbox)+8*len(b.Changes))
 	var first int64
 	for i, e := range b.Outbox {
 		if i == 0 {
@@ -273,46 +274,59 @@ func (r *Redis) Commit(ctx context.Context, partition int32, b *Batch) error {
 	pairs, removals := 0, 0
 	for i := range b.Changes {
 		if c := &b.Changes[i]; !c.Drop && !c.SameDue && c.Due != Never {
-			args = append(args, score(c.Level, c.Due), c.Key)
+			args = append(args, score(c.Level, c.Due), &c.Key)
 			pairs++
 		}
 	}
 	for i := range b.Changes {
 		if c := &b.Changes[i]; c.Drop || !c.SameDue && c.Due == Never {
-			args = append(args, c.Key)
+			args = append(args, &c.Key)
 			removals++
 		}
 	}
+	counts := make([]byte, 0, countBytes*len(b.Changes))
 	for i := range b.Changes {
 		names = append(names, k.group+b.Changes[i].Key)
-		args = appendFields(args, &b.Changes[i])
+		args, counts = appendFields(args, counts, &b.Changes[i])
 	}
-	copy(args, []any{b.Token, formatPosition(b.Prev), formatPosition(b.Next), b.Meta, len(b.Outbox), first, pairs, removals})
+	copy(args, []any{b.Token, formatPosition(b.Prev), formatPosition(b.Next), b.Meta, len(b.Outbox), first, pairs, removals, counts})
 	return reply(r.commit.Run(ctx, r.client, names, args...).Slice())
 }
 
-func appendFields(args []any, c *Change) []any {
+// Of each group the script is told how many fields it sets, or that it drops the
+// group, and how many it removes: in one argument for all groups, since each takes
+// its time.
+const (
+	countBytes = 4
+	dropGroup  = math.MaxUint16
+)
+
+func appendFields(args []any, counts []byte, c *Change) ([]any, []byte) {
 	if c.Drop {
-		return append(args, -1, 0)
+		counts = binary.BigEndian.AppendUint16(counts, dropGroup)
+		return args, binary.BigEndian.AppendUint16(counts, 0)
 	}
-	at := len(args)
-	args = append(args, 0, 0)
-	set, del := 0, 0
-	for _, f := range c.Fields {
-		if f.Value != nil {
-			args = append(args, f.Name, f.Value)
-			set += 2
+	var set, del uint16 // as many as check lets pass
+	for i := range c.Fields {
+		if f := &c.Fields[i]; f.Value != nil {
+			args = append(args, &f.Name, (*fieldValue)(f))
+			set++
 		}
 	}
-	for _, f := range c.Fields {
-		if f.Value == nil {
-			args = append(args, f.Name)
+	for i := range c.Fields {
+		if f := &c.Fields[i]; f.Value == nil {
+			args = append(args, &f.Name)
 			del++
 		}
 	}
-	args[at], args[at+1] = set, del
-	return args
+	return args, binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(counts, set), del)
 }
+
+// fieldValue is the value of a field as an argument that takes no memory of its own.
+type fieldValue Field
+
+// MarshalBinary implements encoding.BinaryMarshaler.
+func (f *fieldValue) MarshalBinary() ([]byte, error) { return f.Value, nil }
 
 // reply turns what a script returned into nil or a RefusedError.
 func reply(got []any, err error) error {
@@ -356,13 +370,32 @@ func (r *Redis) Load(ctx context.Context, partition int32, groups []string) ([][
 	}
 	out := make([][]Field, len(groups))
 	for i, reply := range replies {
-		for name, value := range reply.Val() {
-			out[i] = append(out[i], Field{Name: name, Value: []byte(value)})
+		got, size := reply.Val(), 0
+		if len(got) == 0 {
+			continue
+		}
+		for _, value := range got {
+			size += len(value)
+		}
+		// What is small shares memory, so that there are fewer pieces of it.
+		all := make([]byte, 0, min(size, sharedBytes))
+		out[i] = make([]Field, 0, len(got))
+		for name, value := range got {
+			if len(value) > cap(all)-len(all) {
+				out[i] = append(out[i], Field{Name: name, Value: []byte(value)})
+				continue
+			}
+			at := len(all)
+			all = append(all, value...)
+			out[i] = append(out[i], Field{Name: name, Value: all[at:len(all):len(all)]})
 		}
 		slices.SortFunc(out[i], func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
 	}
 	return out, nil
 }
+
+// sharedBytes is how much of a group's fields shares memory at most.
+const sharedBytes = 4 << 10
 
 // A score of the due index orders all levels, one behind the other: doubles are
 // exact up to 2⁵³.
