@@ -57,14 +57,14 @@ func (s *step) detection(ctx context.Context, it *item) (err error) {
 		return nil
 	}
 	g := s.f.group(it)
-	if (g == nil || !g.counted) && s.f.tallies[it.tallyKey()].groups >= s.f.groups {
+	if (g == nil || !g.counted) && s.f.tallies[s.f.tallyKey(it)].groups >= s.f.groups {
 		return s.overflow(ctx, it)
 	}
 	if g == nil {
-		g = &group{key: it.key, tally: it.tallyKey(), spec: *it.cor.spec, due: state.Never, bytes: groupOverhead}
+		g = &group{key: it.key, tally: s.f.tallyKey(it), spec: it.cor.spec, due: state.Never, bytes: groupOverhead}
 		g.of = groupName{d.GetTenant(), d.GetCorrelationId(), d.GetCorrelationRevision(), d.GetGroup()}
-		g.snap = newSnapshot(s.f.cfg.snapshotEvery(&g.spec))
-		g.win = window.New(&g.spec)
+		g.snap = newSnapshot(s.f.cfg.snapshotEvery(g.spec))
+		g.win = window.New(g.spec)
 		if s.f.local == nil {
 			g.name = identity(it.cor.spec, d)
 		}

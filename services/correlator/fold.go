@@ -50,6 +50,7 @@ type folder struct {
 	first   int64                     // in the outbox, when this owner began
 	due     [state.MaxLevel + 1]int64 // lower bounds of the due index, by level
 	cache   *cache
+	common  *names
 	// named are the correlations of tallies, for displays: those of which this
 	// owner has seen a new group.
 	named   map[string]tenantRule
@@ -95,6 +96,7 @@ func (f *folder) open(ctx context.Context) error {
 	}
 	f.due[0] = part.Due
 	f.named, f.full = make(map[string]tenantRule), newFullest()
+	f.common = newNames()
 	f.cache, f.attempts, f.tallies = newCache(f.cfg.CacheBytes), make(map[int64]int), make(map[string]*tally)
 	var err error
 	f.meta, err = decodeMeta(part.Meta)
@@ -269,12 +271,12 @@ func (f *folder) load(ctx context.Context, items []item) error {
 	asked := make(map[string]bool)
 	for i := range items {
 		it := &items[i]
-		if it.key == "" || asked[it.key] || f.cache.get(it.key) != nil {
+		if it.key == "" || asked[it.key] || f.cache.use(it.key) != nil {
 			continue
 		}
 		asked[it.key] = true
 		groups = append(groups, it.key)
-		if tally := it.tallyKey(); f.tallies[tally] == nil && !asked[tally] {
+		if tally := f.tallyKey(it); f.tallies[tally] == nil && !asked[tally] {
 			asked[tally] = true
 			tallies = append(tallies, tally)
 		}
@@ -300,12 +302,12 @@ func (f *folder) loadKeys(ctx context.Context, groups, tallies []string) error {
 		return err //nolint:wrapcheck // the store says what failed
 	}
 	for i, key := range groups {
-		g, ok, err := openGroup(key, got[i])
+		g, ok, err := f.common.openGroup(key, got[i])
 		if err != nil {
 			return fmt.Errorf("group %s of partition %d: %w", key, f.partition, err)
 		}
 		if ok {
-			g.snap.every = f.cfg.snapshotEvery(&g.spec)
+			g.snap.every = f.cfg.snapshotEvery(g.spec)
 			f.cache.put(g)
 		}
 	}
@@ -470,8 +472,10 @@ func (s *step) try(ctx context.Context, it *item) (err error) {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("%w: offset %d: %v\n%s", errRetry, it.rec.Offset, r, debug.Stack())
 		}
-		var fault *faultError
-		if err != nil && !errors.Is(err, errRetry) && !errors.As(err, &fault) {
+		if err == nil || errors.Is(err, errRetry) {
+			return
+		}
+		if _, ok := errors.AsType[*faultError](err); !ok {
 			err = fmt.Errorf("%w: %w", errRetry, err)
 		}
 	}()

@@ -15,6 +15,8 @@ type fullList struct {
 	rule   tenantRule
 	groups map[string]*status.Group // by key
 	stale  bool
+	// none of them counts less than least, so that most others need no look at all.
+	least int64
 }
 
 const (
@@ -39,17 +41,22 @@ func (f *fullest) note(g *group) {
 	fill := g.win.Fill()
 	if list.groups[g.key] == nil && len(list.groups) >= shownGroups {
 		least, count := "", int64(fill.Count)
+		if count <= list.least {
+			return
+		}
 		for key, s := range list.groups {
 			if s.Count < count || s.Count == count && least != "" && key < least {
 				least, count = key, s.Count
 			}
 		}
 		if least == "" {
+			list.least = count
 			return
 		}
 		delete(list.groups, least)
 	}
 	list.stale = true
+	list.least = min(list.least, int64(fill.Count))
 	list.groups[g.key] = &status.Group{
 		Values: g.of.group, Revision: g.of.revision, Count: int64(fill.Count), Events: int64(fill.Events),
 		FirstMS: fill.First, LastMS: fill.Last, DueMS: g.next(), AtLeast: fill.AtLeast,

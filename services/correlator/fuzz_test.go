@@ -75,7 +75,7 @@ func FuzzParseIdentity(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, spec, again)
 		require.Equal(t, name, name2)
-		g, ok, err := openGroup("k", []state.Field{{Name: identityField, Value: b}})
+		g, ok, err := newNames().openGroup("k", []state.Field{{Name: identityField, Value: b}})
 		if err == nil {
 			require.True(t, ok)
 			g.win.Advance(0)

@@ -124,7 +124,7 @@ func (f *folder) group(it *item) *group {
 	g := f.local.groups[string(f.local.nameOf(it))]
 	if g == nil || !g.counted {
 		it.key = stateKey(it.det, it.cor.Shadow)
-		if key := it.tallyKey(); f.tallies[key] == nil {
+		if key := f.tallyKey(it); f.tallies[key] == nil {
 			f.tallies[key] = &tally{key: key, said: unseen}
 		}
 	}

@@ -37,8 +37,8 @@ func groupKey(tenant, correlationID string, group []string) string {
 // state of its own: which alerts there are must not depend on whether an event
 // of the one time or of the other comes first.
 func stateKey(d *detectionv1.Detection, shadow bool) string {
-	parts := make([]string, 0, len(d.GetGroup())+3)
-	parts = append(parts, d.GetTenant(), d.GetCorrelationId(), d.GetCorrelationRevision())
+	var few [8]string
+	parts := append(few[:0], d.GetTenant(), d.GetCorrelationId(), d.GetCorrelationRevision())
 	parts = append(parts, d.GetGroup()...)
 	if shadow {
 		parts = append(parts, "shadow") // one more than the group has

@@ -290,8 +290,8 @@ correlation: {type: event_count, rules: [twice], group-by: [user], timespan: 10s
 			require.Empty(t, foldAll(t, f, l))
 			near, err := marshal(&detectionv1.Detection{Tenant: "t", CorrelationId: "calm", CorrelationRevision: c.Revision, ManifestAll: []byte("is")})
 			require.NoError(t, err)
-			g := &group{spec: *c.spec}
-			g.win = window.New(&g.spec)
+			g := &group{spec: c.spec}
+			g.win = window.New(g.spec)
 			g.win.Add(window.Record{EventID: "e", Time: t0, Ingest: t0, Rules: 1, Keep: keep(&Record{Value: near})})
 			fired, err := (&step{f: f}).advance(t.Context(), g, t0+hourMS)
 			require.NoError(t, err)

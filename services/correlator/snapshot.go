@@ -345,13 +345,13 @@ func (r *restoring) take(ctx context.Context, key string, part int64, snap *stat
 
 // open decodes a group, as whoever folds it will.
 func (r *restoring) open(ctx context.Context, key string, fields []state.Field, c latest) error {
-	g, ok, err := openGroup(key, fields)
+	g, ok, err := r.f.common.openGroup(key, fields)
 	if err != nil || !ok {
 		return fmt.Errorf("snapshot of group %s at offset %d: %w", key, c.offset, errors.Join(err, errIdentity))
 	}
-	g.snap = snapshot{every: r.f.cfg.snapshotEvery(&g.spec), offset: c.offset, parts: c.parts, asOf: c.asOf, changed: state.Never}
+	g.snap = snapshot{every: r.f.cfg.snapshotEvery(g.spec), offset: c.offset, parts: c.parts, asOf: c.asOf, changed: state.Never}
 	fields = append(fields, state.Field{Name: snapshotField, Value: g.snap.encode()})
-	r.f.meta.lookBack = max(r.f.meta.lookBack, r.f.cfg.ownLookBack(&g.spec))
+	r.f.meta.lookBack = max(r.f.meta.lookBack, r.f.cfg.ownLookBack(g.spec))
 	if g.win.Carries() {
 		r.f.meta.says(g.spec.Level+1, g.spec.Lag())
 	}

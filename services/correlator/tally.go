@@ -39,10 +39,10 @@ func tallyKey(tenant, correlationID, revision string) string {
 	return event.Hash(tallyLabel, tenant, correlationID, revision)
 }
 
-// tallyKey is computed where a group may be new only: hashing costs.
-func (it *item) tallyKey() string {
+// tallyKey is computed where a group may be new only.
+func (f *folder) tallyKey(it *item) string {
 	if it.tally == "" {
-		it.tally = tallyKey(it.det.GetTenant(), it.cor.ID, it.cor.Revision)
+		it.tally = f.common.tallyKey(it.det.GetTenant(), it.cor.ID, it.cor.Revision)
 	}
 	return it.tally
 }
@@ -93,7 +93,7 @@ func (s *step) changed(t *tally) {
 // once an hour: nothing that is there is given up for it.
 func (s *step) overflow(ctx context.Context, it *item) error {
 	s.f.counts.overflow(1)
-	t, d := s.f.tallies[it.tallyKey()], it.det
+	t, d := s.f.tallies[s.f.tallyKey(it)], it.det
 	s.f.counts.board.Tenant(d.GetTenant()).Rule(it.cor.ID).Refused.Add(1, s.f.counts.now())
 	hour := d.GetIngestMs() / hourMS
 	if t.said != unseen && hour <= t.said {
