@@ -15,6 +15,7 @@ import (
 
 	alertv1 "github.com/stormbell/stormbell/proto/stormbell/alert/v1"
 	detectionv1 "github.com/stormbell/stormbell/proto/stormbell/detection/v1"
+	"github.com/stormbell/stormbell/services/internal/alert"
 	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/internal/event"
 	"github.com/stormbell/stormbell/services/internal/ruleset"
@@ -33,6 +34,8 @@ type Backtest struct {
 	// Rules are put to the events; nil puts to each those that it was stamped
 	// with, and gives the alerts that there have been.
 	Rules *sigma.Set
+	// Updates tells too what alerts came to at the close of their buckets.
+	Updates bool
 }
 
 // BacktestDeps are what a backtest works with.
@@ -145,7 +148,7 @@ func (r *replay) reach(ctx context.Context) (before, after int64, err error) {
 	see := func(p *plan) {
 		for _, c := range p.correlations {
 			back := c.memory // it has no snapshots
-			if before = max(before, back); !c.spec.AtOnce() {
+			if before = max(before, back); !c.spec.AtOnce() || c.spec.Updates {
 				after = max(after, back)
 			}
 		}
@@ -490,13 +493,17 @@ func (r *replay) say(value []byte) error {
 	if err := proto.Unmarshal(value, a); err != nil {
 		return fmt.Errorf("decode alert: %w", err)
 	}
-	if a.GetIngestMs() < r.from || a.GetIngestMs() >= r.to || r.said[a.GetId()] {
+	updated := alert.TypeOf(a) == alert.TypeUpdated
+	name := a.GetId() + a.GetType()
+	if a.GetIngestMs() < r.from || a.GetIngestMs() >= r.to || r.said[name] || updated && !r.of.Updates {
 		return nil
 	}
 	if len(r.said) >= maxReplayedAlerts {
 		return fmt.Errorf("backtest: more than %d alerts: choose a shorter time, or fewer rules", maxReplayedAlerts)
 	}
-	r.said[a.GetId()] = true
+	if r.said[name] = true; updated {
+		return r.alert(a)
+	}
 	r.result.Alerts++
 	r.rule(a.GetRule().GetId(), a.GetRule().GetTitle()).Alerts++
 	return r.alert(a)

@@ -32,6 +32,7 @@ type counts struct {
 	copies   metric.Int64Counter
 	signals  metric.Int64Counter
 	alerts   metric.Int64Counter
+	updates  metric.Int64Counter
 	shadow   metric.Int64Counter
 	poisoned metric.Int64Counter
 	refused  metric.Int64Counter
@@ -77,6 +78,7 @@ func newCounts(m metric.Meter, clock func() time.Time) (*counts, error) {
 		{&c.copies, "stormbell_correlator_copies_total", "Detections ignored because the watermark has passed them."},
 		{&c.signals, "stormbell_correlator_signals_total", "Signals of correlations to others that refer to them."},
 		{&c.alerts, "stormbell_correlator_alerts_total", "Alerts, repetitions under the same id included."},
+		{&c.updates, "stormbell_correlator_updates_total", "What alerts came to at the close of their bucket, where their rule says `updates: true`; repetitions included."},
 		{&c.shadow, "stormbell_correlator_shadow_alerts_total", "Alerts of rules in the shadow, which go to nobody."},
 		{&c.poisoned, "stormbell_correlator_poison_total", "Records that could not be processed."},
 		{&c.refused, "stormbell_correlator_refused_writes_total", "Writes that the store refused."},
@@ -171,6 +173,7 @@ func (c *counts) overflow(n int64)  { c.over.Add(c.ctx, n) }
 func (c *counts) snapshot(n int64)  { c.snaps.Add(c.ctx, n) }
 func (c *counts) restored(n int64)  { c.restores.Add(c.ctx, n) }
 func (c *counts) fired(n int64)     { c.alerts.Add(c.ctx, n) }
+func (c *counts) update(n int64)    { c.updates.Add(c.ctx, n) }
 
 func (c *counts) poison(stage string) {
 	c.poisoned.Add(c.ctx, 1, metric.WithAttributes(attribute.String("stage", stage)))

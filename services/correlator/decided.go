@@ -20,7 +20,7 @@ import (
 // advance lets the watermark decide a group. Windows that are cut are counted
 // and left undecided.
 func (s *step) advance(ctx context.Context, g *group, w int64) (fired []window.Firing, err error) {
-	if g.spec.AtOnce() || len(s.f.meta.reigns) == 0 {
+	if g.spec.AtOnce() && !g.spec.Updates || len(s.f.meta.reigns) == 0 {
 		return g.win.Advance(w), nil
 	}
 	fired = g.win.AdvanceUnless(func(firing *window.Firing) bool {
@@ -73,7 +73,11 @@ func (s *step) decided(ctx context.Context, g *group, firing *window.Firing) err
 		Tenant: near.GetTenant(), CorrelationId: near.GetCorrelationId(), CorrelationRevision: near.GetCorrelationRevision(),
 		Group: near.GetGroup(), EventId: firing.EventID, TimeMs: firing.Time, IngestMs: firing.Ingest,
 	}}
-	if parent := unpackTrace(firing.Trace); parent != "" {
+	parent := unpackTrace(firing.Trace)
+	if firing.Update {
+		parent, _ = protowire.ConsumeString(firing.Near)
+	}
+	if parent != "" {
 		it.rec.Headers = []Header{{Key: event.HeaderTraceparent, Value: []byte(parent)}}
 	}
 	return s.fire(ctx, it, firing)

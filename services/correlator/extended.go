@@ -61,7 +61,11 @@ func (c *correlation) how(f *window.Firing, kept []*kept) string {
 	span := func(ms int64) string { return alert.Span(time.Duration(ms) * time.Millisecond) }
 	within := ""
 	if c.spec.Kind >= window.ValueSum {
-		within = fmt.Sprintf(" over %d events within %s", f.Count, span(f.End-f.Start))
+		long := f.End - f.Start
+		if f.Update {
+			long = f.Events[len(f.Events)-1].Time - f.Events[0].Time
+		}
+		within = fmt.Sprintf(" over %d events within %s", f.Count, span(long))
 	}
 	switch c.spec.Kind {
 	case window.ValueSum:

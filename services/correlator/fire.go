@@ -78,7 +78,7 @@ func (s *step) detection(ctx context.Context, it *item) (err error) {
 	s.touch(g)
 	s.bytes += len(it.rec.Value) + recordOverhead
 	s.f.cache.grew(g, len(it.rec.Value)+recordOverhead)
-	if s.f.local != nil && it.cor.spec.AtOnce() && len(d.GetParents()) == 0 {
+	if s.f.local != nil && it.cor.spec.AtOnce() && !it.cor.spec.Updates && len(d.GetParents()) == 0 {
 		if !s.f.local.brief {
 			r.Object = &kept{det: d, whole: it.whole}
 		}
@@ -149,7 +149,11 @@ func (c *correlation) mask(rules []string) (bits uint64) {
 // fire says that a bucket has fired, as a child of the record that made it so.
 // The other events that are kept whole are links.
 func (s *step) fire(ctx context.Context, it *item, firing *window.Firing) error {
-	s.f.counts.board.Tenant(it.det.GetTenant()).Rule(it.cor.ID).Hits.Add(1, s.f.counts.now())
+	if !firing.Update {
+		s.f.counts.board.Tenant(it.det.GetTenant()).Rule(it.cor.ID).Hits.Add(1, s.f.counts.now())
+	} else if it.cor.Shadow {
+		return nil
+	}
 	if it.cor.Shadow {
 		s.f.counts.shadowed(s.f.counts.board.Tenant(it.det.GetTenant()), it.cor.ID)
 		return nil
@@ -182,6 +186,10 @@ func (s *step) raise(ctx context.Context, it *item, a *alertv1.Alert) error {
 		}
 		headers := telemetry.Inject(ctx, newHeaders(schemaAlert, a.GetTenant()))
 		s.say(it.rec.Offset, &message{kind: toAlerts, key: []byte(a.GetId()), value: value, headers: headers})
+	}
+	if alert.TypeOf(a) == alert.TypeUpdated {
+		s.f.counts.update(1)
+		return nil
 	}
 	s.f.counts.fired(1)
 	s.f.counts.board.Tenant(a.GetTenant()).Alerts.Add(1, s.f.counts.now())
@@ -264,6 +272,9 @@ func (s *step) found(it *item, firing *window.Firing) *alert.Finding {
 		Tenant: d.GetTenant(), Rule: c.rule, TimeMS: firing.Time, IngestMS: d.GetIngestMs(),
 		StartMS: firing.Start, EndMS: firing.End, Count: firing.Count, Total: firing.Total, AtLeast: firing.AtLeast,
 		Condition: c.Condition.String(), BaseURL: s.f.cfg.BaseURL,
+	}
+	if firing.Update {
+		finding.Type = alert.TypeUpdated
 	}
 	for i, v := range d.GetGroup() {
 		if i < len(c.GroupBy) {

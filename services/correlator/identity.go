@@ -54,6 +54,7 @@ const (
 	tagMaxSpeed    protowire.Number = 46
 	tagMinDistance protowire.Number = 47
 	tagTactics     protowire.Number = 70
+	tagUpdates     protowire.Number = 90
 
 	tagBefore protowire.Number = 100
 	tagAfter  protowire.Number = 101
@@ -84,6 +85,7 @@ func specInts(s *window.Spec) []taggedInt {
 		{tagMaxSpeed, intOf(&s.Extension.MaxSpeed)},
 		{tagMinDistance, intOf(&s.Extension.MinDistance)},
 		{tagTactics, intOf(&s.Extension.Tactics)},
+		{tagUpdates, boolOf(&s.Updates)},
 		{tagBefore, intOf(&s.Before)},
 		{tagAfter, intOf(&s.After)},
 	}

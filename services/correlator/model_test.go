@@ -21,7 +21,9 @@ import (
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
+	alertv1 "github.com/stormbell/stormbell/proto/stormbell/alert/v1"
 	detectionv1 "github.com/stormbell/stormbell/proto/stormbell/detection/v1"
+	"github.com/stormbell/stormbell/services/internal/alert"
 	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/internal/event"
 	"github.com/stormbell/stormbell/services/internal/ownership"
@@ -373,9 +375,19 @@ func (m *model) ofDetections(records []bus.Record) map[string]bool {
 func (m *model) said() map[string]bool {
 	out := make(map[string]bool)
 	for _, r := range m.log.all(TopicAlerts) {
-		out[string(r.Key)] = true
+		out[nameOfAlert(m.t, r.Value)] = true
 	}
 	return out
+}
+
+// nameOfAlert is what the oracle calls a record of `alerts`.
+func nameOfAlert(t require.TestingT, value []byte) string {
+	a := new(alertv1.Alert)
+	require.NoError(t, proto.Unmarshal(value, a))
+	if a.GetType() != alert.TypeUpdated {
+		return a.GetId()
+	}
+	return fmt.Sprintf("%s updated, %d events from %d to %d", a.GetId(), a.GetEventsTotal(), a.GetFirstTimeMs(), a.GetLastTimeMs())
 }
 
 // settle ends all faults and lets the stages come to rest.
@@ -445,6 +457,11 @@ func (m *model) rest(ctx context.Context, s *session) {
 func (m *model) check() {
 	want := m.expect()
 	m.seen["alerts"] += len(want)
+	for id := range want {
+		if strings.Contains(id, " updated") {
+			m.seen["updates"]++
+		}
+	}
 	said := m.said()
 	for id := range want {
 		if !said[id] {
@@ -576,7 +593,7 @@ func TestModel(t *testing.T) {
 	seen["raised"] = int(counter(t, metrics, "stormbell_correlator_raised_total"))
 	seen["ungrouped"] = int(counter(t, metrics, "stormbell_correlator_ungrouped_total"))
 	t.Log(seen)
-	happened(t, seen, "alerts", "tail lost", "flush", "rebuild", "drop", "copies", "raised", "ungrouped", "owner ended", "crash", "panic")
+	happened(t, seen, "alerts", "updates", "tail lost", "flush", "rebuild", "drop", "copies", "raised", "ungrouped", "owner ended", "crash", "panic")
 }
 
 // happened demands that a run has met all that it is to show. The fewer draws

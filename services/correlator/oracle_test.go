@@ -1,9 +1,11 @@
 package correlator
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/binary"
+	"fmt"
 	"math/big"
 	"slices"
 	"strconv"
@@ -27,6 +29,7 @@ type oracleRule struct {
 	expr       func(seen map[int]bool) bool
 	once       bool
 	window     string // tumbling or session
+	updates    bool
 	gap        int64
 	// Defects, for the test of the test.
 	ignoreIngest bool
@@ -72,7 +75,70 @@ func (r *oracleRule) alerts(tenant string, group []string, recs []oracleRecord, 
 			out[id] = true
 		}
 	}
+	if r.updates {
+		r.closes(recs, w, func(bucket int64, update string) {
+			id := oracleHash("stormbell-alert-1", append(append([]string{tenant, r.id, r.revision}, group...), strconv.FormatInt(bucket, 10))...)
+			out[id+update] = true
+		})
+	}
 	return out
+}
+
+// closes says what buckets came to that the watermark has closed: of the records
+// that are neither late nor early, in order of time and event, the first in a
+// bucket that completes the condition, and all from its window's start to the
+// bucket's end, where there are more events than up to it, or later ones.
+func (r *oracleRule) closes(recs []oracleRecord, w int64, update func(bucket int64, text string)) {
+	var timely []oracleRecord
+	for _, x := range recs {
+		if -5*60_000 <= x.ingest-x.time && x.ingest-x.time <= r.lateness {
+			timely = append(timely, x)
+		}
+	}
+	slices.SortStableFunc(timely, func(a, b oracleRecord) int {
+		return cmp.Or(cmp.Compare(a.time, b.time), strings.Compare(a.event, b.event), cmp.Compare(oracleRules64(a), oracleRules64(b)))
+	})
+	seen := make(map[int64]bool)
+	for i, q := range timely {
+		bucket, from := r.bucket(q.time), q.time-r.timespan
+		if r.window == "tumbling" {
+			from = oracleFloor(q.time, r.timespan) * r.timespan
+		}
+		var before, all []oracleRecord
+		closed := true
+		for k, x := range timely {
+			if x.time < from || r.bucket(x.time) > bucket {
+				continue
+			}
+			if all = append(all, x); k <= i {
+				before = append(before, x)
+			}
+		}
+		for t := q.time; closed && r.bucket(t) == bucket; t += 1000 { // all times of rules are whole seconds
+			closed = (oracleFloor(t, 1000)+1)*1000+r.lateness <= w
+		}
+		if !closed || seen[bucket] || !r.holds(before, q) {
+			continue
+		}
+		seen[bucket] = true
+		distinct := func(set []oracleRecord) int {
+			ids := make(map[string]bool)
+			for _, x := range set {
+				ids[x.event] = true
+			}
+			return len(ids)
+		}
+		if last := all[len(all)-1].time; distinct(all) > distinct(before) || last > q.time {
+			update(bucket, fmt.Sprintf(" updated, %d events from %d to %d", distinct(all), all[0].time, last))
+		}
+	}
+}
+
+func oracleRules64(x oracleRecord) (bits int) {
+	for i := range x.rules {
+		bits |= 1 << i
+	}
+	return bits
 }
 
 func (r *oracleRule) width() int64 { return max(r.timespan, r.suppress) }

@@ -126,7 +126,7 @@ func (c Config) window(sc *sigma.Correlation, set *sigma.Set) (*window.Spec, err
 		Kind: kind, Timespan: sc.Timespan, Lateness: c.lateness(sc, set),
 		Rules: len(sc.Rules), StrictTies: sc.StrictTies, Suppress: sc.Suppress, Level: uint32(sc.Depth - 1),
 	}
-	spec.Shape, spec.Gap, spec.Percentile = shapes[sc.Window], sc.Gap, sc.Percentile
+	spec.Shape, spec.Gap, spec.Percentile, spec.Updates = shapes[sc.Window], sc.Gap, sc.Percentile, sc.Updates
 	if sc.Type == sigma.Risk {
 		c.risk(spec, sc)
 		return spec, nil

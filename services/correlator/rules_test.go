@@ -56,6 +56,7 @@ correlation: {type: event_count, rules: [rule-a], group-by: [user], timespan: 10
 title: Values
 id: values
 correlation: {type: value_count, rules: [rule-a, rule-b], group-by: [user], timespan: 10s, condition: {gt: 1, field: ip}}
+stormbell: {updates: true}
 ---
 title: Both
 id: both
@@ -73,12 +74,12 @@ correlation: {type: temporal_ordered, rules: [rule-a, rule-b, rule-c], group-by:
 title: Strict
 id: strict
 correlation: {type: temporal_ordered, rules: [rule-a, rule-b], group-by: [user], timespan: 10s}
-stormbell: {ties: strict, suppress: 1m}
+stormbell: {ties: strict, suppress: 1m, updates: true}
 ---
 title: All
 id: all
 correlation: {type: event_count, rules: [rule-c], timespan: 20s, condition: {gte: 2}}
-stormbell: {suppress: 5m, lateness: 1m}
+stormbell: {suppress: 5m, lateness: 1m, updates: true}
 `
 
 // decidedRules are those that testRules lack: every type that the watermark
@@ -105,6 +106,7 @@ correlation: {type: temporal, rules: [rule-a, rule-b, rule-c], group-by: [user],
 title: Either
 id: either
 correlation: {type: temporal, rules: [rule-a, rule-b, rule-c], group-by: [user], timespan: 10s, condition: rule-a and (rule-b or rule-c)}
+stormbell: {updates: true}
 ---
 title: Steps
 id: steps
@@ -113,6 +115,7 @@ correlation: {type: temporal_ordered, rules: [rule-a, rule-b], group-by: [user],
 title: Sum
 id: sum
 correlation: {type: value_sum, rules: [rule-a], group-by: [user], timespan: 10s, condition: {gt: 2, field: ip}}
+stormbell: {updates: true}
 ---
 title: Small sum
 id: small
@@ -143,7 +146,7 @@ stormbell: {window: session, gap: 10s}
 title: Next to each other
 id: tumbling
 correlation: {type: event_count, rules: [rule-c], group-by: [user], timespan: 10s, condition: {gte: 2}}
-stormbell: {window: tumbling}
+stormbell: {window: tumbling, updates: true}
 `
 
 func compile(t testing.TB, cfg Config, src string) *plan {
@@ -294,7 +297,7 @@ func oracleRules(cfg Config, p *plan) map[string]*testRule {
 	out := make(map[string]*testRule)
 	for _, r := range append(list, decidedOracles(late)...) {
 		if c := p.correlations[r.id]; c != nil {
-			r.revision = c.Revision
+			r.revision, r.updates = c.Revision, c.Updates
 			out[r.id] = r
 		}
 	}

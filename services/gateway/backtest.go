@@ -27,6 +27,8 @@ type Backtest struct {
 	From, To time.Time
 	// Rules are put to all events; nil puts to each those that it was stamped with.
 	Rules *sigma.Set
+	// Updates tells too what alerts came to at the close of their buckets.
+	Updates bool
 }
 
 // BacktestLine is one line of the answer: one of its fields is set.
@@ -66,8 +68,9 @@ type BacktestRule struct {
 }
 
 type backtestRequest struct {
-	From *time.Time `json:"from"`
-	To   *time.Time `json:"to"`
+	From    *time.Time `json:"from"`
+	To      *time.Time `json:"to"`
+	Updates bool       `json:"updates"`
 	// Files are the rules to try; without them each event meets those that ruled.
 	Files *[]ruleFile `json:"files"`
 }
@@ -123,7 +126,7 @@ func (s *Service) backtest(c *gin.Context, id control.Identity) {
 var errStopping = errors.New("this gateway is stopping: try again")
 
 func (s *Service) checkBacktest(req *backtestRequest, tenant string) (*Backtest, []sigma.Problem, []fieldError) {
-	b := &Backtest{Tenant: tenant, To: s.deps.Clock()}
+	b := &Backtest{Tenant: tenant, To: s.deps.Clock(), Updates: req.Updates}
 	if req.From == nil {
 		return nil, nil, []fieldError{{"from", "is missing: give the time of the first event"}}
 	}

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	controlv1 "github.com/stormbell/stormbell/proto/stormbell/control/v1"
+	"github.com/stormbell/stormbell/services/internal/alert"
 	"github.com/stormbell/stormbell/services/internal/control"
 	"github.com/stormbell/stormbell/services/internal/egress"
 	"github.com/stormbell/stormbell/services/internal/seal"
@@ -29,6 +30,7 @@ type filterBody struct {
 	MinLevel string   `json:"min_level,omitempty"`
 	Tags     []string `json:"tags,omitempty"`
 	Sources  []string `json:"sources,omitempty"`
+	Types    []string `json:"types,omitempty"`
 }
 
 // webhookRequest creates or changes a subscription. In a change, members that
@@ -297,7 +299,13 @@ func checkFilter(f *filterBody) []fieldError {
 	default:
 		errs = append(errs, fieldError{"filter.min_level", "must be informational, low, medium, high or critical"})
 	}
-	for field, values := range map[string][]string{"rule_ids": f.RuleIDs, "tags": f.Tags, "sources": f.Sources} {
+	for _, t := range f.Types {
+		if t != alert.Type && t != alert.TypeUpdated {
+			errs = append(errs, fieldError{"filter.types", "must be " + alert.Type + " or " + alert.TypeUpdated})
+			break
+		}
+	}
+	for field, values := range map[string][]string{"types": f.Types, "rule_ids": f.RuleIDs, "tags": f.Tags, "sources": f.Sources} {
 		if len(values) > maxFilterValues {
 			errs = append(errs, fieldError{"filter." + field, fmt.Sprintf("has more than %d values", maxFilterValues)})
 		}
@@ -323,7 +331,7 @@ func (s *Service) applyWebhook(ctx context.Context, sub *controlv1.Subscription,
 		}
 	}
 	if req.Filter != nil {
-		sub.Filter = &controlv1.Filter{RuleIds: req.Filter.RuleIDs, MinLevel: req.Filter.MinLevel, Tags: req.Filter.Tags, Sources: req.Filter.Sources}
+		sub.Filter = &controlv1.Filter{RuleIds: req.Filter.RuleIDs, MinLevel: req.Filter.MinLevel, Tags: req.Filter.Tags, Sources: req.Filter.Sources, Types: req.Filter.Types}
 	}
 	if req.ExpiresAt != nil {
 		sub.ExpiresMs = req.ExpiresAt.UnixMilli()
@@ -398,7 +406,7 @@ func showWebhook(sub *controlv1.Subscription) webhookBody {
 	return webhookBody{
 		ID: sub.GetId(), Name: sub.GetName(), Revision: sub.GetRevision(), URL: sub.GetDisplayUrl(),
 		HasHeaders: sub.GetHeaders() != nil,
-		Filter:     filterBody{f.GetRuleIds(), f.GetMinLevel(), f.GetTags(), f.GetSources()},
+		Filter:     filterBody{f.GetRuleIds(), f.GetMinLevel(), f.GetTags(), f.GetSources(), f.GetTypes()},
 		Disabled:   sub.GetDisabled(), DisabledReason: sub.GetDisabledReason(),
 		CreatedAt: timeOf(sub.GetCreatedMs()), UpdatedAt: timeOf(cmp.Or(sub.GetUpdatedMs(), sub.GetCreatedMs())),
 		ExpiresAt: optionalTime(sub.GetExpiresMs()),

@@ -125,8 +125,9 @@ func (c *courier) last(l *queue.Leased, t *task, outcome deliveryv1.Outcome, rea
 }
 
 func (c *courier) attempt(l *queue.Leased, t *task, now time.Time) *deliveryv1.Attempt {
+	id, kind := ofName(l.Alert)
 	return &deliveryv1.Attempt{
-		Tenant: t.Tenant, AlertId: l.Alert, EndpointId: l.Endpoint, WebhookId: t.WebhookID, TimeMs: now.UnixMilli(),
+		Tenant: t.Tenant, AlertId: id, Type: kind, EndpointId: l.Endpoint, WebhookId: t.WebhookID, TimeMs: now.UnixMilli(),
 	}
 }
 

@@ -38,7 +38,7 @@ type work struct {
 	left   []pending
 }
 
-// name stands for an alert's id: there may be millions.
+// name stands for what a notice is called: there may be millions.
 type name [16]byte
 
 func nameOf(alert string) name {
@@ -94,7 +94,7 @@ func (l *ledger) apply(records []bus.Record) {
 }
 
 func (l *ledger) decide(d *deliveryv1.Routed, atMS int64) {
-	id := nameOf(d.GetAlertId())
+	id := nameOf(noticeName(d.GetAlertId(), d.GetType()))
 	if _, ok := l.decided[id]; ok {
 		return
 	}
@@ -128,7 +128,7 @@ func (l *ledger) forget() {
 }
 
 func (l *ledger) attempted(a *deliveryv1.Attempt) {
-	id := nameOf(a.GetAlertId())
+	id := nameOf(noticeName(a.GetAlertId(), a.GetType()))
 	w := l.open[id]
 	for i := range w.left {
 		p := &w.left[i]

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -74,6 +75,37 @@ type task struct {
 	IngestMS  int64  `json:"i,omitempty"`
 	// Once: there is no second attempt.
 	Once bool `json:"o,omitempty"`
+}
+
+// name is what the notice is called by the queue and the ledger: an update of an
+// alert is another than the alert.
+func (n *notice) name() string { return noticeName(n.alert.GetId(), n.kind()) }
+
+// kind is the webhook's type, where it is not that of alerts, as decisions and
+// attempts have it.
+func (n *notice) kind() string {
+	if alert.TypeOf(n.alert) == alert.TypeUpdated {
+		return alert.TypeUpdated
+	}
+	return ""
+}
+
+// updatedSuffix is in no id.
+const updatedSuffix = "/updated"
+
+func noticeName(id, kind string) string {
+	if kind == alert.TypeUpdated {
+		return id + updatedSuffix
+	}
+	return id
+}
+
+// ofName is what noticeName was of.
+func ofName(name string) (id, kind string) {
+	if id, ok := strings.CutSuffix(name, updatedSuffix); ok {
+		return id, alert.TypeUpdated
+	}
+	return name, ""
 }
 
 func (n *notice) task() task {

@@ -31,10 +31,16 @@ func expired(s *controlv1.Subscription, nowMS int64) bool {
 // matches reports whether every list that is not empty contains a value of
 // the alert.
 func matches(f *controlv1.Filter, a *alertv1.Alert) bool {
-	return (len(f.GetRuleIds()) == 0 || slices.Contains(f.GetRuleIds(), a.GetRule().GetId())) &&
+	return wants(f.GetTypes(), alert.TypeOf(a)) && (len(f.GetRuleIds()) == 0 || slices.Contains(f.GetRuleIds(), a.GetRule().GetId())) &&
 		alert.Severity(a.GetRule().GetLevel()) >= alert.Severity(f.GetMinLevel()) &&
 		(len(f.GetTags()) == 0 || common(f.GetTags(), a.GetRule().GetTags())) &&
 		(len(f.GetSources()) == 0 || common(f.GetSources(), a.GetSources()))
+}
+
+// wants reports whether a list of types contains one: without a list, alerts are
+// wanted and nothing else.
+func wants(types []string, kind string) bool {
+	return len(types) == 0 && kind == alert.Type || slices.Contains(types, kind)
 }
 
 func common(want, have []string) bool {

@@ -111,7 +111,7 @@ func (s *shard) decide(ctx context.Context, records []bus.Record, notices map[in
 		if n == nil || n.record.Offset < s.claim.Committed {
 			continue
 		}
-		id := n.alert.GetId()
+		id := n.name()
 		if s.ledger.known(id) || seen[id] {
 			if w, open := s.ledger.open[nameOf(id)]; !open || w.offset != n.record.Offset {
 				s.counts.copied()
@@ -180,7 +180,7 @@ func (s *shard) targets(ctx context.Context, n *notice, nowMS int64) *deliveryv1
 	found := targets(n.alert, s.control.Subscriptions(n.alert.GetTenant()), nowMS)
 	span.SetAttributes(attribute.Int("stormbell.endpoints", len(found)))
 	return &deliveryv1.Routed{
-		Tenant: n.alert.GetTenant(), AlertId: n.alert.GetId(), Targets: found, TimeMs: nowMS, AlertOffset: n.record.Offset,
+		Tenant: n.alert.GetTenant(), AlertId: n.alert.GetId(), Targets: found, TimeMs: nowMS, AlertOffset: n.record.Offset, Type: n.kind(),
 	}
 }
 
@@ -248,7 +248,7 @@ func (s *shard) create(ctx context.Context, records []bus.Record, notices map[in
 
 // message is an alert with its tasks, as far as they are still to be done.
 func (s *shard) message(n *notice) queue.Message {
-	m := queue.Message{Alert: n.alert.GetId(), Body: n.body, WrittenMS: n.record.Time.UnixMilli()}
+	m := queue.Message{Alert: n.name(), Body: n.body, WrittenMS: n.record.Time.UnixMilli()}
 	now := s.courier.clock()
 	for _, p := range s.ledger.take(m.Alert) {
 		t := n.task()

@@ -337,7 +337,7 @@ func (c *compiler) build(d *Document) *Correlation {
 		Author: d.meta.author, Level: d.meta.level, Tags: d.meta.tags, References: d.meta.references,
 		Type: doc.typ, GroupBy: doc.groupBy, Timespan: doc.timespan, Condition: doc.condition, Field: doc.field, Percentile: doc.percent,
 		Generate: doc.generate, StrictTies: doc.strict, Lateness: doc.lateness, Suppress: doc.suppress, Extension: doc.extension,
-		Window: doc.window, Gap: doc.gap, risk: d.meta.risk,
+		Window: doc.window, Gap: doc.gap, Updates: doc.updates, risk: d.meta.risk,
 		File: d.File, Line: d.Line, Alerts: true, Shadow: d.Shadow, Depth: 1, extractors: map[string]*extractor{},
 	}
 	level := -1

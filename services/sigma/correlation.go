@@ -22,6 +22,7 @@ type correlationDoc struct {
 	aliases   map[string]map[string]string // alias → reference → field
 	generate  bool
 	strict    bool
+	updates   bool
 	lateness  int64
 	suppress  int64
 	window    Window
@@ -133,6 +134,24 @@ func (p *docParser) refinements(c *correlationDoc) {
 		}
 	}
 	p.windows(n, c)
+	c.updates = p.boolean(n, "stormbell", "updates")
+	if c.updates && !c.atOnce() {
+		p.fail(n.get("updates"), "stormbell.updates", "only means something to rules that fire at once: this one waits for the end of its windows, and says all that there is")
+	}
+}
+
+// atOnce reports whether a bucket fires with the event that completes it, as
+// docs/sigma.md says of windows.
+func (c *correlationDoc) atOnce() bool {
+	counts := c.typ == EventCount || c.typ == ValueCount || c.typ == ValueSum || c.typ == Temporal || c.typ == TemporalOrdered
+	if !counts || c.window == Session {
+		return false
+	}
+	if c.expr != nil {
+		return c.expr.expression(nil).Monotone()
+	}
+	_, ok := c.condition.AtOnce()
+	return ok
 }
 
 // windows reads how event times are cut into windows.

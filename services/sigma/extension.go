@@ -90,6 +90,7 @@ func refinementKeys() []extensionKey {
 	return []extensionKey{
 		latenessKey(), shadowKey(), riskKey(),
 		{name: "suppress", form: formDuration, about: "Width of an alert's bucket, at least the timespan: one alert for each."},
+		{name: "updates", form: formBoolean, about: "At its bucket's close an alert is told again, with what it came to; of rules that fire at once only."},
 		{name: "ties", form: formChoice, choices: []string{"strict"}, about: "Events of the same millisecond are not ordered; of temporal_ordered only."},
 		{name: "window", form: formChoice, choices: []string{string(Sliding), string(Tumbling), string(Session)}, about: "Windows that end at each event, which is the default, that lie next to each other, or between silences."},
 		{name: "gap", form: formDuration, about: "Longest silence within a session, at most the timespan; of `window: session` only."},

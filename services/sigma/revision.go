@@ -136,6 +136,9 @@ func correlationRevision(c *Correlation, referred []string) string {
 	if c.Window != "" {
 		e.text("window").text(string(c.Window)).int(c.Gap)
 	}
+	if c.Updates {
+		e.text("updates")
+	}
 	if c.Extension != (Extension{}) {
 		c.Extension.encode(e)
 	}

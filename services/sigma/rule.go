@@ -89,6 +89,9 @@ type Correlation struct {
 	// Suppress widens the alert's bucket, in milliseconds; 0 is not given
 	// (`stormbell: suppress`).
 	Suppress int64
+	// Updates says that at a bucket's close its alert is told again, with what it
+	// came to (`stormbell: updates`).
+	Updates bool
 	// Window is how event times are cut into windows; empty is Sliding
 	// (`stormbell: window`). Gap, in milliseconds, is the longest silence within a
 	// session (`stormbell: gap`).

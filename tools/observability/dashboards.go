@@ -57,6 +57,7 @@ func journey() Dashboard {
 				chart("Alerts", "cps",
 					Query{Expr: rate("sum", "stormbell_correlator_alerts_total"), Legend: "alerts"},
 					Query{Expr: rate("sum", "stormbell_correlator_shadow_alerts_total"), Legend: "in the shadow"},
+					Query{Expr: rate("sum", "stormbell_correlator_updates_total"), Legend: "updates"},
 					Query{Expr: rate("sum", "stormbell_notifier_routed_total"), Legend: "routed"},
 					Query{Expr: rate("sum", "stormbell_notifier_unsubscribed_alerts_total"), Legend: "without subscription"},
 					Query{Expr: rate("sum", `stormbell_notifier_attempts_total{outcome="succeeded"}`), Legend: "deliveries taken"}),

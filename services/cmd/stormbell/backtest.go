@@ -49,6 +49,7 @@ func newBacktest(env *environment) *cobra.Command {
 	var (
 		from, to string
 		rules    []string
+		updates  bool
 		now      = time.Now()
 	)
 	cmd := &cobra.Command{
@@ -70,6 +71,7 @@ func newBacktest(env *environment) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&from, "from", "", "time of the first event")
 	f.StringVar(&to, "to", "", "time behind the last event (default: now)")
+	f.BoolVar(&updates, "updates", false, "print too what alerts came to at the close of their buckets, of rules with `updates: true`; as alerts with `updated`")
 	f.StringArrayVarP(&rules, "rules", "r", nil, "file, directory or archive (.tar.gz) with rules to try; may be repeated")
 	cmd.RunE = conn.with(func(ctx context.Context, gateway *client, _ []string) error {
 		request := make(map[string]any)
@@ -77,7 +79,9 @@ func newBacktest(env *environment) *cobra.Command {
 		if err != nil {
 			return usagef("--from: %w", err)
 		}
-		request["from"] = begin
+		if request["from"] = begin; updates {
+			request["updates"] = true
+		}
 		if to != "" {
 			end, err := timeOf(to, now)
 			if err != nil {

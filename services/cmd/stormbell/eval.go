@@ -59,6 +59,7 @@ type evaluation struct {
 	folded  int    // chunks
 	output  *format
 	quiet   bool
+	updates bool
 	workers int
 	decoder *gateway.Decoder
 	routing routing
@@ -96,6 +97,7 @@ func newEval(env *environment) *cobra.Command {
 	f.StringVar(&source, "source", "", "name of the configured source that the events come from (default: detect)")
 	e.routing.flags(f)
 	f.BoolVar(&summarize, "summary", false, "print how often each rule matched, as a table or with -o json, in place of the alerts")
+	f.BoolVar(&e.updates, "updates", false, "print too what alerts came to at the close of their buckets, of rules with `updates: true`; as alerts with `updated`")
 	f.BoolVarP(&e.quiet, "quiet", "q", false, "print alerts alone: no warnings, no figures")
 	f.IntVar(&e.workers, "workers", runtime.GOMAXPROCS(0), "events are matched on so many threads; the output is the same")
 	f.Lookup("workers").DefValue = "number of processors"
@@ -213,12 +215,19 @@ func (e *evaluation) count(m *correlator.Matched) {
 
 // print prints an alert. One goroutine at a time does.
 func (e *evaluation) print(a *alertv1.Alert) (err error) {
+	updated := alert.TypeOf(a) == alert.TypeUpdated
+	if updated && (!e.updates || e.summary != nil) {
+		return nil
+	}
 	if e.summary != nil {
 		e.tally(a.GetRule().GetId())
 		return nil
 	}
 	if e.line, err = e.appendLine(e.line[:0], a); err != nil {
 		return err
+	}
+	if updated {
+		e.alerts-- // it is none
 	}
 	return e.write(e.line)
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/stormbell/stormbell/services/internal/alert"
 )
 
 // filter chooses alerts, as the gateway takes it.
@@ -21,6 +23,7 @@ type filter struct {
 	MinLevel string   `json:"min_level,omitempty"`
 	Tags     []string `json:"tags,omitempty"`
 	Sources  []string `json:"sources,omitempty"`
+	Types    []string `json:"types,omitempty"`
 }
 
 // webhookRequest creates a subscription.
@@ -64,6 +67,8 @@ func filterFlags(cmd *cobra.Command, conn *connection) *filter {
 	cmd.Flags().StringVar(&f.MinLevel, "min-level", "", "only alerts at least this severe: informational, low, medium, high or critical")
 	cmd.Flags().StringArrayVar(&f.Tags, "tag", nil, "only alerts with this tag; may be repeated")
 	cmd.Flags().StringArrayVar(&f.Sources, "alert-source", nil, "only alerts of events from this source; may be repeated")
+	cmd.Flags().StringArrayVar(&f.Types, "type", nil, "webhooks of this type: "+alert.Type+", which is the default, or "+alert.TypeUpdated+"; may be repeated")
+	completeFlag(cmd, "type", oneOf(alert.Type, alert.TypeUpdated))
 	completeFlag(cmd, "rule", conn.offer(ruleIDs))
 	completeFlag(cmd, "min-level", oneOf("informational", "low", "medium", "high", "critical"))
 	completeFlag(cmd, "tag", cobra.NoFileCompletions)

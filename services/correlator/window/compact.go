@@ -56,13 +56,14 @@ import (
 //
 // Records that carry something are reported in fired buckets too, so that all
 // above fails: groups of correlations that others refer to are never compacted.
+// Nor are those that tell updates, which count all.
 
 // exactCount is below what counts are exact at least.
 const exactCount = 1000
 
 // compacts reports whether records of the spec's groups may be let go early.
 func (s *Spec) compacts() bool {
-	return (s.Kind == EventCount || s.Kind == ValueCount) && s.AtOnce()
+	return (s.Kind == EventCount || s.Kind == ValueCount) && s.AtOnce() && !s.Updates
 }
 
 // thresholds sets from which count on a group says "at least", and from how many

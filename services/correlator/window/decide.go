@@ -70,15 +70,7 @@ func (d *decider) thin(g *Group) {
 	if len(d.kept) <= maxKept {
 		return
 	}
-	left := d.kept[:0]
-	for i, seq := range d.kept {
-		if i%2 == 0 || i == len(d.kept)-1 {
-			left = append(left, seq)
-			continue
-		}
-		g.pages.unkeep(seq)
-	}
-	d.kept = left
+	d.kept = g.everyOther(d.kept)
 }
 
 // near is what is kept of the event nearest in arrival.

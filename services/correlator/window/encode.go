@@ -253,6 +253,9 @@ func (g *Group) appendMeta(b []byte) []byte {
 	if g.decider != nil {
 		b = g.decider.append(b)
 	}
+	if g.spec.Updates {
+		b = g.updates.append(b)
+	}
 	return b
 }
 
@@ -345,6 +348,9 @@ func Decode(spec *Spec, fields []Change) (*Group, error) {
 	if g.decider != nil {
 		g.decider.opened(g)
 	}
+	if g.spec.Updates {
+		g.updates.opened(g)
+	}
 	g.reindex()
 	g.schedule()
 	return g, nil
@@ -368,6 +374,9 @@ func (g *Group) decodeMeta(b []byte) error {
 	}
 	if g.decider != nil {
 		g.decider.decode(&d)
+	}
+	if g.spec.Updates {
+		g.updates.decode(&d)
 	}
 	return d.end("field m")
 }

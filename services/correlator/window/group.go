@@ -60,6 +60,7 @@ type Group struct {
 	// decides.
 	condition *condition
 	decider   *decider
+	updates   updates
 	// sequence is all of the state of kinds that take events in order.
 	sequence *sequence
 }
@@ -111,6 +112,7 @@ func New(spec *Spec) *Group {
 	if !spec.AtOnce() {
 		g.decider = newDecider(spec, g.condition)
 	}
+	g.updates.closed = never
 	if spec.compacts() {
 		g.thresholds(exactCount)
 	}
@@ -229,6 +231,12 @@ func (g *Group) AdvanceUnless(cut func(*Firing) bool, w int64) []Firing {
 			w = g.decider.closed + g.spec.Lateness // as if it had come no further
 		}
 	} else {
+		if g.spec.Updates {
+			var done bool
+			if out, done = g.update(cut, w); !done {
+				w = g.updates.closed + g.spec.Lateness
+			}
+		}
 		for b, ingest := range g.fired {
 			if ingest+g.spec.LookBack() < w {
 				delete(g.fired, b)
@@ -236,7 +244,7 @@ func (g *Group) AdvanceUnless(cut func(*Firing) bool, w int64) []Firing {
 			}
 		}
 	}
-	g.drop(w - g.spec.Reach())
+	g.drop(w - g.spec.held())
 	g.schedule()
 	return out
 }
@@ -286,14 +294,20 @@ func (g *Group) schedule() {
 		g.minDrop = min(g.minDrop, g.decider.due(g))
 		return
 	}
-	for _, ingest := range g.fired {
+	for b, ingest := range g.fired {
 		g.minDrop = min(g.minDrop, g.markDropAt(ingest))
+		if !g.spec.Updates {
+			continue
+		}
+		if at, open := g.closesAt(b); open {
+			g.minDrop = min(g.minDrop, at)
+		}
 	}
 }
 
 func (g *Group) dropAt(ingest int64) int64 {
-	reach := g.spec.Reach()
-	return ingest + reach + reach/8 + 1
+	held := g.spec.held()
+	return ingest + held + held/8 + 1
 }
 
 func (g *Group) markDropAt(ingest int64) int64 {
@@ -409,6 +423,9 @@ func (g *Group) redundant(at int, r *record, carry []byte) bool {
 			after, a = true, x
 		}
 	}
+	if g.spec.Updates && g.spec.onTime(r.time, r.ingest) && !(before && g.spec.onTime(r.time, b) || after && g.spec.onTime(r.time, a)) {
+		return false // the others may be left out
+	}
 	return before && after && a-b <= g.spec.Reach() && len(carry) == 0
 }
 
@@ -478,10 +495,16 @@ func (g *Group) keepAround(at int, of *Record) {
 	if n <= 2*shown {
 		return
 	}
-	if at < shown {
-		g.pages.unkeep(g.recs.at(shown).seq)
-	} else if at >= n-shown {
-		g.pages.unkeep(g.recs.at(n - shown - 1).seq)
+	out := shown
+	if at >= n-shown {
+		out = n - shown - 1
+	} else if at >= shown {
+		return
+	}
+	if seq := g.recs.at(out).seq; g.spec.Updates {
+		g.spare(seq)
+	} else {
+		g.pages.unkeep(seq)
 	}
 }
 

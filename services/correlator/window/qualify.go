@@ -12,6 +12,10 @@ type Firing struct {
 	// Signal: only EventID, Time, Ingest, Bucket, ByEvent, Start, End, Carry, Keep,
 	// Trace and Near are set.
 	Signal bool
+	// Update says that the bucket has fired before, and what it came to in the end:
+	// EventID, Time and Ingest are those of the last event, Near is what is kept of it
+	// or, where nothing is, of another.
+	Update bool
 	// Carry and Keep are what a signal's Record had; Keep, where it is kept whole.
 	Carry, Keep []byte
 	// Bucket is floor(Time / Width), the last part of the alert's id.
@@ -141,6 +145,12 @@ func (g *Group) touch(bucket, last, ingest int64) {
 	g.fired[bucket] = now
 	g.pages.meta = true
 	g.minDrop = min(g.minDrop, g.markDropAt(now))
+	if !g.spec.Updates {
+		return
+	}
+	if at, open := g.closesAt(bucket); open {
+		g.minDrop = min(g.minDrop, at)
+	}
 }
 
 // qualifies is the two-dimensional test: whether some set of records that
@@ -399,7 +409,9 @@ func (g *Group) firing(e *record, recs []*record, count int) Firing {
 		}
 	}
 	f.Total = len(refs)
-	if len(refs) > MaxRefs {
+	if len(refs) > MaxRefs && g.spec.Updates {
+		refs = fewer(refs)
+	} else if len(refs) > MaxRefs {
 		refs = append(refs[:MaxRefs/2:MaxRefs/2], refs[len(refs)-MaxRefs/2:]...)
 	}
 	f.Events = refs

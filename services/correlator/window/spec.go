@@ -95,6 +95,9 @@ type Spec struct {
 	// Before and After are how far beyond a window, at either end, what it counts
 	// was decided by: where that is signals.
 	Before, After int64
+	// Updates says that a bucket which has fired says at its close what it came to,
+	// of kinds that fire at once.
+	Updates bool
 	// Extension is what the sequential kinds have beside these.
 	Extension Extension
 }
@@ -156,6 +159,8 @@ func (s *Spec) Validate() error {
 		return fmt.Errorf("level of %d: chains have at most %d", s.Level, MaxLevel)
 	case s.Rules < 1 || s.Rules > MaxRules:
 		return fmt.Errorf("%d rules: a correlation refers to 1 to %d", s.Rules, MaxRules)
+	case s.Updates && (!s.AtOnce() || s.Kind == Risk):
+		return errors.New("updates of a rule whose condition waits for the end of its windows: it says all that there is at once")
 	case s.Kind.sequential():
 		return s.validateExtension()
 	case s.Kind == Risk:

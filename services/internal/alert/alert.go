@@ -16,7 +16,7 @@ import (
 // Types of webhooks about alerts.
 const (
 	Type        = "stormbell.alert.v1"
-	TypeUpdated = "stormbell.alert.updated.v1" // reserved
+	TypeUpdated = "stormbell.alert.updated.v1"
 	TypeTest    = "stormbell.test.v1"
 )
 
@@ -70,6 +70,8 @@ func TypeOf(a *alertv1.Alert) string {
 
 // Finding is what a stage knows when a rule fires.
 type Finding struct {
+	// Type of the webhook; empty is Type.
+	Type   string
 	ID     string
 	Tenant string
 	Rule   *alertv1.Rule
@@ -115,7 +117,7 @@ type Contribution struct {
 // New gives the alert of a finding, cut to what a webhook may carry.
 func New(f *Finding) *alertv1.Alert {
 	a := &alertv1.Alert{
-		Id: f.ID, TimeMs: f.TimeMS, Tenant: f.Tenant, Rule: f.Rule, Group: f.Group,
+		Type: f.Type, Id: f.ID, TimeMs: f.TimeMS, Tenant: f.Tenant, Rule: f.Rule, Group: f.Group,
 		Window:      &alertv1.Window{StartMs: f.StartMS, EndMs: f.EndMS},
 		Count:       uint64(max(f.Count, 0)),
 		AtLeast:     f.AtLeast,
@@ -152,7 +154,7 @@ func New(f *Finding) *alertv1.Alert {
 // how many there are.
 func NewBrief(f *Finding) *alertv1.Alert {
 	return &alertv1.Alert{
-		Id: f.ID, TimeMs: f.TimeMS, Tenant: f.Tenant, Rule: f.Rule, Group: f.Group, IngestMs: f.IngestMS,
+		Type: f.Type, Id: f.ID, TimeMs: f.TimeMS, Tenant: f.Tenant, Rule: f.Rule, Group: f.Group, IngestMs: f.IngestMS,
 		Window: &alertv1.Window{StartMs: f.StartMS, EndMs: f.EndMS},
 		Count:  uint64(max(f.Count, 0)), AtLeast: f.AtLeast, EventsTotal: uint64(max(f.Total, 0)),
 	}

@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -77,6 +78,12 @@ func findings() map[string]*Finding {
 		f.StartMS, f.IngestMS = f.EndMS-300_000, f.EndMS+2000
 		out[kind] = f
 	}
+	updated := *out["event_count"]
+	updated.Type, updated.Count, updated.Total = TypeUpdated, 41, 41
+	updated.TimeMS, updated.EndMS = updated.TimeMS+170_000, updated.TimeMS+179_999
+	updated.Events = append(slices.Clone(updated.Events), event0(5, "GetSecretValue"))
+	updated.Events[0].Late, updated.Events[3].TimeMS = false, updated.TimeMS
+	out["event_count_updated"] = &updated
 	risk := *out["temporal"]
 	risk.ID, risk.Rule = CorrelationID("default", "risk", "v", []string{"mallory"}, 3), rule(14, "Risky user", "high", "risk")
 	risk.Count, risk.Condition, risk.How = 110, "gte 100 of 2 tactics", ", a risk of 110 by 3 rules of 2 tactics within 1d"
@@ -119,12 +126,13 @@ func TestDocumentedExamples(t *testing.T) {
 
 func TestSummaries(t *testing.T) {
 	want := map[string]string{
-		"detection":        "mallory did StopLogging from 198.51.100.7 in account 111122223333: Trail stopped.",
-		"event_count":      "mallory did GetSecretValue from 198.51.100.7, 3 times within 5m in account 111122223333: Secrets read in bulk.",
-		"value_count":      "mallory did GetSecretValue from 198.51.100.7, with 3 different values within 5m in account 111122223333: Secrets read in bulk.",
-		"temporal":         "mallory did ConsoleLogin, CreateAccessKey, GetSecretValue from 198.51.100.7, 3 steps within 5m in account 111122223333: Secrets read in bulk.",
-		"temporal_ordered": "mallory did ConsoleLogin, CreateAccessKey, GetSecretValue from 198.51.100.7, 3 steps within 5m in account 111122223333: Secrets read in bulk.",
-		"risk":             "mallory did ConsoleLogin, CreateAccessKey, GetSecretValue from 198.51.100.7, a risk of 110 by 3 rules of 2 tactics within 1d in account 111122223333: Risky user.",
+		"detection":           "mallory did StopLogging from 198.51.100.7 in account 111122223333: Trail stopped.",
+		"event_count":         "mallory did GetSecretValue from 198.51.100.7, 3 times within 5m in account 111122223333: Secrets read in bulk.",
+		"value_count":         "mallory did GetSecretValue from 198.51.100.7, with 3 different values within 5m in account 111122223333: Secrets read in bulk.",
+		"event_count_updated": "mallory did GetSecretValue from 198.51.100.7, in all 41 times within 4m50s in account 111122223333: Secrets read in bulk.",
+		"temporal":            "mallory did ConsoleLogin, CreateAccessKey, GetSecretValue from 198.51.100.7, 3 steps within 5m in account 111122223333: Secrets read in bulk.",
+		"temporal_ordered":    "mallory did ConsoleLogin, CreateAccessKey, GetSecretValue from 198.51.100.7, 3 steps within 5m in account 111122223333: Secrets read in bulk.",
+		"risk":                "mallory did ConsoleLogin, CreateAccessKey, GetSecretValue from 198.51.100.7, a risk of 110 by 3 rules of 2 tactics within 1d in account 111122223333: Risky user.",
 	}
 	for kind, f := range findings() {
 		require.Equal(t, want[kind], New(f).GetSummary(), kind)

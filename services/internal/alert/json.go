@@ -321,6 +321,9 @@ func (w *writer) extent(a *alertv1.Alert) {
 	if a.GetAtLeast() {
 		w.bool("at_least", true)
 	}
+	if TypeOf(a) == TypeUpdated {
+		w.bool("updated", true)
+	}
 }
 
 func (w *writer) rule(r *alertv1.Rule) {

@@ -61,6 +61,9 @@ func howOften(a *alertv1.Alert) string {
 		least = "at least "
 	}
 	span := time.Duration(a.GetWindow().GetEndMs()-a.GetWindow().GetStartMs()) * time.Millisecond
+	if TypeOf(a) == TypeUpdated {
+		least, span = "in all "+least, time.Duration(a.GetLastTimeMs()-a.GetFirstTimeMs())*time.Millisecond
+	}
 	switch a.GetRule().GetType() {
 	case "", "detection":
 		return ""
@@ -69,7 +72,7 @@ func howOften(a *alertv1.Alert) string {
 	case "value_count":
 		return fmt.Sprintf(", with %s%d different values within %s", least, a.GetCount(), human(span))
 	default:
-		return fmt.Sprintf(", %d steps within %s", a.GetCount(), human(span))
+		return fmt.Sprintf(", %s%d steps within %s", strings.TrimSuffix(least, "at least "), a.GetCount(), human(span))
 	}
 }
 

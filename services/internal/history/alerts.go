@@ -46,7 +46,7 @@ func (h *History) Alerts(ctx context.Context, tenant string, f Filter, limit int
 		topic: bus.TopicAlerts, partitions: h.partitions, name: queryName(bus.TopicAlerts, tenant, f), limit: limit,
 		show: func(r *bus.Record) (Alert, string, bool) {
 			a, ok := readAlert(r, tenant)
-			if !ok || alert.TypeOf(a.Alert) == alert.TypeTest || !f.matches(a.Alert) {
+			if !ok || alert.TypeOf(a.Alert) != alert.Type || !f.matches(a.Alert) {
 				return a, "", false
 			}
 			return a, a.GetId(), true

@@ -6,7 +6,9 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	alertv1 "github.com/stormbell/stormbell/proto/stormbell/alert/v1"
 	deliveryv1 "github.com/stormbell/stormbell/proto/stormbell/delivery/v1"
+	"github.com/stormbell/stormbell/services/internal/alert"
 	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/internal/event"
 )
@@ -76,7 +78,7 @@ func (h *History) routing(ctx context.Context, partition int, a Alert) (Routing,
 		}
 		for i := range t.held {
 			if string(t.held[i].Key) == a.GetId() {
-				out.apply(&t.held[i], a.GetTenant())
+				out.apply(&t.held[i], a.Alert)
 			}
 		}
 		t.held = nil
@@ -95,11 +97,12 @@ func (r *Routing) settled() bool {
 }
 
 // apply takes a record about the alert; the first decision counts.
-func (r *Routing) apply(rec *bus.Record, tenant string) {
+func (r *Routing) apply(rec *bus.Record, of *alertv1.Alert) {
+	tenant, updated := of.GetTenant(), alert.TypeOf(of) == alert.TypeUpdated
 	switch string(rec.Header(event.HeaderSchema)) {
 	case schemaRouted:
 		d := new(deliveryv1.Routed)
-		if proto.Unmarshal(rec.Value, d) != nil || d.GetTenant() != tenant || !r.Routed.IsZero() {
+		if proto.Unmarshal(rec.Value, d) != nil || d.GetTenant() != tenant || (d.GetType() == alert.TypeUpdated) != updated || !r.Routed.IsZero() {
 			return
 		}
 		r.Routed = time.UnixMilli(d.GetTimeMs())
@@ -108,7 +111,7 @@ func (r *Routing) apply(rec *bus.Record, tenant string) {
 		}
 	case schemaAttempt:
 		a := new(deliveryv1.Attempt)
-		if proto.Unmarshal(rec.Value, a) != nil || a.GetTenant() != tenant {
+		if proto.Unmarshal(rec.Value, a) != nil || a.GetTenant() != tenant || (a.GetType() == alert.TypeUpdated) != updated {
 			return
 		}
 		for i := range r.Deliveries {

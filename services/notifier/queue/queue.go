@@ -19,7 +19,7 @@ const Nowhere int64 = -1
 
 // A Message is what the deliveries of one alert share.
 type Message struct {
-	// Alert is the alert's id.
+	// Alert names the message: by the alert's id, or what an update of it is called.
 	Alert string
 	// Body is kept as it is for every attempt.
 	Body []byte

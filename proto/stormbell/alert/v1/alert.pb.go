@@ -5,8 +5,8 @@
 // source: stormbell/alert/v1/alert.proto
 
 // The records of the topic `stormbell.alerts`, keyed by alert id. Type
-// `stormbell.alert.v1`; `stormbell.alert.updated.v1` is reserved for the same
-// alert at the close of its bucket.
+// `stormbell.alert.v1`, or `stormbell.alert.updated.v1` for the same alert at the
+// close of its bucket.
 
 package alertv1
 

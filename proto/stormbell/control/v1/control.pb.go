@@ -633,9 +633,11 @@ type Filter struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	RuleIds []string               `protobuf:"bytes,1,rep,name=rule_ids,json=ruleIds,proto3" json:"rule_ids,omitempty"`
 	// Least severe level: "informational", "low", "medium", "high", "critical".
-	MinLevel      string   `protobuf:"bytes,2,opt,name=min_level,json=minLevel,proto3" json:"min_level,omitempty"`
-	Tags          []string `protobuf:"bytes,3,rep,name=tags,proto3" json:"tags,omitempty"`
-	Sources       []string `protobuf:"bytes,4,rep,name=sources,proto3" json:"sources,omitempty"`
+	MinLevel string   `protobuf:"bytes,2,opt,name=min_level,json=minLevel,proto3" json:"min_level,omitempty"`
+	Tags     []string `protobuf:"bytes,3,rep,name=tags,proto3" json:"tags,omitempty"`
+	Sources  []string `protobuf:"bytes,4,rep,name=sources,proto3" json:"sources,omitempty"`
+	// Types of webhooks; empty is `stormbell.alert.v1` alone.
+	Types         []string `protobuf:"bytes,5,rep,name=types,proto3" json:"types,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -694,6 +696,13 @@ func (x *Filter) GetTags() []string {
 func (x *Filter) GetSources() []string {
 	if x != nil {
 		return x.Sources
+	}
+	return nil
+}
+
+func (x *Filter) GetTypes() []string {
+	if x != nil {
+		return x.Types
 	}
 	return nil
 }
@@ -1102,12 +1111,13 @@ const file_stormbell_control_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"expires_ms\x18\x0f \x01(\x03R\texpiresMs\x12\x1f\n" +
 	"\vdisplay_url\x18\x10 \x01(\tR\n" +
-	"displayUrl\"n\n" +
+	"displayUrl\"\x84\x01\n" +
 	"\x06Filter\x12\x19\n" +
 	"\brule_ids\x18\x01 \x03(\tR\aruleIds\x12\x1b\n" +
 	"\tmin_level\x18\x02 \x01(\tR\bminLevel\x12\x12\n" +
 	"\x04tags\x18\x03 \x03(\tR\x04tags\x12\x18\n" +
-	"\asources\x18\x04 \x03(\tR\asources\"h\n" +
+	"\asources\x18\x04 \x03(\tR\asources\x12\x14\n" +
+	"\x05types\x18\x05 \x03(\tR\x05types\"h\n" +
 	"\x06Sealed\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x10\n" +
 	"\x03kek\x18\x02 \x01(\rR\x03kek\x12\x12\n" +

@@ -94,7 +94,10 @@ type Routed struct {
 	TimeMs  int64                  `protobuf:"varint,4,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
 	// Offset of the alert's record in its partition of `stormbell.alerts`: later
 	// records of the same alert are copies.
-	AlertOffset   int64 `protobuf:"varint,5,opt,name=alert_offset,json=alertOffset,proto3" json:"alert_offset,omitempty"`
+	AlertOffset int64 `protobuf:"varint,5,opt,name=alert_offset,json=alertOffset,proto3" json:"alert_offset,omitempty"`
+	// The webhook's type, where it is not `stormbell.alert.v1`: of each type of an
+	// alert is decided by itself.
+	Type          string `protobuf:"bytes,6,opt,name=type,proto3" json:"type,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -162,6 +165,13 @@ func (x *Routed) GetAlertOffset() int64 {
 		return x.AlertOffset
 	}
 	return 0
+}
+
+func (x *Routed) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
 }
 
 type Target struct {
@@ -240,7 +250,9 @@ type Attempt struct {
 	Response []byte `protobuf:"bytes,12,opt,name=response,proto3" json:"response,omitempty"`
 	TraceId  string `protobuf:"bytes,13,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
 	// The span of this attempt, which later ones link to.
-	SpanId        string `protobuf:"bytes,14,opt,name=span_id,json=spanId,proto3" json:"span_id,omitempty"`
+	SpanId string `protobuf:"bytes,14,opt,name=span_id,json=spanId,proto3" json:"span_id,omitempty"`
+	// The webhook's type, as in Routed.
+	Type          string `protobuf:"bytes,15,opt,name=type,proto3" json:"type,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -373,21 +385,29 @@ func (x *Attempt) GetSpanId() string {
 	return ""
 }
 
+func (x *Attempt) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
 var File_stormbell_delivery_v1_delivery_proto protoreflect.FileDescriptor
 
 const file_stormbell_delivery_v1_delivery_proto_rawDesc = "" +
 	"\n" +
-	"$stormbell/delivery/v1/delivery.proto\x12\x15stormbell.delivery.v1\"\xb0\x01\n" +
+	"$stormbell/delivery/v1/delivery.proto\x12\x15stormbell.delivery.v1\"\xc4\x01\n" +
 	"\x06Routed\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x19\n" +
 	"\balert_id\x18\x02 \x01(\tR\aalertId\x127\n" +
 	"\atargets\x18\x03 \x03(\v2\x1d.stormbell.delivery.v1.TargetR\atargets\x12\x17\n" +
 	"\atime_ms\x18\x04 \x01(\x03R\x06timeMs\x12!\n" +
-	"\falert_offset\x18\x05 \x01(\x03R\valertOffset\"^\n" +
+	"\falert_offset\x18\x05 \x01(\x03R\valertOffset\x12\x12\n" +
+	"\x04type\x18\x06 \x01(\tR\x04type\"^\n" +
 	"\x06Target\x12\x1f\n" +
 	"\vendpoint_id\x18\x01 \x01(\tR\n" +
 	"endpointId\x123\n" +
-	"\x15subscription_revision\x18\x02 \x01(\tR\x14subscriptionRevision\"\xaf\x03\n" +
+	"\x15subscription_revision\x18\x02 \x01(\tR\x14subscriptionRevision\"\xc3\x03\n" +
 	"\aAttempt\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x19\n" +
 	"\balert_id\x18\x02 \x01(\tR\aalertId\x12\x1f\n" +
@@ -407,7 +427,8 @@ const file_stormbell_delivery_v1_delivery_proto_rawDesc = "" +
 	"\vnext_due_ms\x18\v \x01(\x03R\tnextDueMs\x12\x1a\n" +
 	"\bresponse\x18\f \x01(\fR\bresponse\x12\x19\n" +
 	"\btrace_id\x18\r \x01(\tR\atraceId\x12\x17\n" +
-	"\aspan_id\x18\x0e \x01(\tR\x06spanId*x\n" +
+	"\aspan_id\x18\x0e \x01(\tR\x06spanId\x12\x12\n" +
+	"\x04type\x18\x0f \x01(\tR\x04type*x\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11OUTCOME_SUCCEEDED\x10\x01\x12\x12\n" +

@@ -19,7 +19,7 @@ type backtests struct{ p *process.Process }
 func (b backtests) Backtest(ctx context.Context, of *gateway.Backtest, tell func(*gateway.BacktestLine) error) error {
 	settings := Sigma(&b.p.Settings)
 	settings.Pipelines = nil // those in force came with their rules
-	found, err := correlator.Backtest{Tenant: of.Tenant, From: of.From, To: of.To, Rules: of.Rules}.Run(ctx, correlator.Config(b.p.Settings.Correlator),
+	found, err := correlator.Backtest{Tenant: of.Tenant, From: of.From, To: of.To, Rules: of.Rules, Updates: of.Updates}.Run(ctx, correlator.Config(b.p.Settings.Correlator),
 		correlator.BacktestDeps{Reader: b.p.Bus, Partitions: b.p.Partitions, Control: b.p.Control, Rules: settings},
 		func(a *alertv1.Alert) error {
 			data, err := alert.Data(a)
