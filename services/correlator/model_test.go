@@ -396,7 +396,7 @@ func (m *model) settle() {
 	ctx := context.Background()
 	// The watermark passes everything.
 	for p := range modelPartitions {
-		m.put(accepted{partition: p, tick: true, ingest: m.log.now.Add(2 * time.Hour).UnixMilli()})
+		m.put(accepted{partition: p, tick: true, ingest: m.log.now.Add(4 * time.Hour).UnixMilli()})
 	}
 	for p := range modelPartitions {
 		m.openDetector(p)

@@ -423,8 +423,9 @@ func (g *Group) redundant(at int, r *record, carry []byte) bool {
 			after, a = true, x
 		}
 	}
-	if g.spec.Updates && g.spec.onTime(r.time, r.ingest) && !(before && g.spec.onTime(r.time, b) || after && g.spec.onTime(r.time, a)) {
-		return false // the others may be left out
+	counted := before && g.spec.onTime(r.time, b) || after && g.spec.onTime(r.time, a)
+	if g.spec.Updates && g.spec.onTime(r.time, r.ingest) && !counted {
+		return false // an update would leave the others out
 	}
 	return before && after && a-b <= g.spec.Reach() && len(carry) == 0
 }

@@ -154,15 +154,16 @@ func naiveCount(s *Spec, set []Record) int {
 			}
 		}
 	}
-	switch {
-	case s.Kind == ValueCount:
+	switch s.Kind {
+	case ValueCount:
 		return len(values)
-	case s.Kind == Temporal:
+	case Temporal:
 		return len(rules)
-	case s.Kind == TemporalOrdered:
+	case TemporalOrdered:
 		return New(s).asked(set)
+	default:
+		return len(ids)
 	}
-	return len(ids)
 }
 
 // asked is what a group says of a set that comes at once: of conditions over
