@@ -29,7 +29,7 @@ func TestCommandLines(t *testing.T) {
 		"argument missing":   {[]string{"rules", "check"}, exitUsage, "`stormbell rules check` needs 1 argument: stormbell rules check PATH… [flags]"},
 		"no rules":           {[]string{"eval"}, exitUsage, `-r: name the rules to run`},
 		"output":             {[]string{"status", "--output", "xml"}, exitUsage, `--output "xml": use text or json`},
-		"output of eval":     {[]string{"eval", "-r", dir, "-o", "xml"}, exitUsage, `--output "xml": use ndjson, json or text`},
+		"output of eval":     {[]string{"eval", "-r", dir, "-o", "xml"}, exitUsage, `--output "xml": use ndjson, json, text or brief`},
 		"shell":              {[]string{"completion", "tcsh"}, exitUsage, `no completion for "tcsh": use bash, zsh, fish or powershell`},
 		"workers":            {[]string{"eval", "-r", dir, "--workers", "0"}, exitUsage, `--workers 0: use 1 to 1024`},
 		"source":             {[]string{"eval", "-r", dir, "--source", "x"}, exitUsage, `unknown source "x": known are agent, or leave it out`},
