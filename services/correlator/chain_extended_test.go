@@ -381,6 +381,7 @@ func TestModelOfChainsUponOwnTypes(t *testing.T) {
 // TestModelOfChainsUponOwnTypesNoticesDefects seeds defects and demands that the
 // check finds them.
 func TestModelOfChainsUponOwnTypesNoticesDefects(t *testing.T) {
+	long(t)
 	counts, err := newCounts(metricnoop.Meter{}, time.Now)
 	require.NoError(t, err)
 	for name, tc := range map[string]struct {

@@ -279,6 +279,7 @@ func TestModelOfChains(t *testing.T) {
 // TestModelOfChainsNoticesDefects seeds defects and demands that the check
 // finds them.
 func TestModelOfChainsNoticesDefects(t *testing.T) {
+	long(t)
 	counts, err := newCounts(metricnoop.Meter{}, time.Now)
 	require.NoError(t, err)
 	for name, tc := range map[string]struct {

@@ -596,6 +596,14 @@ func TestModel(t *testing.T) {
 	happened(t, seen, "alerts", "updates", "tail lost", "flush", "rebuild", "drop", "copies", "raised", "ungrouped", "owner ended", "crash", "panic")
 }
 
+// long leaves a test out of -short runs, before which it has had its turn.
+func long(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("takes long: run it without -short")
+	}
+}
+
 // happened demands that a run has met all that it is to show. The fewer draws
 // of -short cannot promise that.
 func happened(t *testing.T, seen map[string]int, all ...string) {
@@ -610,6 +618,7 @@ func happened(t *testing.T, seen map[string]int, all ...string) {
 // TestModelNoticesDefects seeds defects into the window and demands that the
 // check finds them: one that finds nothing there would find nothing anywhere.
 func TestModelNoticesDefects(t *testing.T) {
+	long(t)
 	counts, err := newCounts(metricnoop.Meter{}, time.Now)
 	require.NoError(t, err)
 	for name, tc := range map[string]struct {

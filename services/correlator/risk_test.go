@@ -245,6 +245,7 @@ func TestModelOfRisk(t *testing.T) {
 // TestModelOfRiskNoticesDefects seeds defects and demands that the check finds
 // them.
 func TestModelOfRiskNoticesDefects(t *testing.T) {
+	long(t)
 	counts, err := newCounts(metricnoop.Meter{}, time.Now)
 	require.NoError(t, err)
 	both := func(change func(*correlation)) func(byManifest) {

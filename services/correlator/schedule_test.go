@@ -486,6 +486,7 @@ func inMemory() Store { return state.NewMemory() }
 
 // TestEverySchedule tries them all on the store in memory.
 func TestEverySchedule(t *testing.T) {
+	long(t)
 	t.Parallel() // the one on Redis mostly waits
 	s := newScope(t, inMemory)
 	if text := os.Getenv(scheduleEnv); text != "" {
@@ -512,6 +513,7 @@ func TestEverySchedule(t *testing.T) {
 
 // TestEveryScheduleOnRedis tries those of a smaller depth on the real scripts.
 func TestEveryScheduleOnRedis(t *testing.T) {
+	long(t)
 	t.Parallel()
 	server := redistest.Start(t, redistest.Options{})
 	admin := server.Client(t)
@@ -533,6 +535,7 @@ func TestEveryScheduleOnRedis(t *testing.T) {
 // TestEveryScheduleNotices seeds defects into the protocol: all schedules of a
 // small depth find each.
 func TestEveryScheduleNotices(t *testing.T) {
+	long(t)
 	for name, tc := range map[string]struct {
 		empty  func() Store
 		defect func(*session)

@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"fmt"
+	"net/http"
 	"testing"
 	"time"
 
@@ -11,15 +12,23 @@ import (
 	"github.com/stormbell/stormbell/tools/ledger"
 )
 
+// updatedType is that of what an alert came to.
+const updatedType = "stormbell.alert.updated.v1"
+
 // testAbsent posts a few events and then nothing: what a rule tells of order and
 // absence is told once the watermark has passed it, which ticks alone carry
 // forward then. A risk adds up what a detection rule and a correlation say of one
-// user, and correlations count what was absent and new. Whoever correlates is
-// killed meanwhile, and the client repeats what it has sent.
+// user, and correlations count what was absent and new. One alert is told again at
+// the close of its bucket, to whom that was promised. Whoever correlates is killed
+// meanwhile, and the client repeats what it has sent.
 func testAbsent(t *testing.T, r *rig.Runner) {
 	d := r.Start(t, rig.Options{Rules: "testdata/rules/absent", Settings: map[string]string{"correlator": "slack: 10s"}})
 	receiver := newReceiver(t, ledger.Behave{})
 	d.Subscribe(t, 0, receiver)
+	closes := newReceiver(t, ledger.Behave{})
+	d.JSON(t, 0, http.MethodPost, "/v1/webhooks", map[string]any{
+		"url": closes.URL("/closes"), "secret": closes.Secret(), "filter": map[string]any{"types": []string{updatedType}},
+	}, http.StatusCreated, nil)
 
 	// A whole period that has just ended, so that the periods of a rate are known.
 	base := time.Now().Add(-8 * time.Second).Truncate(2 * time.Second)
@@ -49,6 +58,9 @@ func testAbsent(t *testing.T, r *rig.Runner) {
 		put("astray", "stop", "", after)
 		put("astray", "seen", fmt.Sprintf(`,"ip":"192.0.2.%d"`, i), after)
 	}
+	for i := range 5 {
+		put("counted", "count", "", time.Duration(i)*time.Millisecond)
+	}
 	d.Post(t, 0, []byte(batch))
 	for _, p := range d.Processes {
 		if d.Kind == rig.Embedded || p.Kind == "correlator" {
@@ -60,7 +72,7 @@ func testAbsent(t *testing.T, r *rig.Runner) {
 
 	want := map[string]string{
 		"gone": "Not started again", "host": "Silent", "eve": "New address", "mallory": "Too fast", "usual": "More than usual",
-		"risky": "Risky user",
+		"risky": "Risky user", "counted": "Counted",
 	}
 	const more = 2 + 5 // two of the absences of one user
 	err := receiver.Await(within(t, patience), func(got []ledger.Delivery) bool {
@@ -95,6 +107,21 @@ func testAbsent(t *testing.T, r *rig.Runner) {
 		require.Len(t, b.Data.Risk.Signals, 2)
 		for _, s := range b.Data.Risk.Signals {
 			require.True(t, ids[s.AlertID], "what it is made of is told by itself too: %+v", s)
+		}
+	}
+
+	require.NoError(t, closes.Await(within(t, patience), func(got []ledger.Delivery) bool { return len(got) > 0 }))
+	updates := closes.Deliveries()
+	require.Len(t, ledger.Alerts(updates), 1)
+	b := bodyOf(t, &updates[0])
+	require.Equal(t, updatedType, b.Type)
+	require.Equal(t, want["counted"], b.Data.Rule.Title)
+	require.Equal(t, 5, b.Data.Count)
+	for i := range got {
+		if first := bodyOf(t, &got[i]); first.Data.Group["user"] == "counted" {
+			require.Equal(t, "stormbell.alert.v1", first.Type)
+			require.Equal(t, first.Data.ID, b.Data.ID, "the same alert")
+			require.NotEqual(t, got[i].WebhookID, updates[0].WebhookID, "another message")
 		}
 	}
 }

@@ -171,6 +171,45 @@ func TestEvalBrief(t *testing.T) {
 	require.Equal(t, brief, stormbell(t, in.String(), nil, append(args, "-o", "brief", "--workers", "1")...))
 }
 
+// TestEvalUpdates holds that what alerts came to is printed on request alone, under
+// the ids of the alerts, which it does not change.
+func TestEvalUpdates(t *testing.T) {
+	rules := writeFile(t, t.TempDir(), "failed.yml", failedLogins+"stormbell: {updates: true}\n")
+	var in strings.Builder
+	for i := range 8 { // 03:00:00 to 03:04:40 is one bucket
+		in.WriteString(login("bob", fmt.Sprintf("%02d:%02d", i*40/60, i*40%60)))
+	}
+	in.WriteString(login("eve", "01:00") + login("eve", "01:01") + login("eve", "01:02"))
+	args := []string{"eval", "-q", "-r", rules}
+	without := alertsOf(t, stormbell(t, in.String(), nil, args...).out)
+	r := stormbell(t, in.String(), nil, append(args, "--updates")...)
+	require.Zero(t, r.code, r.err)
+	ids := map[string]string{} // by user
+	for _, a := range without {
+		ids[a.Group["user"]] = a.ID
+	}
+	require.Len(t, ids, 2)
+	var alerts []evaluated
+	updates := 0
+	for line := range strings.Lines(r.out) {
+		var a struct {
+			evaluated
+			Updated bool
+		}
+		require.NoError(t, json.Unmarshal([]byte(line), &a))
+		if !a.Updated {
+			alerts = append(alerts, a.evaluated)
+			continue
+		}
+		updates++
+		require.Equal(t, "bob", a.Group["user"], "nothing followed eve's")
+		require.Equal(t, ids["bob"], a.ID)
+		require.Equal(t, 8, a.Count)
+	}
+	require.Equal(t, 1, updates)
+	require.Equal(t, without, alerts)
+}
+
 func firstLines(text string, n int) string {
 	at := 0
 	for range n {
