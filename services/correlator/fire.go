@@ -41,12 +41,11 @@ func (s *step) detection(ctx context.Context, it *item) (err error) {
 		EventID: it.name(), Time: d.GetTimeMs(), Ingest: d.GetIngestMs(), Rules: it.cor.mask(d.GetRuleIds()),
 		Late: d.GetLate(), Early: d.GetEarly(),
 	}
+	var scores []string
 	if it.cor.spec.Kind == window.Risk {
 		r.Rules = 1
-		for _, rule := range d.GetRuleIds() {
-			if r.Value, r.HasValue = it.score(rule); r.HasValue {
-				break
-			}
+		if scores = it.scores(); len(scores) > 0 {
+			r.Value, r.HasValue = scores[0], true
 		}
 	}
 	if len(it.cor.Field) > 0 {
@@ -91,7 +90,7 @@ func (s *step) detection(ctx context.Context, it *item) (err error) {
 	if !it.cor.spec.AtOnce() {
 		r.Trace = packTrace(header(it.rec.Headers, event.HeaderTraceparent))
 	}
-	fired := it.add(g.win, r)
+	fired := addAll(g.win, r, scores)
 	if g.win.Bulky() {
 		s.compact(g)
 	}

@@ -615,6 +615,22 @@ func happened(t *testing.T, seen map[string]int, all ...string) {
 	}
 }
 
+// notices demands that the problems of some drawn run, of a model that has
+// settled, say what a seeded defect leads to.
+func notices(t *testing.T, tries int, want string, run func(rt *rapid.T) *model) {
+	t.Helper()
+	drawn := rapid.Custom(func(rt *rapid.T) string {
+		m := run(rt)
+		m.check()
+		return strings.Join(m.problems, "\n")
+	})
+	found := ""
+	for seed := 0; seed < tries && !strings.Contains(found, want); seed++ {
+		found = drawn.Example(seed)
+	}
+	require.Contains(t, found, want)
+}
+
 // TestModelNoticesDefects seeds defects into the window and demands that the
 // check finds them: one that finds nothing there would find nothing anywhere.
 func TestModelNoticesDefects(t *testing.T) {
@@ -668,20 +684,14 @@ func TestModelNoticesDefects(t *testing.T) {
 			if tc.plan != nil {
 				tc.plan(p)
 			}
-			run := rapid.Custom(func(rt *rapid.T) string {
+			notices(t, 300, tc.want, func(rt *rapid.T) *model {
 				store := newLossy()
 				m := newModel(rt, p, counts, store)
 				m.defect = tc.defect
 				m.run(m.actions())
 				m.settle()
-				m.check()
-				return strings.Join(m.problems, "\n")
+				return m
 			})
-			found := ""
-			for seed := 0; seed < 300 && !strings.Contains(found, tc.want); seed++ {
-				found = run.Example(seed)
-			}
-			require.Contains(t, found, tc.want)
 		})
 	}
 }

@@ -59,15 +59,22 @@ func (it *item) score(rule string) (text string, ok bool) {
 	return s.Text(), true
 }
 
-// add folds a record into its group: a risk has one for each of its rules.
-func (it *item) add(g *window.Group, r window.Record) (fired []window.Firing) {
-	if it.cor.spec.Kind != window.Risk {
-		return g.Add(r)
-	}
+// scores are those of a record's rules that have one.
+func (it *item) scores() (texts []string) {
 	for _, rule := range it.det.GetRuleIds() {
-		if r.Value, r.HasValue = it.score(rule); r.HasValue {
-			fired = append(fired, g.Add(r)...)
+		if text, ok := it.score(rule); ok {
+			texts = append(texts, text)
 		}
+	}
+	return texts
+}
+
+// addAll folds a record into its group: a risk has one for each further score.
+func addAll(g *window.Group, r window.Record, scores []string) []window.Firing {
+	fired := g.Add(r)
+	for i := 1; i < len(scores); i++ {
+		r.Value = scores[i]
+		fired = append(fired, g.Add(r)...)
 	}
 	return fired
 }
