@@ -596,7 +596,7 @@ func TestModel(t *testing.T) {
 	happened(t, seen, "alerts", "updates", "tail lost", "flush", "rebuild", "drop", "copies", "raised", "ungrouped", "owner ended", "crash", "panic")
 }
 
-// long leaves a test out of -short runs, before which it has had its turn.
+// long leaves a test out of -short runs.
 func long(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
