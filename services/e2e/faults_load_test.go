@@ -99,11 +99,15 @@ func probeUntil(t *testing.T, o *ordeal, done <-chan error) latencies {
 	}
 }
 
-// faultCardinality has one tenant make groups without end. It gets as many as
-// it may have and is told so; its neighbour does not notice.
+// faultCardinality has one tenant make groups without end, as fast as its quota
+// lets it. It gets as many as it may have and is told so; its neighbour does not
+// notice.
 func faultCardinality(t *testing.T, r *rig.Runner) string {
-	limit, attack := times(2000, 100_000), times(10_000, 1_000_000)
-	attacked := prepare(t, r, rig.Options{Settings: map[string]string{"correlator": fmt.Sprintf("groups: %d", limit)}})
+	limit, attack, quota := times(2000, 100_000), times(10_000, 1_000_000), times(500, 2000) // events a second and gateway
+	attacked := prepare(t, r, rig.Options{Settings: map[string]string{
+		"correlator": fmt.Sprintf("groups: %d", limit),
+		"gateway":    fmt.Sprintf("events_per_second: %d", quota),
+	}})
 	d := attacked.d.As(attacked.d.Tenant(t, "neighbour"))
 	d.PushRules(t, crashRules)
 	o := &ordeal{t: t, seed: attacked.seed, d: d, healthy: newReceiver(t, ledger.Behave{}), client: newClient(t, d), began: attacked.began}
@@ -131,8 +135,8 @@ func faultCardinality(t *testing.T, r *rig.Runner) string {
 		require.LessOrEqual(t, meanwhile.p99(), 2*baseline.p99())
 		require.Less(t, resident, int64(1<<30))
 	}
-	return fmt.Sprintf("%d groups tried, %d kept (limit %d); Redis %d MiB, correlator %d MiB at most; neighbour before %s, meanwhile %s",
-		attack, groups, limit, held>>20, resident>>20, baseline, meanwhile)
+	return fmt.Sprintf("%d groups tried, quota %d/s, %d kept (limit %d); Redis %d MiB, correlator %d MiB at most; neighbour before %s, meanwhile %s",
+		attack, quota, groups, limit, held>>20, resident>>20, baseline, meanwhile)
 }
 
 // manyGroups posts a failed login of each of n users.
