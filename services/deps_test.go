@@ -97,6 +97,27 @@ func TestProgramsLinkTheirOwn(t *testing.T) {
 	}
 }
 
+// TestClientStaysInside: a type whose methods mention the client of Redis, hidden
+// ones too, has the compiler put that client's 1,500 functions into each package
+// that sees the type. That took seconds of each build after an edit.
+func TestClientStaysInside(t *testing.T) {
+	const client, most = "github.com/redis/go-redis/v9", 2000
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-export", "-f", "{{.ImportPath}} {{.Export}}",
+		"./internal/state", "./cmd/internal/...", "./correlator", "./gateway", "./notifier").Output()
+	require.NoError(t, err)
+	for line := range strings.Lines(string(out)) {
+		room, file, _ := strings.Cut(strings.TrimSpace(line), " ")
+		compiled, err := os.ReadFile(file)
+		require.NoError(t, err)
+		mentions := bytes.Count(compiled, []byte(client))
+		if room == root+"/internal/state" {
+			require.Greater(t, mentions, most, "where the client belongs, it is seen")
+			continue
+		}
+		require.Less(t, mentions, most, "%s has the client compiled into it: which type that it sees has methods with it?", room)
+	}
+}
+
 // isSettings is true for what a service can be told: one file may serve a whole
 // cluster, and each process reads it whole.
 func isSettings(room string) bool { return path.Base(room) == "settings" }

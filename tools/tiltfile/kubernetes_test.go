@@ -103,7 +103,7 @@ func TestKubernetesImages(t *testing.T) {
 	for ref, image := range d.kube.images {
 		name := strings.TrimPrefix(ref, "stormbell/")
 		t.Run(name, func(t *testing.T) {
-			require.Equal(t, []string{"sh", "-euc", `exec "$0" -quick "$EXPECTED_REF" "$1" `, "/data/bin/images", name}, image.cmd)
+			require.Equal(t, []string{"sh", "-euc", `exec env "$@" "$0" -quick "$EXPECTED_REF" ` + name, "/data/bin/images", "GOWORK=off", "GOGC=off", "GOMEMLIMIT=1GiB"}, image.cmd)
 			require.True(t, image.pushes, "no Docker is asked")
 			require.Equal(t, []string{"**/*_test.go", "**/testdata", "**/*.md"}, image.ignore)
 			apart := siblings()[name]

@@ -137,7 +137,7 @@ func Connect(ctx context.Context, cfg Config, log *slog.Logger) (redis.Universal
 		MaxRetries: 3, MinRetryBackoff: 10 * time.Millisecond, MaxRetryBackoff: 250 * time.Millisecond,
 		DisableIdentity: true,
 	}
-	if err := cfg.secure(opts); err != nil {
+	if err := secure(cfg, opts); err != nil {
 		return nil, err
 	}
 	client := redis.NewUniversalClient(opts)

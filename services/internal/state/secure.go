@@ -13,9 +13,10 @@ import (
 )
 
 // secure sets how new connections are encrypted and authenticated: by what is
-// in the files at that moment.
-func (c Config) secure(opts *redis.UniversalOptions) error {
-	if err := c.authenticate(opts); err != nil || !c.TLS {
+// in the files at that moment. It is no method of Config, lest packages that see
+// settings have much of the client library compiled into them.
+func secure(c Config, opts *redis.UniversalOptions) error {
+	if err := authenticate(c, opts); err != nil || !c.TLS {
 		return err
 	}
 	peer := &follow.Peer{}
@@ -31,7 +32,7 @@ func (c Config) secure(opts *redis.UniversalOptions) error {
 	return nil
 }
 
-func (c Config) authenticate(opts *redis.UniversalOptions) error {
+func authenticate(c Config, opts *redis.UniversalOptions) error {
 	if c.PasswordFile == "" {
 		opts.Username, opts.Password = c.Username, c.Password
 		return nil
