@@ -70,6 +70,7 @@ func TestKubernetes(t *testing.T) {
 	}
 	w := startWorld(t, registry)
 	t.Run("Validates", w.testValidates)
+	t.Run("CustomResources", w.testCustomResources)
 	t.Run("Confined", w.testConfined)
 	t.Run("Demo", w.testDemo)
 	t.Run("Disruptions", w.testDisruptions)
@@ -205,6 +206,40 @@ func (w *world) testValidates(t *testing.T) {
 	}
 	_, err := w.Run(t.Context(), "apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: {colour: red}\n", "apply", "--dry-run=server", "--validate=strict", "-f", "-")
 	require.ErrorContains(t, err, "colour", "what is wrong is noticed")
+}
+
+// testCustomResources has the API server judge what is not Kubernetes' own, by
+// the definitions that their authors publish.
+func (w *world) testCustomResources(t *testing.T) {
+	ctx := within(t, kubePatience)
+	dir := t.TempDir()
+	base, err := filepath.Abs(kubeDir)
+	require.NoError(t, err)
+	relative, err := filepath.Rel(dir, base)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(strings.ReplaceAll(
+		"namespace: "+kubeNamespace+"\nresources: [K/base]\ncomponents: [K/components/keda, K/components/monitoring, K/components/gateway-api]\n", "K", relative)), 0o600))
+	set, err := manifests.Render(dir)
+	require.NoError(t, err)
+
+	made, err := w.Define(ctx, kube.Definitions())
+	t.Cleanup(func() { require.NoError(t, w.Undefine(context.WithoutCancel(ctx), made)) })
+	require.NoError(t, err)
+	judged := map[string]int{}
+	kinds := regexp.MustCompile(`(?m)^apiVersion: (?:monitoring\.coreos\.com|keda\.sh|gateway\.networking\.k8s\.io)/\S+\n(?s:.*?)^kind: (\S+)$`)
+	for doc := range strings.SplitSeq(string(set.YAML), "\n---\n") {
+		kind := kinds.FindStringSubmatch(doc)
+		if kind == nil {
+			continue
+		}
+		judged[kind[1]]++
+		out, err := w.Run(ctx, doc, "apply", "--dry-run=server", "--validate=strict", "-f", "-")
+		require.NoError(t, err, doc)
+		require.Contains(t, out, "(server dry run)")
+		_, err = w.Run(ctx, strings.Replace(doc, "\nspec:\n", "\nspec:\n  colour: red\n", 1), "apply", "--dry-run=server", "--validate=strict", "-f", "-")
+		require.ErrorContains(t, err, "colour", "what is wrong is noticed")
+	}
+	require.Equal(t, map[string]int{"ScaledObject": 3, "ServiceMonitor": 1, "PrometheusRule": 1, "Gateway": 1, "HTTPRoute": 1}, judged)
 }
 
 // testConfined: a pod of ours that asks for more is refused, and one that does

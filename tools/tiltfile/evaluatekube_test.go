@@ -17,6 +17,7 @@ type kubeDeclaration struct {
 	contexts []string
 	registry string
 	yaml     string
+	parallel int
 	images   map[string]*imageBuild
 	grouped  map[string]*kubeResource // by the name of the resource
 }
@@ -45,6 +46,7 @@ func (e *evaluation) kubernetes() starlark.StringDict {
 	for name, f := range map[string]builtinFunc{
 		"allow_k8s_contexts": e.into(func(text string) { e.found.kube.contexts = append(e.found.kube.contexts, text) }),
 		"default_registry":   e.into(func(text string) { e.found.kube.registry = text }),
+		"update_settings":    e.updateSettings,
 		"k8s_yaml":           e.into(func(text string) { e.found.kube.yaml += text }),
 		"kustomize":          e.kustomize,
 		"blob":               same,
@@ -67,6 +69,10 @@ func (e *evaluation) into(take func(string)) builtinFunc {
 		take(one)
 		return starlark.None, nil
 	}
+}
+
+func (e *evaluation) updateSettings(_ *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {
+	return starlark.None, starlark.UnpackArgs(b.Name(), args, kwargs, "max_parallel_updates", &e.found.kube.parallel) //nolint:wrapcheck // a test compares it
 }
 
 func same(_ *starlark.Thread, b *starlark.Builtin, args starlark.Tuple, kwargs []starlark.Tuple) (starlark.Value, error) {

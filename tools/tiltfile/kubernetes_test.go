@@ -99,6 +99,7 @@ func TestKubernetesImages(t *testing.T) {
 		}
 	}
 	d := declare(t, "up", "--k8s", "--data", "/data")
+	require.Equal(t, 1, d.kube.parallel, "builds take turns")
 	require.ElementsMatch(t, slices.Collect(maps.Keys(used)), slices.Collect(maps.Keys(d.kube.images)))
 	for ref, image := range d.kube.images {
 		name := strings.TrimPrefix(ref, "stormbell/")
