@@ -86,6 +86,11 @@ func TestConfigPrint(t *testing.T) {
 	// What is printed can be read again.
 	again := stormbell(t, "", nil, "config", "check", "--config", writeFile(t, dir, "printed.yaml", strings.ReplaceAll(r.out, "'[redacted]'", `""`)))
 	require.Equal(t, "settings: ok\n", again.out, again.err)
+	require.Empty(t, again.err)
+
+	r = stormbell(t, "", map[string]string{"STORMBELL_KAFKA_BROKER": "canary"}, "config", "check")
+	require.Equal(t, "stormbell: warning: the environment variable STORMBELL_KAFKA_BROKER is no setting\n", r.err)
+	require.Equal(t, "settings: ok\n", r.out)
 }
 
 func TestRulesCheck(t *testing.T) {

@@ -66,6 +66,13 @@ func newConfig(env *environment) *cobra.Command {
 		if err := s.Load(file, env.environ); err != nil {
 			return nil, err
 		}
+		unknown, err := s.Unknown(env.environ)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range unknown {
+			fmt.Fprintf(env.err, "stormbell: warning: the environment variable %s is no setting\n", name)
+		}
 		check, err := checkOf(kind)
 		if err != nil {
 			return nil, err

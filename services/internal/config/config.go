@@ -16,6 +16,7 @@ import (
 	"os"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/caarlos0/env/v11"
@@ -117,6 +118,29 @@ func Environment(into any, environ []string) error {
 		errs = append(errs, e)
 	}
 	return errors.Join(errs...)
+}
+
+// Unknown returns, sorted, the names of the variables of environ, in the form of
+// os.Environ, that look like settings of what defaults points to and are none: mistyped, most
+// likely. They are no error, since Kubernetes sets such for services that begin
+// like ours.
+func Unknown(defaults any, environ []string) ([]string, error) {
+	fields, err := env.GetFieldParamsWithOptions(defaults, env.Options{Environment: map[string]string{}, Prefix: EnvPrefix})
+	if err != nil {
+		return nil, fmt.Errorf("environment: %w", err)
+	}
+	known := make(map[string]bool)
+	for _, f := range fields {
+		known[f.Key] = true
+	}
+	var names []string
+	for _, entry := range environ {
+		if name, _, _ := strings.Cut(entry, "="); strings.HasPrefix(name, EnvPrefix) && !known[name] {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
 }
 
 // Print writes settings as YAML. Secrets come out as "[redacted]".

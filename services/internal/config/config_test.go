@@ -57,6 +57,13 @@ func TestFileThenEnvironment(t *testing.T) {
 	require.Contains(t, out.String(), "wait: 1m0s")
 }
 
+func TestUnknown(t *testing.T) {
+	s := defaults()
+	names, err := config.Unknown(&s, []string{"STORMBELL_PORT=tcp://x", "STORMBELL_COUNT=9", "STORMBELL_COUNTS=canary", "STORMBELL_INNER_WAIT=", "COUNTS=1", "STORMBELLS=2"})
+	require.NoError(t, err)
+	require.Equal(t, []string{"STORMBELL_COUNTS", "STORMBELL_PORT"}, names)
+}
+
 func TestMistakesNameTheirLineAndNoValue(t *testing.T) {
 	for name, tc := range map[string]struct{ text, want string }{
 		"unknown key":          {"name: a\ncuont: 3\n", `line 2: unknown key "cuont"`},

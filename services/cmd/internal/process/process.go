@@ -81,6 +81,13 @@ func New(ctx context.Context, kind string, settings Settings, world World) (*Pro
 		defer cancel()
 		return t.Shutdown(ctx)
 	})
+	unknown, err := settings.Unknown(world.Environ)
+	if err != nil {
+		return nil, errors.Join(err, p.App.Close())
+	}
+	for _, name := range unknown {
+		p.Log.Warn("environment variable is no setting: see docs/reference/config.md", "name", name)
+	}
 	if p.Files, err = follow.NewWatch(p.Log, t.Meters()); err != nil {
 		return nil, errors.Join(err, p.App.Close())
 	}

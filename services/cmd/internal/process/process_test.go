@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -22,6 +23,7 @@ import (
 	"github.com/stormbell/stormbell/services/cmd/internal/notifierproc"
 	"github.com/stormbell/stormbell/services/cmd/internal/process"
 	"github.com/stormbell/stormbell/services/cmd/stormbell/up"
+	"github.com/stormbell/stormbell/services/internal/config"
 	"github.com/stormbell/stormbell/services/internal/control"
 	"github.com/stormbell/stormbell/services/internal/embedded"
 	"github.com/stormbell/stormbell/services/internal/embedded/embeddedtest"
@@ -190,6 +192,36 @@ func TestStartsBehindTheAdminPort(t *testing.T) {
 	require.Equal(t, "ready", line.Msg)
 	require.Equal(t, p.Admin(), line.Admin)
 	require.Equal(t, process.RuleCount{OK: 1, Rejected: 2}, line.Rules)
+}
+
+func TestMistypedVariableIsTold(t *testing.T) {
+	s := process.Defaults()
+	s.Telemetry.Admin = ""
+	var errs bytes.Buffer
+	p, err := process.New(t.Context(), "gateway", s, process.World{
+		Stdout: io.Discard, Stderr: &errs, Getenv: func(string) string { return "" },
+		Environ: []string{"STORMBELL_KAFKA_BROKER=canary:9092", "STORMBELL_KAFKA_CLIENT_ID=x", "STORMBELL_CONFIG=x", "HOME=/"},
+	})
+	require.NoError(t, err)
+	require.Error(t, p.Run(t.Context(), func(context.Context) error { return errors.New("enough") }))
+	require.Equal(t, 1, strings.Count(errs.String(), "is no setting"), errs.String())
+	require.Contains(t, errs.String(), "STORMBELL_KAFKA_BROKER")
+	require.NotContains(t, errs.String(), "canary")
+}
+
+// TestNoSettingIsUnknown: what the reference names, nobody is warned of.
+func TestNoSettingIsUnknown(t *testing.T) {
+	s := process.Defaults()
+	environ := []string{"STORMBELL_KAFKA_SASL_PASSWORD=x", "STORMBELL_URL=x"}
+	for _, one := range config.Settings(s) {
+		if one.Env != "" {
+			environ = append(environ, one.Env+"=x")
+		}
+	}
+	require.Greater(t, len(environ), 50)
+	unknown, err := s.Unknown(environ)
+	require.NoError(t, err)
+	require.Empty(t, unknown)
 }
 
 func TestFailedStart(t *testing.T) {

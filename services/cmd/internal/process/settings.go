@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -131,6 +132,14 @@ func (s *Settings) NarrowEgress() {
 	if reflect.DeepEqual(s.Egress, egress.LoopbackConfig()) {
 		s.Egress = egress.DefaultConfig()
 	}
+}
+
+// Unknown returns the variables of an environment that look like settings and are
+// none, nor read by a command line.
+func (s *Settings) Unknown(environ []string) ([]string, error) {
+	others := []string{"STORMBELL_API_KEY", "STORMBELL_CONFIG", "STORMBELL_CRASH_AT", "STORMBELL_DATA", "STORMBELL_URL"}
+	names, err := config.Unknown(s, environ)
+	return slices.DeleteFunc(names, func(name string) bool { return slices.Contains(others, name) }), err //nolint:wrapcheck // it says of what
 }
 
 // Load reads settings on top of what s holds: the file at path, if there is
