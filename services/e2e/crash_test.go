@@ -61,17 +61,17 @@ func testCrash(t *testing.T, r *rig.Runner) { t.Log(crashed(t, r, sizeOfCrash())
 func crashed(t *testing.T, r *rig.Runner, size crashSize) string {
 	t.Helper()
 	seed := seedOfCrash(t)
-	d := r.Start(t, rig.Options{Rules: "testdata/rules/crash"})
+	d := r.Start(t, rig.Options{Rules: crashRules, Settings: timely(nil)})
 	healthy, hanging := newReceiver(t, ledger.Behave{}), newReceiver(t, ledger.Behave{Hang: true})
 	d.Subscribe(t, 0, healthy)
 	d.Subscribe(t, 0, hanging)
 	now := time.Now()
-	l := newLoad(seed, size.events, size.groups, now)
+	l := newLoad(seed, size.events, size.groups, now, decided()...)
 	client := newClient(t, d)
 
 	g, ctx := errgroup.WithContext(within(t, 2*time.Hour))
 	killer := newKiller(d, seed, size, healthy)
-	progress := &progress{holds: killer.deaths}
+	progress := &progress{holds: killer.deaths, pulse: newPulse(seed)}
 	g.Go(func() error { return progress.send(ctx, client, l) })
 	g.Go(func() error { return killer.run(ctx, progress) })
 	require.NoError(t, g.Wait())
@@ -79,11 +79,15 @@ func crashed(t *testing.T, r *rig.Runner, size crashSize) string {
 	posted := time.Since(now)
 
 	// Everything was taken in within minutes, so the exact ingest times do not
-	// matter for what must be found: the topic is asked at the end.
-	rules, settings := rulesOf(t, "testdata/rules/crash")
+	// matter for what stories say. They do for beats: the topic is asked.
+	rules, settings := timelyRules(t)
 	want, err := oracle.Alerts(rules, l.records(now), settings)
 	require.NoError(t, err)
 	l.requireSound(t, want)
+	events := pass(t, d)
+	want, err = oracle.Alerts(rules, events, settings)
+	require.NoError(t, err)
+	requireDecided(t, want, 5)
 	require.GreaterOrEqual(t, len(want), size.least)
 	err = healthy.Await(within(t, patience+time.Duration(size.events)*time.Millisecond), func(got []ledger.Delivery) bool {
 		return len(ledger.Alerts(got)) >= len(want)
@@ -99,13 +103,13 @@ func crashed(t *testing.T, r *rig.Runner, size crashSize) string {
 	topics := d.Records(t, bus.TopicEvents, bus.TopicDetections, bus.TopicAlerts, bus.TopicDLQ)
 	require.Empty(t, topics[bus.TopicDLQ])
 	v := &verdict{
-		rules: rules, settings: settings, told: client.Accepted(), events: accepted(t, topics[bus.TopicEvents]),
+		rules: rules, settings: settings, told: client.Accepted(), events: events,
 		alerts: alertIDs(t, topics[bus.TopicAlerts]), deliveries: healthy.Deliveries(),
 	}
 	found, err := v.judge()
 	require.NoError(t, err)
 	require.Empty(t, found)
-	require.Len(t, v.told, len(l.ids), "every event was accepted in the end")
+	require.Len(t, v.told, len(l.ids)+progress.pulse.n, "every event was accepted in the end")
 	for _, topic := range []string{bus.TopicEvents, bus.TopicDetections, bus.TopicAlerts} {
 		require.Len(t, counts(topics[topic]), rig.Partitions, "all partitions of %s take part", topic)
 	}
@@ -125,6 +129,7 @@ func newClient(t *testing.T, d *rig.Deployment) *ledger.Client {
 
 // progress is how many events were accepted so far.
 type progress struct {
+	pulse *pulse // nil: there is none
 	// holds stop the sending at their place until what is to happen there has.
 	holds   []*death
 	events  atomic.Int64
@@ -169,6 +174,10 @@ func (p *progress) send(ctx context.Context, client *ledger.Client, l *load) err
 	for range workers {
 		g.Go(func() error {
 			for events := range batches {
+				story := len(events)
+				if p.pulse != nil {
+					events = p.pulse.with(events)
+				}
 				var body bytes.Buffer
 				for _, e := range events {
 					body.Write(e.raw)
@@ -177,7 +186,7 @@ func (p *progress) send(ctx context.Context, client *ledger.Client, l *load) err
 				if _, err := client.Post(ctx, ledger.Batch{ContentType: "application/x-ndjson", Body: body.Bytes(), Events: len(events)}); err != nil {
 					return err
 				}
-				p.add(len(events))
+				p.add(story)
 			}
 			return nil
 		})

@@ -23,7 +23,7 @@ import (
 // event comes twice and a tenth of them out of order.
 func faultCopies(t *testing.T, r *rig.Runner) string {
 	clean := prepare(t, r, rig.Options{})
-	events := newLoad(clean.seed, times(5000, 200_000), times(20, 800), clean.began).sent
+	events := newLoad(clean.seed, times(5000, 200_000), times(20, 800), clean.began, decided()...).sent
 	slices.SortFunc(events, func(a, b crashEvent) int { return cmp.Compare(a.id, b.id) })
 	events = slices.CompactFunc(events, func(a, b crashEvent) bool { return a.id == b.id })
 	slices.SortStableFunc(events, func(a, b crashEvent) int { return cmp.Compare(a.time, b.time) })

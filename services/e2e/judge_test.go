@@ -149,7 +149,7 @@ func offline(t *testing.T) *verdict {
 	t.Helper()
 	rules, settings := rulesOf(t, "testdata/rules/crash")
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	l := newLoad(1, 300, 4, now)
+	l := newLoad(1, 1500, 24, now, decided()...)
 	v := &verdict{rules: rules, settings: settings, told: slices.Collect(maps.Keys(l.ids)), events: l.records(now)}
 	want, err := oracle.Alerts(v.rules, v.events, v.settings)
 	require.NoError(t, err)
@@ -248,6 +248,18 @@ func TestTheJudgeNotices(t *testing.T) {
 			t.Helper()
 			v.rules = mutated(t, "temporal_ordered", "temporal")
 		}, "lost: alert in the topic"},
+		{"an absence lasts a second longer", func(t *testing.T, v *verdict) {
+			t.Helper()
+			v.rules = mutated(t, "timespan: 5m, lateness", "timespan: 301s, lateness")
+		}, "spurious: alert in the topic"},
+		{"a value stays known for a second less", func(t *testing.T, v *verdict) {
+			t.Helper()
+			v.rules = mutated(t, "history: 10m", "history: 599s")
+		}, "lost: alert in the topic"},
+		{"a group learns for a second longer", func(t *testing.T, v *verdict) {
+			t.Helper()
+			v.rules = mutated(t, "learn: 5m", "learn: 301s")
+		}, "spurious: alert in the topic"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -49,16 +49,20 @@ const (
 )
 
 // newLoad makes n events, of which the stories are as many groups per type that
-// fire and as many that do not.
-func newLoad(seed uint64, n, groups int, now time.Time) *load {
+// fire and as many that do not. A quarter as many are told by more.
+func newLoad(seed uint64, n, groups int, now time.Time, more ...teller) *load {
 	a := &author{r: rand.New(rand.NewPCG(seed, 7)), base: now.UnixMilli() - spread - fiveMin}
 	l := &load{positives: map[string]bool{}, negatives: map[string]bool{}, ids: map[string]bool{}}
 	var events []crashEvent
 	for i := range groups {
-		for _, kind := range []func(group string, fires bool) story{a.logins, a.buckets, a.defences, a.backdoor} {
+		kinds := []teller{(*author).logins, (*author).buckets, (*author).defences, (*author).backdoor}
+		if i%4 == 0 {
+			kinds = append(kinds, more...)
+		}
+		for _, kind := range kinds {
 			for _, fires := range []bool{true, false} {
 				name := fmt.Sprintf("%d", a.next())
-				s := kind(name, fires)
+				s := kind(a, name, fires)
 				events = append(events, s.events...)
 				if fires {
 					l.positives[name] = true

@@ -39,6 +39,7 @@ type ordeal struct {
 	dead int
 	// without leaves out of the load what holds it.
 	without string
+	pulse   *pulse // of the load
 	probes  int
 }
 
@@ -66,7 +67,7 @@ func begin(t *testing.T, r *rig.Runner, opts rig.Options) *ordeal {
 // subscriber.
 func prepare(t *testing.T, r *rig.Runner, opts rig.Options) *ordeal {
 	t.Helper()
-	opts.Rules = crashRules
+	opts.Rules, opts.Settings = crashRules, timely(opts.Settings)
 	o := &ordeal{t: t, seed: seedOfCrash(t), d: r.Start(t, opts), healthy: newReceiver(t, ledger.Behave{}), began: time.Now()}
 	o.d.Subscribe(t, 0, o.healthy)
 	o.client = newClient(t, o.d)
@@ -75,7 +76,7 @@ func prepare(t *testing.T, r *rig.Runner, opts rig.Options) *ordeal {
 
 // load posts batches, one after the other, until rest is called.
 func (o *ordeal) load() {
-	o.stop, o.ended = make(chan struct{}), make(chan error, 1)
+	o.stop, o.ended, o.pulse = make(chan struct{}), make(chan error, 1), newPulse(o.seed)
 	ctx := o.t.Context()
 	go func() { o.ended <- o.stream(ctx) }()
 }
@@ -84,11 +85,11 @@ func (o *ordeal) stream(ctx context.Context) error {
 	tick := time.NewTicker(pace())
 	defer tick.Stop()
 	for n := uint64(0); ; n++ {
-		for events := range slices.Chunk(newLoad(o.seed+n, 5000, 60, o.began).sent, batch) {
+		for events := range slices.Chunk(newLoad(o.seed+n, 5000, 60, o.began, decided()...).sent, batch) {
 			if o.without != "" {
 				events = slices.DeleteFunc(events, func(e crashEvent) bool { return bytes.Contains(e.raw, []byte(o.without)) })
 			}
-			if err := o.post(ctx, events); err != nil {
+			if err := o.post(ctx, o.pulse.with(events)); err != nil {
 				return err
 			}
 			select {
@@ -162,21 +163,24 @@ func (o *ordeal) judge() string {
 	if o.stop != nil {
 		o.rest()
 	}
-	rules, settings := rulesOf(t, crashRules)
-	want, err := oracle.Alerts(rules, (&load{sent: o.sent}).records(o.began), settings)
+	events := pass(t, o.d)
+	rules, settings := timelyRules(t)
+	want, err := oracle.Alerts(rules, events, settings)
 	require.NoError(t, err)
 	require.NotEmpty(t, want)
+	if o.pulse != nil {
+		requireDecided(t, want, 2)
+	}
 	limit := patience + time.Duration(len(o.sent))*time.Millisecond
 	if err := o.healthy.Await(within(t, limit), func(got []ledger.Delivery) bool { return len(ledger.Alerts(got)) >= len(want) }); err != nil {
 		t.Log(err) // the judge says which are lost
 	}
 	require.NoError(t, o.d.AwaitDrained(within(t, patience)))
 	o.d.Stop(t)
-	topics := o.d.Records(t, bus.TopicEvents, bus.TopicAlerts, bus.TopicDLQ)
+	topics := o.d.Records(t, bus.TopicAlerts, bus.TopicDLQ)
 	require.Len(t, topics[bus.TopicDLQ], o.dead)
-	topics[bus.TopicEvents] = slices.DeleteFunc(topics[bus.TopicEvents], func(r bus.Record) bool { return r.Header(poisonHeader) != nil })
 	v := &verdict{
-		rules: rules, settings: settings, told: o.client.Accepted(), events: accepted(t, topics[bus.TopicEvents]),
+		rules: rules, settings: settings, told: o.client.Accepted(), events: events,
 		alerts: alertIDs(t, topics[bus.TopicAlerts]), deliveries: o.healthy.Deliveries(),
 	}
 	found, err := v.judge()

@@ -5,7 +5,9 @@
 // It knows a subset of Sigma (equality, lists, contains, startswith, endswith;
 // and, or, not, brackets) and the correlations event_count, value_count,
 // temporal and temporal_ordered with a lower bound, of detections and of each
-// other. What else a rule holds it refuses, so that it is never wrong in silence.
+// other. Of the kinds that Sigma does not have it knows absence and new_value,
+// which the watermark decides: it takes them as decided, all of them. What else a
+// rule holds it refuses, so that it is never wrong in silence.
 package oracle
 
 import (
@@ -48,7 +50,8 @@ type Settings struct {
 // An Alert is one that must exist.
 type Alert struct {
 	ID, Tenant, RuleID string
-	// Group and Bucket are empty for a detection rule.
+	// Group and Bucket are empty for a detection rule, and Bucket where each
+	// event has an alert of its own.
 	Group  []string
 	Bucket int64
 	// EventID is one event that qualifies.
@@ -82,7 +85,7 @@ func Alerts(rules []Rule, records []Record, s Settings) (map[string]Alert, error
 			}
 			said[rule.ID] = append(said[rule.ID], signal{record: &r, doc: doc})
 			if plan.alerts[rule.ID] {
-				id := hash(r.Tenant, rule.ID, s.Revisions[rule.ID], r.ID)
+				id := hash(ofBuckets, r.Tenant, rule.ID, s.Revisions[rule.ID], r.ID)
 				found[id] = Alert{ID: id, Tenant: r.Tenant, RuleID: rule.ID, EventID: r.ID}
 			}
 		}
@@ -97,7 +100,11 @@ func Alerts(rules []Rule, records []Record, s Settings) (map[string]Alert, error
 			if !plan.alerts[c.ID] {
 				out = map[string]Alert{}
 			}
-			qualify, err := g.evaluate(s, out, plan.parents[c.ID])
+			evaluate := g.evaluate
+			if c.decided() {
+				evaluate = g.decide
+			}
+			qualify, err := evaluate(s, out, plan.parents[c.ID])
 			if err != nil {
 				return nil, fmt.Errorf("rule %s: %w", c.ID, err)
 			}
@@ -152,8 +159,7 @@ func (g *group) evaluate(s Settings, found map[string]Alert, asked bool) (qualif
 			to++
 		}
 		bucket := floorDiv(e.time, cmp.Or(g.rule.suppress, g.rule.timespan))
-		parts := append([]string{g.tenant, g.rule.ID, s.Revisions[g.rule.ID]}, g.values...)
-		id := hash(append(parts, strconv.FormatInt(bucket, 10))...)
+		id := g.id(s, ofBuckets, strconv.FormatInt(bucket, 10))
 		_, known := found[id]
 		if known && !asked {
 			continue
@@ -181,12 +187,24 @@ func floorDiv(a, b int64) int64 {
 	return q
 }
 
+// Labels of ids: of alerts of buckets and of single events.
+const (
+	ofBuckets = "stormbell-alert-1"
+	ofEvents  = "stormbell-occurrence-1"
+)
+
+// id is that of an alert of the group for a bucket or an event.
+func (g *group) id(s Settings, label, of string) string {
+	parts := append([]string{g.tenant, g.rule.ID, s.Revisions[g.rule.ID]}, g.values...)
+	return hash(label, append(parts, of)...)
+}
+
 // hash is the documented layout of an alert's id: the first 20 bytes of the
 // SHA-256 over the label and the parts, each preceded by its length in four
 // bytes big-endian, as lower-case base32hex.
-func hash(parts ...string) string {
+func hash(label string, parts ...string) string {
 	var b []byte
-	for _, p := range append([]string{"stormbell-alert-1"}, parts...) {
+	for _, p := range append([]string{label}, parts...) {
 		b = binary.BigEndian.AppendUint32(b, uint32(len(p)))
 		b = append(b, p...)
 	}

@@ -32,6 +32,7 @@ type Rule struct {
 	least              int
 	generate           bool
 	strictTies         bool
+	own                extended // of a kind that Sigma does not have
 }
 
 // file is a rule as YAML has it.
@@ -48,7 +49,7 @@ type file struct {
 		Aliases   map[string]map[string]string
 		Condition map[string]any
 	}
-	Stormbell map[string]string
+	Stormbell yaml.Node
 }
 
 // LoadDir reads every .yml and .yaml file beneath dir.
@@ -101,6 +102,9 @@ func (f *file) rule() (Rule, error) {
 	if err := f.extension(&r); err != nil {
 		return r, err
 	}
+	if f.Correlation == nil && f.Detection == nil {
+		return r, r.checkExtended()
+	}
 	if f.Correlation == nil {
 		r.product, r.service, r.category = f.Logsource.Product, f.Logsource.Service, f.Logsource.Category
 		var ok bool
@@ -116,26 +120,6 @@ func (f *file) rule() (Rule, error) {
 		return r, err
 	}
 	return r, r.bound(c.Condition)
-}
-
-// extension reads what stands under `stormbell:`.
-func (f *file) extension(r *Rule) (err error) {
-	for key, text := range f.Stormbell {
-		switch {
-		case key == "suppress":
-			r.suppress, err = span(text)
-		case key == "lateness":
-			r.lateness, err = span(text)
-		case key == "ties" && text == "strict":
-			r.strictTies = true
-		default:
-			err = fmt.Errorf("stormbell: %s: %s: not supported", key, text)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // bound reads the condition of a correlation: at least so many.

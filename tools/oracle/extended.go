@@ -1,0 +1,125 @@
+package oracle
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// extended is what may stand under `stormbell:`.
+type extended struct {
+	Type                         string
+	Rules                        []string
+	Trigger, Missing             string
+	Timespan, Lateness, Suppress string
+	GroupBy                      []string `yaml:"group-by"`
+	Aliases                      map[string]map[string]string
+	Generate                     bool
+	Field                        string
+	History, Learn               string
+	Ties                         string
+
+	history, learn int64
+}
+
+// allowed are the keys beside `detection:` and `correlation:`, and those of the
+// kinds that `stormbell:` alone defines.
+func allowed(kind string) []string {
+	common := []string{"type", "group-by", "aliases", "generate", "lateness", "suppress"}
+	switch kind {
+	case "correlation":
+		return []string{"suppress", "lateness", "ties"}
+	case "absence":
+		return append(common, "trigger", "missing", "timespan")
+	case "new_value":
+		return append(common, "rules", "field", "history", "learn")
+	}
+	return nil
+}
+
+// extension reads what stands under `stormbell:`.
+func (f *file) extension(r *Rule) error {
+	if f.Stormbell.IsZero() {
+		return nil
+	}
+	text, err := yaml.Marshal(&f.Stormbell)
+	if err != nil {
+		return fmt.Errorf("stormbell: %w", err)
+	}
+	x := &r.own
+	strict := yaml.NewDecoder(bytes.NewReader(text))
+	strict.KnownFields(true)
+	if err := strict.Decode(x); err != nil {
+		return fmt.Errorf("stormbell: not supported: %w", err)
+	}
+	kind := x.Type
+	switch {
+	case f.Correlation != nil:
+		kind = "correlation"
+	case f.Detection != nil:
+		kind = "detection"
+	}
+	keys := map[string]any{}
+	if err := f.Stormbell.Decode(&keys); err != nil {
+		return fmt.Errorf("stormbell: %w", err)
+	}
+	for key := range keys {
+		if !slices.Contains(allowed(kind), key) {
+			return fmt.Errorf("stormbell: %s of %q: not supported", key, kind)
+		}
+	}
+	if r.strictTies = x.Ties == "strict"; x.Ties != "" && !r.strictTies {
+		return fmt.Errorf("stormbell: ties: %s: not supported", x.Ties)
+	}
+	for _, d := range []struct {
+		text string
+		to   *int64
+	}{
+		{x.Suppress, &r.suppress},
+		{x.Lateness, &r.lateness},
+		{x.Timespan, &r.timespan},
+		{x.History, &x.history},
+		{x.Learn, &x.learn},
+	} {
+		if d.text == "" {
+			continue
+		}
+		if *d.to, err = span(d.text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkExtended completes a rule that `stormbell:` alone defines.
+func (r *Rule) checkExtended() error {
+	x := &r.own
+	r.kind, r.refs, r.groupBy, r.aliases, r.generate = x.Type, x.Rules, x.GroupBy, x.Aliases, x.Generate
+	switch {
+	case !r.decided():
+		return fmt.Errorf("stormbell: type: %q: not supported", r.kind)
+	case r.lateness < 0:
+		return errors.New("what the watermark decides without a lateness of its own: not supported")
+	case r.kind == "absence":
+		if r.timespan == 0 || x.Missing == "" || x.Missing == x.Trigger {
+			return errors.New("absence of what, and for how long")
+		}
+		if r.refs = []string{x.Missing}; x.Trigger != "" {
+			r.refs = append(r.refs, x.Trigger)
+		}
+	case r.kind == "new_value":
+		if r.field = []string{x.Field}; x.Field == "" || x.history == 0 || len(r.refs) == 0 {
+			return errors.New("new value of which field, of which rules, within what history")
+		}
+		if x.Learn == "" {
+			x.learn = x.history
+		}
+	}
+	return nil
+}
+
+// decided says that the watermark decides.
+func (r *Rule) decided() bool { return r.kind == "absence" || r.kind == "new_value" }
