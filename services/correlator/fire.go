@@ -223,7 +223,7 @@ func (k *kept) entities(reader *alert.EntityReader) (of *detectionv1.Entities, c
 		return entities(k.det, reader), false
 	}
 	if k.whole.entities == nil {
-		k.whole.entities, k.whole.compact = entities(k.det, reader), alert.IsCompact(k.det.GetRaw())
+		k.whole.entities, k.whole.compact = reader.ReadCompact(k.det.GetRaw())
 	}
 	return k.whole.entities, k.whole.compact
 }

@@ -31,9 +31,9 @@ type matching struct {
 	matchers  map[*plan]*sigma.Matcher
 	hits      []*sigma.Rule
 	entities  alert.EntityReader // scratch
-	detected  []*detectionv1.Detection
-	ruled     map[string]*ruled // by scope
-	told      map[ruling]int64  // until when a manifest that rules no more was told to rule
+	detected  []detected         // scratch
+	ruled     map[string]*ruled  // by scope
+	told      map[ruling]int64   // until when a manifest that rules no more was told to rule
 	pending   []*detectionv1.Ruling
 	levels    uint32 // see work
 	failed    error
@@ -254,7 +254,11 @@ func (m *matching) found(ctx context.Context, r *bus.Record, e *event.Event, p *
 	if w.objects != nil {
 		raw = bytes.Clone(raw) // that of an event is only lent
 	}
-	var headers []Header
+	var (
+		headers  []Header
+		entities *detectionv1.Entities // once an alert shows them
+		compact  bool
+	)
 	for _, rule := range m.hits {
 		tenant.Rule(rule.ID).Hits.Add(1, now)
 		if !rule.Alerts {
@@ -271,7 +275,10 @@ func (m *matching) found(ctx context.Context, r *bus.Record, e *event.Event, p *
 		}
 		form := alert.NewBrief
 		if !m.d.brief {
-			finding.Events = []alert.Contribution{{ID: e.ID, TimeMS: e.TimeMS, RuleID: rule.ID, Late: e.Late, Entities: m.entities.Read(e.Raw), Source: source, Raw: raw}}
+			if entities == nil {
+				entities, compact = m.entities.ReadCompact(e.Raw)
+			}
+			finding.Events = []alert.Contribution{{ID: e.ID, TimeMS: e.TimeMS, RuleID: rule.ID, Late: e.Late, Entities: entities, Source: source, Raw: raw, Compact: compact}}
 			form = alert.New
 		}
 		a := form(finding)
@@ -308,10 +315,11 @@ func (m *matching) found(ctx context.Context, r *bus.Record, e *event.Event, p *
 		} else {
 			d.Entities = m.entities.Read(e.Raw)
 		}
-		if w.objects.take(d, shared) {
+		d.whole = shared
+		if w.objects.take(d) {
 			continue
 		}
-		value, err := marshal(d)
+		value, err := marshal(d.Detection)
 		if err != nil {
 			return fmt.Errorf("encode detection: %w", err)
 		}
@@ -324,7 +332,7 @@ func (m *matching) found(ctx context.Context, r *bus.Record, e *event.Event, p *
 			continue
 		}
 		if w.objects != nil {
-			w.objects.detections = append(w.objects.detections, detected{d, shared})
+			w.objects.detections = append(w.objects.detections, d)
 			continue
 		}
 		key := groupKey(e.Tenant, d.GetCorrelationId(), d.GetGroup())
@@ -344,7 +352,7 @@ const maxDetection = 900_000
 // detections gives one record per correlation, group and values, whichever of
 // the correlation's rules matched. An event that lacks a field of group-by, or
 // of a value that counts, or a place, is not counted.
-func (m *matching) detections(e *event.Event, p *plan, matcher *sigma.Matcher) []*detectionv1.Detection {
+func (m *matching) detections(e *event.Event, p *plan, matcher *sigma.Matcher) []detected {
 	found := m.detected[:0]
 	for _, rule := range m.hits {
 		for _, sc := range rule.Correlations {
@@ -361,15 +369,15 @@ func (m *matching) detections(e *event.Event, p *plan, matcher *sigma.Matcher) [
 			valid(v.Group)
 			valid(v.Fields)
 			links := m.links(e, p, matcher, sc, rule.ID)
-			i := slices.IndexFunc(found, func(d *detectionv1.Detection) bool {
-				return d.GetCorrelationId() == sc.ID && slices.Equal(d.GetGroup(), v.Group) && slices.Equal(d.GetValues(), v.Fields) && sameLinks(d.GetParents(), links)
+			i := slices.IndexFunc(found, func(d detected) bool {
+				return d.cor == c && slices.Equal(d.GetGroup(), v.Group) && slices.Equal(d.GetValues(), v.Fields) && sameLinks(d.GetParents(), links)
 			})
 			if i < 0 {
 				i = len(found)
-				found = append(found, &detectionv1.Detection{
+				found = append(found, detected{cor: c, Detection: &detectionv1.Detection{
 					Tenant: e.Tenant, CorrelationId: sc.ID, CorrelationRevision: sc.Revision,
 					Group: v.Group, Values: v.Fields, Parents: links,
-				})
+				}})
 			}
 			found[i].RuleIds = append(found[i].RuleIds, rule.ID)
 		}
@@ -379,7 +387,7 @@ func (m *matching) detections(e *event.Event, p *plan, matcher *sigma.Matcher) [
 		if len(d.GetRuleIds()) == 1 {
 			continue
 		}
-		order := p.correlations[d.GetCorrelationId()].Rules
+		order := d.cor.Rules
 		slices.SortFunc(d.GetRuleIds(), func(a, b string) int {
 			return cmp.Compare(slices.Index(order, a), slices.Index(order, b))
 		})

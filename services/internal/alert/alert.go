@@ -110,7 +110,7 @@ type Contribution struct {
 	Entities *detectionv1.Entities
 	Source   string
 	Raw      []byte
-	// Compact says that IsCompact has said so of Raw.
+	// Compact says that EntityReader.ReadCompact has said so of Raw.
 	Compact bool
 }
 

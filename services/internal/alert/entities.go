@@ -1,11 +1,14 @@
 package alert
 
 import (
+	"bytes"
+	"slices"
 	"strings"
 
 	"github.com/valyala/fastjson"
 
 	detectionv1 "github.com/stormbell/stormbell/proto/stormbell/detection/v1"
+	"github.com/stormbell/stormbell/services/formats/jsonscan"
 )
 
 // Entities reads who, from where, what and how from an event: CloudTrail's
@@ -17,30 +20,52 @@ func Entities(raw []byte) *detectionv1.Entities { return new(EntityReader).Read(
 // EntityReader reads entities of one event after the other. It is not safe for
 // concurrent use.
 type EntityReader struct {
-	parser  fastjson.Parser
+	scan    jsonscan.Scanner   // of the event
+	parser  fastjson.Parser    // of what must be looked into
 	members map[string]*member // of the object that is read, by the names that may be asked for
 	found   []*member          // those that are there
 	begins  [256]uint64        // by the first byte of a name, a bit for its length
 	usual   [][]usualName      // of each entity
+	// trail and host are the members that tell a CloudTrail record, and a host event.
+	trail, host []*member
 }
 
 // Read is Entities.
 func (r *EntityReader) Read(raw []byte) *detectionv1.Entities {
-	v, err := r.parser.ParseBytes(raw)
-	if err != nil || v.Type() != fastjson.TypeObject {
-		return &detectionv1.Entities{}
+	e, _ := r.ReadCompact(raw)
+	return e
+}
+
+// ReadCompact is Read, and reports whether the event is known to be JSON that an
+// alert shows as it is. A no says nothing.
+func (r *EntityReader) ReadCompact(raw []byte) (e *detectionv1.Entities, compact bool) {
+	from, end, err := r.scan.Value(raw, 0)
+	if err != nil {
+		return &detectionv1.Entities{}, false
 	}
-	if v.Exists("eventSource") && v.Exists("eventName") {
-		return cloudTrail(v)
+	compact = end == len(raw) && isPlain(raw) && isTight(raw)
+	if raw[from] != '{' || r.scan.Depth >= fastjson.MaxDepth || jsonscan.Space(raw, end) < len(raw) {
+		return &detectionv1.Entities{}, compact
 	}
-	if v.Exists("Hostname") && v.Exists("category") && v.Exists("product") {
-		return hostEvent(v)
+	r.look()
+	for i, all := range [...][]*member{r.trail, r.host} {
+		if slices.ContainsFunc(all, func(m *member) bool { return m.value == nil }) {
+			continue
+		}
+		v, err := r.parser.ParseBytes(raw)
+		switch {
+		case err != nil:
+			return &detectionv1.Entities{}, compact
+		case i == 0:
+			return cloudTrail(v), compact
+		default:
+			return hostEvent(v), compact
+		}
 	}
-	r.look(v)
 	return &detectionv1.Entities{
 		Principal: r.first(0), SourceIp: r.first(1), Account: r.first(2), Region: r.first(3),
 		Action: r.first(4), Outcome: r.first(5), Resources: present(r.first(6)),
-	}
+	}, compact
 }
 
 // usualNames are what JSON other than CloudTrail calls each entity, in the order
@@ -64,8 +89,9 @@ type usualName struct {
 	rest         []string
 }
 
-// member is one of the object that is read; nil where it has none.
-type member struct{ value *fastjson.Value }
+// member is one of the object that is read: the text of its value, nil where there
+// is none.
+type member struct{ value []byte }
 
 func (r *EntityReader) prepare() {
 	r.members = make(map[string]*member)
@@ -76,6 +102,8 @@ func (r *EntityReader) prepare() {
 		}
 		return r.members[name]
 	}
+	r.trail = []*member{of("eventSource"), of("eventName")}
+	r.host = []*member{of("Hostname"), of("category"), of("product")}
 	for _, names := range usualNames() {
 		var list []usualName
 		for _, name := range names {
@@ -89,9 +117,9 @@ func (r *EntityReader) prepare() {
 	}
 }
 
-// look finds the members that have usual names in one pass; of equal names the
-// first counts.
-func (r *EntityReader) look(v *fastjson.Value) {
+// look finds the members that have names of interest in one pass; of equal names
+// the first counts.
+func (r *EntityReader) look() {
 	if r.members == nil {
 		r.prepare()
 	}
@@ -99,15 +127,16 @@ func (r *EntityReader) look(v *fastjson.Value) {
 		m.value = nil
 	}
 	r.found = r.found[:0]
-	v.GetObject().Visit(func(key []byte, v *fastjson.Value) {
-		if len(key) == 0 || r.begins[key[0]]&lengthBit(len(key)) == 0 {
-			return // no name is like it
+	for i := range r.scan.Members {
+		name := r.scan.Members[i].Name
+		if len(name) == 0 || r.begins[name[0]]&lengthBit(len(name)) == 0 {
+			continue // no name is like it
 		}
-		if m := r.members[string(key)]; m != nil && m.value == nil {
-			m.value = v
+		if m := r.members[string(name)]; m != nil && m.value == nil {
+			m.value = r.scan.Members[i].Value
 			r.found = append(r.found, m)
 		}
-	})
+	}
 }
 
 func lengthBit(n int) uint64 { return 1 << min(n, 63) }
@@ -115,16 +144,37 @@ func lengthBit(n int) uint64 { return 1 << min(n, 63) }
 // first is the first of the names of an entity that holds text or a number.
 func (r *EntityReader) first(entity int) string {
 	for _, u := range r.usual[entity] {
-		if s := textOf(u.whole.value); s != "" {
+		if s := r.text(u.whole.value); s != "" {
 			return s
 		}
-		if u.outer != nil && u.outer.value != nil {
-			if s := text(u.outer.value, u.rest...); s != "" {
+		if u.outer != nil && u.outer.value != nil && u.outer.value[0] == '{' {
+			if s := r.text(u.outer.value, u.rest...); s != "" {
 				return s
 			}
 		}
 	}
 	return ""
+}
+
+// text is what textOf says of a value, or of one within it.
+func (r *EntityReader) text(value []byte, path ...string) string {
+	if len(value) == 0 {
+		return ""
+	}
+	switch c := value[0]; {
+	case len(path) > 0, c == '"' && bytes.IndexByte(value, '\\') >= 0: // as the parser decodes it
+		v, err := r.parser.ParseBytes(value)
+		if err != nil {
+			return ""
+		}
+		return text(v, path...)
+	case c == '"':
+		return cut(string(value[1:len(value)-1]), maxRead)
+	case c == '-' || '0' <= c && c <= '9':
+		return string(value)
+	default:
+		return ""
+	}
 }
 
 // hostEvent reads what the source "agent" takes: what was done is the kind of

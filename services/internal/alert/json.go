@@ -121,19 +121,18 @@ func fromTheEnds(n int) []int {
 // eventMember comes before a whole event.
 const eventMember = `,"event":`
 
-// IsCompact reports whether an event is known to be JSON that an alert shows as it
-// is. It need not find out: a no says nothing.
-func IsCompact(text []byte) bool { return isCompact(&jsonscan.Scanner{MaxMembers: 1}, text) }
-
 // isCompact reports whether a text is JSON that compacting and formatting leave as
 // it is. It need not find out: a no says nothing.
 func isCompact(scan *jsonscan.Scanner, text []byte) bool {
 	if !isPlain(text) {
 		return false
 	}
-	if _, end, err := scan.Value(text, 0); err != nil || end != len(text) {
-		return false
-	}
+	_, end, err := scan.Value(text, 0)
+	return err == nil && end == len(text) && isTight(text)
+}
+
+// isTight reports whether plain JSON has no space outside of strings.
+func isTight(text []byte) bool {
 	if !hasSpace(text) {
 		return true
 	}
