@@ -214,10 +214,7 @@ func (e *Evaluation) fold(ctx context.Context, detections []detected) ([]said, e
 	e.begin(len(detections))
 	for _, d := range detections {
 		it := e.add(Record{})
-		it.det, it.whole = d.Detection, d.whole
-		if err := e.folder.resolve(ctx, it); err != nil {
-			return nil, err
-		}
+		it.det, it.cor, it.whole = d.Detection, d.cor, d.whole
 	}
 	var all []said
 	var of map[int64]int64 // detections by the offsets of signals

@@ -372,13 +372,13 @@ func (f *folder) closeGroups(ctx context.Context, keys []string, w int64) ([]sta
 		if fields > maxClosedFields || s.full() {
 			break
 		}
-		held := g.win.Len()
+		held := g.win.Held()
 		fired, err := s.advance(ctx, g, w)
 		if err != nil {
 			return nil, err
 		}
-		fields += fieldsPerGroup + (held-g.win.Len())/recordsPerField
-		f.cache.lost(g, held, g.win.Len())
+		fields += fieldsPerGroup + (held-g.win.Held())/recordsPerField
+		f.cache.lost(g, held, g.win.Held())
 		for i := range fired {
 			if err := s.decided(ctx, g, &fired[i]); err != nil {
 				return nil, err

@@ -33,7 +33,7 @@ type group struct {
 	again   bool // it has been used since it came
 	// Where there is no store: the name among the groups, and the place among those
 	// that are due; below 0 outside.
-	local string
+	local localName
 	place int
 }
 

@@ -18,11 +18,18 @@ import (
 // it. All groups stay decoded, detections come as they are, and what is said
 // leaves as it is: what decides is the same, and none of it is encoded.
 type local struct {
-	groups map[string]*group // by localName
-	name   []byte            // scratch
-	said   []said            // since taken
-	due    *dueGroups        // once the watermark moves; see closing
-	brief  bool              // alerts are; see Evaluation.Brief
+	groups map[localName]*group
+	values []byte     // scratch
+	said   []said     // since taken
+	due    *dueGroups // once the watermark moves; see closing
+	brief  bool       // alerts are; see Evaluation.Brief
+}
+
+// localName is a group among all of one plan: what stateKey hashes.
+type localName struct {
+	of     *correlation
+	tenant string
+	values string // that of a single one, else each behind its length
 }
 
 // said is an alert, or another message.
@@ -32,7 +39,7 @@ type said struct {
 	msg    *message
 }
 
-func newLocal() *local { return &local{groups: make(map[string]*group)} }
+func newLocal() *local { return &local{groups: make(map[localName]*group)} }
 
 // objects are what events became where there is no log.
 type objects struct {
@@ -40,15 +47,17 @@ type objects struct {
 	detections []detected
 }
 
-// detected is a detection, with what it shares with others of its event.
+// detected is a detection with its correlation, and with what it shares with others
+// of its event.
 type detected struct {
 	*detectionv1.Detection
+	cor   *correlation
 	whole *whole
 }
 
 // take takes a detection that needs no look at how it is encoded: one that is
 // far from too large, and of text.
-func (o *objects) take(d *detectionv1.Detection, w *whole) bool {
+func (o *objects) take(d detected) bool {
 	if o == nil || !utf8.ValidString(d.GetEventId()) || !utf8.ValidString(d.GetSource()) {
 		return false
 	}
@@ -62,7 +71,7 @@ func (o *objects) take(d *detectionv1.Detection, w *whole) bool {
 	if size > maxDetection/4 || len(d.GetParents()) > 0 {
 		return false
 	}
-	o.detections = append(o.detections, detected{d, w})
+	o.detections = append(o.detections, d)
 	return true
 }
 
@@ -87,19 +96,17 @@ func (l *local) take() []said {
 	return out
 }
 
-// name of a detection's group: what stateKey hashes.
-func (l *local) nameOf(it *item) []byte {
-	d := it.det
-	b := protowire.AppendString(l.name[:0], d.GetTenant())
-	b = protowire.AppendString(b, d.GetCorrelationId())
-	b = protowire.AppendString(b, d.GetCorrelationRevision())
-	for _, v := range d.GetGroup() {
-		b = protowire.AppendString(b, v)
+// valuesOf are the values in the name of a detection's group.
+func (l *local) valuesOf(it *item) []byte {
+	b, group := l.values[:0], it.det.GetGroup()
+	if len(group) == 1 { // as all of its correlation have
+		b = append(b, group[0]...)
+	} else {
+		for _, v := range group {
+			b = protowire.AppendString(b, v)
+		}
 	}
-	if it.cor.Shadow {
-		b = append(b, 0) // one more than the group has
-	}
-	l.name = b
+	l.values = b
 	return b
 }
 
@@ -121,7 +128,7 @@ func (f *folder) group(it *item) *group {
 	if f.local == nil {
 		return f.cache.get(it.key)
 	}
-	g := f.local.groups[string(f.local.nameOf(it))]
+	g := f.local.groups[localName{it.cor, it.det.GetTenant(), string(f.local.valuesOf(it))}]
 	if g == nil || !g.counted {
 		it.key = stateKey(it.det, it.cor.Shadow)
 		if key := f.tallyKey(it); f.tallies[key] == nil {
@@ -136,7 +143,7 @@ func (f *folder) put(g *group, it *item) {
 	if f.local != nil {
 		g.win.Unstored()
 		g.place = -1
-		g.local = string(f.local.nameOf(it))
+		g.local = localName{it.cor, it.det.GetTenant(), string(f.local.valuesOf(it))}
 		f.local.groups[g.local] = g
 	}
 	f.cache.put(g)

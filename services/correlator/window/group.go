@@ -55,7 +55,7 @@ type Group struct {
 	// records on compaction may pay; 0 where there is none.
 	exact, bulky int
 	pages        pages
-	pending      []pending
+	pending      pending
 	// condition is there where Min does not say all, decider where the watermark
 	// decides.
 	condition *condition
@@ -196,6 +196,14 @@ func (g *Group) Len() int {
 	return g.recs.len()
 }
 
+// Held is at least Len, and nothing to compute.
+func (g *Group) Held() int {
+	if g.sequence != nil {
+		return g.sequence.len()
+	}
+	return g.recs.len() + len(g.pending.recs)
+}
+
 // Overflowed reports whether records were dropped because the group was full.
 func (g *Group) Overflowed() bool {
 	g.settle()
@@ -222,6 +230,7 @@ func (g *Group) AdvanceUnless(cut func(*Firing) bool, w int64) []Firing {
 	if w < g.minDrop {
 		return nil
 	}
+	g.unsettle(w - g.spec.held())
 	g.settle()
 	var out []Firing
 	if g.decider != nil {

@@ -29,6 +29,19 @@ func (s *idset) add(h uint32) {
 	s.n++
 }
 
+// known reports whether a record with a hash is there.
+func (s *idset) known(h uint32) bool {
+	if len(s.slots) == 0 {
+		return false
+	}
+	mask := uint32(len(s.slots) - 1)
+	i := h & mask
+	for s.slots[i] != 0 && s.slots[i] != h {
+		i = (i + 1) & mask
+	}
+	return s.slots[i] == h
+}
+
 // put takes the next free slot and reports whether the hash was there before.
 func (s *idset) put(h uint32) (known bool) {
 	mask := uint32(len(s.slots) - 1)

@@ -52,7 +52,7 @@ func TestPutOffChangesNothing(t *testing.T) {
 				other.Advance(r.Ingest)
 			}
 			require.Equal(rt, said(stored.Add(r)), said(other.Add(with)))
-			waited = max(waited, len(other.pending))
+			waited = max(waited, len(other.pending.recs))
 		}
 		require.Equal(rt, stored.Fill(), other.Fill())
 		require.Equal(rt, stored.Len(), other.Len())
