@@ -212,9 +212,12 @@ const afterAll = math.MaxInt64 / 4
 // comes of in the end.
 func (e *Evaluation) fold(ctx context.Context, detections []detected) ([]said, error) {
 	e.begin(len(detections))
-	for _, d := range detections {
+	for i := range detections {
+		d := &detections[i]
 		it := e.add(Record{})
-		it.det, it.cor, it.whole = d.Detection, d.cor, d.whole
+		if it.hit, it.cor = d, d.cor; !d.cor.simple() || len(d.parents) > 0 {
+			it.det = d.record()
+		}
 	}
 	var all []said
 	var of map[int64]int64 // detections by the offsets of signals

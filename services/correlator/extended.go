@@ -53,7 +53,7 @@ func (c *correlation) valueOf(values []string) string {
 
 // how says in words how a rule of an extension type came to fire; nothing of the
 // others.
-func (c *correlation) how(f *window.Firing, kept []*kept) string {
+func (c *correlation) how(f *window.Firing, kept []kept) string {
 	if c.spec == nil {
 		return ""
 	}
@@ -97,30 +97,31 @@ func (c *correlation) how(f *window.Firing, kept []*kept) string {
 	}
 }
 
-func keptAt(all []*kept, i int) *kept {
+// keptAt are the values of what was kept at a place.
+func keptAt(all []kept, i int) []string {
 	if i >= len(all) {
 		return nil
 	}
-	return all[i]
+	return all[i].values
 }
 
 // shown are the values of an event with the fields that they are of.
-func (c *correlation) shown(k *kept) string {
-	if k == nil || len(k.det.GetValues()) != len(c.Field) {
+func (c *correlation) shown(values []string) string {
+	if len(values) != len(c.Field) {
 		return "this " + strings.Join(c.Field, " and ")
 	}
 	parts := make([]string, len(c.Field))
-	for i, v := range k.det.GetValues() {
+	for i, v := range values {
 		parts[i] = c.Field[i] + " " + v
 	}
 	return strings.Join(parts, " and ")
 }
 
-func between(a, b *kept) string {
-	if a == nil || b == nil || len(a.det.GetValues()) != placeValues || len(b.det.GetValues()) != placeValues {
+func between(a, b []string) string {
+	if len(a) != placeValues || len(b) != placeValues {
 		return ""
 	}
-	from, to := a.det.GetValues()[placeName], b.det.GetValues()[placeName]
+	from, to := a[placeName], b[placeName]
 	if from == "" || to == "" {
 		return ""
 	}

@@ -79,7 +79,7 @@ func (s *step) detection(ctx context.Context, it *item) (err error) {
 	s.f.cache.grew(g, len(it.rec.Value)+recordOverhead)
 	if s.f.local != nil && it.cor.spec.AtOnce() && !it.cor.spec.Updates && len(d.GetParents()) == 0 {
 		if !s.f.local.brief {
-			r.Object = &kept{det: d, whole: it.whole}
+			r.Object = it.event()
 		}
 	} else if r.Keep, err = it.keep(); err != nil {
 		return err
@@ -203,60 +203,42 @@ func keep(r *Record) []byte {
 	return append(protowire.AppendString(b, parent), r.Value...)
 }
 
-// kept is a record that a window has kept whole.
+// kept is a record that a window has kept whole; of is nil where it has not.
 type kept struct {
 	parent string
-	det    *detectionv1.Detection
-	whole  *whole // nil: not known
-}
-
-// whole is what detections of one event share.
-type whole struct {
-	entities *detectionv1.Entities // once they have been asked for
-	compact  bool                  // known with them
-}
-
-// entities are who did what, by the event where its detection carries it, and
-// whether that is known to be compact JSON.
-func (k *kept) entities(reader *alert.EntityReader) (of *detectionv1.Entities, compact bool) {
-	if k.whole == nil || k.det.GetEntities() != nil {
-		return entities(k.det, reader), false
-	}
-	if k.whole.entities == nil {
-		k.whole.entities, k.whole.compact = reader.ReadCompact(k.det.GetRaw())
-	}
-	return k.whole.entities, k.whole.compact
+	values []string // not of what is kept without a store: nobody asks
+	of     *whole
 }
 
 // keptEvents decodes what a firing shows whole, by its place in firing.Events.
-func keptEvents(firing *window.Firing) []*kept {
-	found := make([]*kept, len(firing.Events))
+func keptEvents(firing *window.Firing) []kept {
+	found := make([]kept, len(firing.Events))
 	for i, ref := range firing.Events {
-		if k, ok := ref.Object.(*kept); ok {
-			found[i] = k
+		if of, ok := ref.Object.(*whole); ok {
+			found[i].of = of
 			continue
 		}
 		parent, n := protowire.ConsumeString(ref.Keep)
 		if n <= 0 {
 			continue
 		}
-		k := &kept{parent: parent, det: new(detectionv1.Detection)}
-		if proto.Unmarshal(ref.Keep[n:], k.det) == nil {
-			found[i] = k
+		d := new(detectionv1.Detection)
+		if proto.Unmarshal(ref.Keep[n:], d) == nil {
+			found[i] = kept{parent, d.GetValues(), wholeOf(d)}
 		}
 	}
 	return found
 }
 
 // links are the trace contexts of all but one event, in order of their places.
-func links(ctx context.Context, kept []*kept, except string) (out []trace.Link) {
+func links(ctx context.Context, kept []kept, except string) (out []trace.Link) {
 	ctx = trace.ContextWithSpanContext(ctx, trace.SpanContext{})
 	for _, k := range kept {
-		if k == nil {
+		if k.of == nil {
 			continue
 		}
 		of := telemetry.Extract(ctx, []Header{{Key: event.HeaderTraceparent, Value: []byte(k.parent)}})
-		if sc := trace.SpanContextFromContext(of); sc.IsValid() && k.det.GetEventId() != except {
+		if sc := trace.SpanContextFromContext(of); sc.IsValid() && k.of.id != except {
 			out = append(out, trace.Link{SpanContext: sc})
 		}
 	}
@@ -283,7 +265,7 @@ func (s *step) found(it *item, firing *window.Firing) *alert.Finding {
 	return finding
 }
 
-func (s *step) finding(it *item, firing *window.Firing, kept []*kept, sc trace.SpanContext) *alert.Finding {
+func (s *step) finding(it *item, firing *window.Firing, kept []kept, sc trace.SpanContext) *alert.Finding {
 	c, finding := it.cor, s.found(it, firing)
 	finding.How = c.how(firing, kept)
 	if c.of != nil {
@@ -298,9 +280,9 @@ func (s *step) finding(it *item, firing *window.Firing, kept []*kept, sc trace.S
 		if score, ok := window.ParseScore(ref.Score); ok {
 			e.RuleID = score.Rule
 		}
-		if k := kept[i]; k != nil {
-			e.Entities, e.Compact = k.entities(&s.f.entities)
-			e.Source, e.Raw = k.det.GetSource(), k.det.GetRaw()
+		if of := kept[i].of; of != nil {
+			e.Entities, e.Compact = of.who(&s.f.entities)
+			e.Source, e.Raw = of.source, of.raw
 		}
 		finding.Events = append(finding.Events, e)
 	}

@@ -116,11 +116,11 @@ type item struct {
 	key    string // of the group
 	tally  string // of its correlation; see tallyKey
 	cor    *correlation
-	bad    string // why it can't be folded
-	level  uint32 // of a signal's chain; 0: of a detection
-	alert  string // to which a signal's event belongs
-	skip   bool   // as before
-	whole  *whole // of its event, where there is no store
+	bad    string    // why it can't be folded
+	level  uint32    // of a signal's chain; 0: of a detection
+	alert  string    // to which a signal's event belongs
+	skip   bool      // as before
+	hit    *detected // what it is, or was made of, where there is no store
 }
 
 // errRetry says that a fold failed on a record and that nothing was written;
@@ -492,6 +492,8 @@ func (s *step) try(ctx context.Context, it *item) (err error) {
 	switch {
 	case it.det != nil:
 		return s.detection(ctx, it)
+	case it.hit != nil:
+		return s.hit(ctx, it)
 	case it.mark != nil:
 		u := upstream{it.mark.GetLevel(), it.mark.GetUpstreamPartition()}
 		s.forgetRulings(s.f.watermark())

@@ -10,7 +10,6 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	alertv1 "github.com/stormbell/stormbell/proto/stormbell/alert/v1"
-	detectionv1 "github.com/stormbell/stormbell/proto/stormbell/detection/v1"
 	"github.com/stormbell/stormbell/services/internal/state"
 )
 
@@ -47,31 +46,23 @@ type objects struct {
 	detections []detected
 }
 
-// detected is a detection with its correlation, and with what it shares with others
-// of its event.
-type detected struct {
-	*detectionv1.Detection
-	cor   *correlation
-	whole *whole
-}
-
 // take takes a detection that needs no look at how it is encoded: one that is
 // far from too large, and of text.
-func (o *objects) take(d detected) bool {
-	if o == nil || !utf8.ValidString(d.GetEventId()) || !utf8.ValidString(d.GetSource()) {
+func (o *objects) take(d *detected) bool {
+	if o == nil || !utf8.ValidString(d.of.id) || !utf8.ValidString(d.of.source) {
 		return false
 	}
-	size := len(d.GetRaw()) + len(d.GetEventId())
-	for _, v := range d.GetGroup() {
+	size := len(d.of.raw) + len(d.of.id)
+	for _, v := range d.group {
 		size += len(v)
 	}
-	for _, v := range d.GetValues() {
+	for _, v := range d.values {
 		size += len(v)
 	}
-	if size > maxDetection/4 || len(d.GetParents()) > 0 {
+	if size > maxDetection/4 || len(d.parents) > 0 {
 		return false
 	}
-	o.detections = append(o.detections, d)
+	o.detections = append(o.detections, *d)
 	return true
 }
 
@@ -96,9 +87,14 @@ func (l *local) take() []said {
 	return out
 }
 
-// valuesOf are the values in the name of a detection's group.
-func (l *local) valuesOf(it *item) []byte {
-	b, group := l.values[:0], it.det.GetGroup()
+// group is the one of that name, nil where there is none.
+func (l *local) group(of *correlation, tenant string, group []string) *group {
+	return l.groups[localName{of, tenant, string(l.valuesOf(group))}]
+}
+
+// valuesOf are the values in a group's name.
+func (l *local) valuesOf(group []string) []byte {
+	b := l.values[:0]
 	if len(group) == 1 { // as all of its correlation have
 		b = append(b, group[0]...)
 	} else {
@@ -128,7 +124,7 @@ func (f *folder) group(it *item) *group {
 	if f.local == nil {
 		return f.cache.get(it.key)
 	}
-	g := f.local.groups[localName{it.cor, it.det.GetTenant(), string(f.local.valuesOf(it))}]
+	g := f.local.group(it.cor, it.det.GetTenant(), it.det.GetGroup())
 	if g == nil || !g.counted {
 		it.key = stateKey(it.det, it.cor.Shadow)
 		if key := f.tallyKey(it); f.tallies[key] == nil {
@@ -143,7 +139,7 @@ func (f *folder) put(g *group, it *item) {
 	if f.local != nil {
 		g.win.Unstored()
 		g.place = -1
-		g.local = localName{it.cor, it.det.GetTenant(), string(f.local.valuesOf(it))}
+		g.local = localName{it.cor, it.det.GetTenant(), string(f.local.valuesOf(it.det.GetGroup()))}
 		f.local.groups[g.local] = g
 	}
 	f.cache.put(g)

@@ -301,42 +301,42 @@ func (m *matching) found(ctx context.Context, r *bus.Record, e *event.Event, p *
 	if len(found) == 0 {
 		return nil
 	}
+	of := &whole{
+		tenant: e.Tenant, id: e.ID, source: source, time: e.TimeMS, ingest: e.IngestMS, late: e.Late, early: e.Early,
+		manifestAll: e.ManifestAll, manifestTenant: e.ManifestTenant, partition: int32(m.partition), offset: r.Offset,
+	}
+	if len(e.Raw) <= maxRaw {
+		of.raw = raw // an alert reads from it who did what, should there be one
+	} else {
+		of.entities = m.entities.Read(e.Raw)
+	}
 	if w.objects == nil {
 		headers = telemetry.Inject(ctx, newHeaders(schemaDetection, e.Tenant))
 	}
-	shared := new(whole)
-	for _, d := range found {
-		d.EventId, d.TimeMs, d.IngestMs, d.Late, d.Early = e.ID, e.TimeMS, e.IngestMS, e.Late, e.Early
-		d.ManifestAll, d.ManifestTenant = e.ManifestAll, e.ManifestTenant
-		d.UpstreamPartition, d.UpstreamOffset = int32(m.partition), r.Offset
-		d.Source = source
-		if len(e.Raw) <= maxRaw {
-			d.Raw = raw // an alert reads from it who did what, should there be one
-		} else {
-			d.Entities = m.entities.Read(e.Raw)
-		}
-		d.whole = shared
+	for i := range found {
+		d := &found[i]
+		d.of = of
 		if w.objects.take(d) {
 			continue
 		}
-		value, err := marshal(d.Detection)
+		record := d.record()
+		value, err := marshal(record)
 		if err != nil {
 			return fmt.Errorf("encode detection: %w", err)
 		}
 		if len(value) > maxDetection {
 			// No broker would take it, and the partition must not wait for that.
-			reason := fmt.Sprintf("its detection for correlation %s has %d bytes, at most %d fit into a record: group by a shorter field", d.GetCorrelationId(), len(value), maxDetection)
+			reason := fmt.Sprintf("its detection for correlation %s has %d bytes, at most %d fit into a record: group by a shorter field", d.cor.ID, len(value), maxDetection)
 			if err := m.bury(r, w, reason, 1); err != nil {
 				return err
 			}
 			continue
 		}
 		if w.objects != nil {
-			w.objects.detections = append(w.objects.detections, d)
+			w.objects.detections = append(w.objects.detections, *d)
 			continue
 		}
-		key := groupKey(e.Tenant, d.GetCorrelationId(), d.GetGroup())
-		w.detections = append(w.detections, bus.Message{Key: []byte(key), Value: value, Headers: headers})
+		w.detections = append(w.detections, bus.Message{Key: []byte(groupKey(e.Tenant, d.cor.ID, d.group)), Value: value, Headers: headers})
 	}
 	m.d.counts.detected(int64(len(found)))
 	tenant.Detections.Add(int64(len(found)), now)
@@ -370,29 +370,34 @@ func (m *matching) detections(e *event.Event, p *plan, matcher *sigma.Matcher) [
 			valid(v.Fields)
 			links := m.links(e, p, matcher, sc, rule.ID)
 			i := slices.IndexFunc(found, func(d detected) bool {
-				return d.cor == c && slices.Equal(d.GetGroup(), v.Group) && slices.Equal(d.GetValues(), v.Fields) && sameLinks(d.GetParents(), links)
+				return d.cor == c && slices.Equal(d.group, v.Group) && slices.Equal(d.values, v.Fields) && sameLinks(d.parents, links)
 			})
 			if i < 0 {
-				i = len(found)
-				found = append(found, detected{cor: c, Detection: &detectionv1.Detection{
-					Tenant: e.Tenant, CorrelationId: sc.ID, CorrelationRevision: sc.Revision,
-					Group: v.Group, Values: v.Fields, Parents: links,
-				}})
+				found = append(found, detected{cor: c, group: v.Group, values: v.Fields, rules: c.only(rule.ID), parents: links})
+			} else {
+				found[i].rules = append(found[i].rules, rule.ID)
 			}
-			found[i].RuleIds = append(found[i].RuleIds, rule.ID)
 		}
 	}
 	m.detected = found
 	for _, d := range found {
-		if len(d.GetRuleIds()) == 1 {
+		if len(d.rules) == 1 {
 			continue
 		}
 		order := d.cor.Rules
-		slices.SortFunc(d.GetRuleIds(), func(a, b string) int {
+		slices.SortFunc(d.rules, func(a, b string) int {
 			return cmp.Compare(slices.Index(order, a), slices.Index(order, b))
 		})
 	}
 	return found
+}
+
+// only is a list of one of the rules that c refers to.
+func (c *correlation) only(rule string) []string {
+	if i := slices.Index(c.Rules, rule); i >= 0 {
+		return c.Rules[i : i+1 : i+1]
+	}
+	return []string{rule}
 }
 
 // values are what a correlation takes from an event that came to it by a way;
