@@ -18,24 +18,31 @@ import (
 	"github.com/stormbell/stormbell/services/sigma"
 )
 
-// backtest gives the ids of a tenant's alerts in a time, as Unix milliseconds.
+// backtest gives what the oracle calls a tenant's alerts, and what they came to,
+// in a time, as Unix milliseconds.
 func (m *model) backtest(tenant string, from, to int64, plans planner, rules *sigma.Set) map[string]bool {
-	got := make(map[string]bool)
+	got, updates := make(map[string]bool), 0
 	r := &replay{
 		cfg: m.cfg, deps: BacktestDeps{Reader: m.log, Partitions: modelPartitions},
-		of: Backtest{Tenant: tenant, Rules: rules}, plans: plans, counts: m.counts, from: from, to: to,
+		of: Backtest{Tenant: tenant, Rules: rules, Updates: true}, plans: plans, counts: m.counts, from: from, to: to,
 		rules: make(map[string]*BacktestRule), said: make(map[string]bool),
 		alert: func(a *alertv1.Alert) error {
 			require.Equal(m.t, tenant, a.GetTenant())
-			require.False(m.t, got[a.GetId()], "twice")
-			got[a.GetId()] = true
+			value, err := proto.Marshal(a)
+			require.NoError(m.t, err)
+			name := nameOfAlert(m.t, value)
+			require.False(m.t, got[name], "twice")
+			if got[name] = true; alert.TypeOf(a) == alert.TypeUpdated {
+				updates++
+			}
 			return nil
 		},
 		progress: func(int64, int64) error { return nil },
 	}
 	result, err := r.run(context.Background())
 	require.NoError(m.t, err)
-	require.EqualValues(m.t, len(got), result.Alerts)
+	require.EqualValues(m.t, len(got)-updates, result.Alerts)
+	m.seen["backtest updates"] += updates
 	require.Zero(m.t, result.Failed)
 	return got
 }
@@ -117,7 +124,8 @@ func TestBacktestTimes(t *testing.T) {
 // finds the same alerts.
 func TestModelDecided(t *testing.T) {
 	const few = "---\ntitle: Few\nid: few\ncorrelation: {type: event_count, rules: [rule-b], group-by: [user], timespan: 10s, condition: {lt: 3}}\n"
-	plans := byName{"base": compile(t, modelConfig(), reloadRules+few)}
+	const told = "---\ntitle: Told\nid: told\ncorrelation: {type: event_count, rules: [rule-a, rule-b], group-by: [user], timespan: 10s, condition: {gte: 2}}\nstormbell: {updates: true}\n"
+	plans := byName{"base": compile(t, modelConfig(), reloadRules+few+told)}
 	seen := make(map[string]int)
 	rapid.Check(t, func(rt *rapid.T) {
 		m := reloadModel(rt, plans, plans, noCounts(t), func(m *model) {
@@ -135,5 +143,5 @@ func TestModelDecided(t *testing.T) {
 		}
 	})
 	t.Log(seen)
-	happened(t, seen, "few", "rebuild", "owner ended")
+	happened(t, seen, "few", "told", "updates", "backtest updates", "rebuild", "owner ended")
 }

@@ -270,7 +270,7 @@ func (g *Group) drop(least int64) {
 	}
 	g.recs.drop(least, func(i int, r *record) {
 		g.sheds++
-		g.pages.drop(r.seq)
+		g.letGo(r.seq)
 		g.ids.remove(r.hash)
 		if counts {
 			g.values.leaveTotal(r.value)
@@ -357,7 +357,7 @@ func (g *Group) insert(r record, of *Record) bool {
 // shed drops the first record, at a cost that does not grow with the group.
 func (g *Group) shed() {
 	r := g.recs.first()
-	g.pages.drop(r.seq)
+	g.letGo(r.seq)
 	g.ids.remove(r.hash)
 	if g.spec.temporal() && g.decider == nil {
 		g.rules.shed(r.rules)

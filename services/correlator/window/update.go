@@ -36,7 +36,7 @@ type updates struct {
 	// back: what comes below it later is late.
 	closed int64
 	// spares are the numbers of events that are kept whole though they are not among
-	// the first or the last of the group any more, in order of arrival.
+	// the first or the last of the group any more, or not in it, in order of arrival.
 	spares []uint64
 }
 
@@ -153,6 +153,18 @@ func (g *Group) spare(seq uint64) {
 	u.spares = slices.DeleteFunc(u.spares, func(seq uint64) bool { return g.pages.keeps[seq] == nil })
 	if len(u.spares) > maxKept {
 		u.spares = g.everyOther(u.spares)
+	}
+}
+
+// letGo drops what pages have of a record. A group that tells updates keeps its last
+// whole event beyond that: others have come between those that were kept, and an
+// update needs one to say what it is of.
+func (g *Group) letGo(seq uint64) {
+	keep, ok := g.pages.keeps[seq]
+	g.pages.drop(seq)
+	if ok && g.spec.Updates && len(g.pages.keeps) == 0 {
+		g.pages.keep(seq, keep)
+		g.updates.spares = append(g.updates.spares, seq)
 	}
 }
 

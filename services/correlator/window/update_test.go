@@ -88,6 +88,42 @@ func foldUpdates(rt *rapid.T, s *Spec, order []Record) []final {
 	return out
 }
 
+// TestUpdateOfEventsThatCameBetween: of eleven events and more none is kept whole
+// that came between the first five and the last five, and only such are left.
+func TestUpdateOfEventsThatCameBetween(t *testing.T) {
+	s := eventCount(5*minute, 3)
+	s.Updates, s.Lateness = true, 30*minute
+	g, stored := New(s), map[string][]byte{}
+	add := func(i int, time, ingest int64) []Firing {
+		return g.Add(Record{EventID: fmt.Sprint(i), Time: time, Ingest: ingest, Rules: 1, Keep: []byte(fmt.Sprint(i))})
+	}
+	for i := range 10 {
+		at := int64(i)
+		if i >= 5 {
+			at += minute
+		}
+		add(i, at, 0)
+	}
+	const later = 20 * minute
+	for i := 10; i < 14; i++ {
+		add(i, 30_000+int64(i), later)
+	}
+	require.Len(t, g.pages.keeps, 10)
+	g.settle()
+	g.drop(later)
+	require.Equal(t, 4, g.recs.len())
+	require.Len(t, g.pages.keeps, 1)
+	f, ok := g.final(0)
+	require.True(t, ok)
+	require.Equal(t, 4, f.Count)
+	require.NotEmpty(t, f.Near)
+	g = reread(t, g, s, stored)
+	g.drop(later)
+	f, ok = g.final(0)
+	require.True(t, ok)
+	require.NotEmpty(t, f.Near, "it is stored, too")
+}
+
 // naiveUpdates applies the definition: of the records that are neither late nor
 // early, in order of time and id, the first that completes the condition in a
 // bucket, and all from its window's start to the bucket's end.
