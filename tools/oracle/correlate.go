@@ -136,6 +136,9 @@ func (c *Rule) holds(set []hit) (bool, error) {
 		case c.kind == "temporal":
 			distinct[h.rule] = true
 		}
+		if len(distinct) >= c.least && c.kind != "temporal_ordered" {
+			return true, nil // more change nothing, and there may be 10,000
+		}
 	}
 	if c.kind == "temporal_ordered" {
 		return c.inOrder(set)
