@@ -87,7 +87,7 @@ func crashed(t *testing.T, r *rig.Runner, size crashSize) string {
 	events := pass(t, d)
 	want, err = oracle.Alerts(rules, events, settings)
 	require.NoError(t, err)
-	requireDecided(t, want, 5)
+	requireDecided(t, want, 7)
 	require.GreaterOrEqual(t, len(want), size.least)
 	err = healthy.Await(within(t, patience+time.Duration(size.events)*time.Millisecond), func(got []ledger.Delivery) bool {
 		return len(ledger.Alerts(got)) >= len(want)

@@ -20,7 +20,9 @@ import (
 type teller func(a *author, group string, fires bool) story
 
 // decided tell of what the watermark decides.
-func decided() []teller { return []teller{(*author).absence, (*author).address} }
+func decided() []teller {
+	return []teller{(*author).absence, (*author).address, (*author).surge, (*author).journey}
+}
 
 // latest is how late events may be, by settings and rules, before a rule that
 // the watermark decides leaves them out: nothing but beats ever is.
@@ -93,6 +95,42 @@ func (a *author) address(group string, fires bool) story {
 		s.events = append(s.events, a.event(start+r.at, group, "GetSecretValue", map[string]any{
 			"eventSource": "secretsmanager.amazonaws.com", "sourceIPAddress": fmt.Sprintf("192.0.2.%d", r.address),
 		}))
+	}
+	return s
+}
+
+// surge lists secrets twice a minute, and then often. Three times as often fires.
+func (a *author) surge(group string, fires bool) story {
+	const minute = fiveMin / 5
+	often := 5
+	if fires {
+		often = 6 + a.r.IntN(3)
+	}
+	start := (a.when(6*minute)/minute + 1) * minute
+	s := story{fires: fires}
+	for period, n := range []int{1, 2, 2, 2, often} { // the first is not whole
+		for range n {
+			at := start + int64(period)*minute + a.r.Int64N(minute)
+			s.events = append(s.events, a.event(at, group, "ListSecrets", map[string]any{"eventSource": "secretsmanager.amazonaws.com"}))
+		}
+	}
+	return s
+}
+
+// journey reads objects in two regions. To be in Frankfurt a quarter of an hour
+// after Dublin is too fast, to be there after 25 minutes is not.
+func (a *author) journey(group string, fires bool) story {
+	after, to := a.r.Int64N(3*fiveMin), []string{"eu-central-1", "ap-southeast-2"}[a.r.IntN(2)]
+	if !fires {
+		to = "eu-west-1"
+		if a.short() {
+			after, to = 5*fiveMin+a.r.Int64N(fiveMin), "eu-central-1"
+		}
+	}
+	start := a.when(6 * fiveMin)
+	s := story{fires: fires}
+	for i, region := range []string{"eu-west-1", to} {
+		s.events = append(s.events, a.event(start+int64(i)*after, group, "GetObject", map[string]any{"eventSource": "s3.amazonaws.com", "awsRegion": region}))
 	}
 	return s
 }

@@ -260,6 +260,18 @@ func TestTheJudgeNotices(t *testing.T) {
 			t.Helper()
 			v.rules = mutated(t, "learn: 5m", "learn: 301s")
 		}, "spurious: alert in the topic"},
+		{"a rate must be a little higher", func(t *testing.T, v *verdict) {
+			t.Helper()
+			v.rules = mutated(t, "ratio: 3,", "ratio: 3.001,")
+		}, "spurious: alert in the topic"},
+		{"one event more is a rate", func(t *testing.T, v *verdict) {
+			t.Helper()
+			v.rules = mutated(t, "ratio: 3,", "ratio: 2.5,")
+		}, "lost: alert in the topic"},
+		{"places are farther apart", func(t *testing.T, v *verdict) {
+			t.Helper()
+			v.rules = mutated(t, "min-distance: 500", "min-distance: 2000")
+		}, "spurious: alert in the topic"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -3,6 +3,8 @@ package oracle
 import (
 	"cmp"
 	"fmt"
+	"math"
+	"math/big"
 	"slices"
 	"strconv"
 )
@@ -55,14 +57,22 @@ func (g *group) decide(s Settings, found map[string]Alert, asked bool) (fired []
 	if err != nil {
 		return nil, err
 	}
-	is := map[string]func([]step, int) bool{"absence": g.rule.absent, "new_value": g.rule.isNew}[g.rule.kind]
+	is := g.rule.deciders()[g.rule.kind]
 	for i, e := range steps {
-		if !is(steps, i) {
+		fires, err := is(steps, i)
+		if err != nil {
+			return nil, fmt.Errorf("event %s: %w", e.id, err)
+		}
+		if !fires {
 			continue
 		}
 		bucket, label, of := int64(0), ofEvents, e.of.record.ID
-		if g.rule.suppress > 0 {
-			bucket = floorDiv(e.time, g.rule.suppress)
+		width := g.rule.suppress
+		if g.rule.kind == "rate" {
+			width = cmp.Or(width, g.rule.timespan)
+		}
+		if width > 0 {
+			bucket = floorDiv(e.time, width)
 			label, of = ofBuckets, strconv.FormatInt(bucket, 10)
 		}
 		id := g.id(s, label, of)
@@ -78,31 +88,137 @@ func (g *group) decide(s Settings, found map[string]Alert, asked bool) (fired []
 
 // absent says that what was to follow an event did not. The first rule is the one
 // that is missing. If it is the only one, each event demands the next.
-func (r *Rule) absent(steps []step, i int) bool {
+func (r *Rule) absent(steps []step, i int) (bool, error) {
 	e, missing := steps[i], r.refs[0]
 	if len(r.refs) == 1 {
-		return i+1 == len(steps) || steps[i+1].time > e.time+r.timespan
+		return i+1 == len(steps) || steps[i+1].time > e.time+r.timespan, nil
 	}
 	if !e.rules[r.refs[1]] {
-		return false
+		return false, nil
 	}
 	return !slices.ContainsFunc(steps, func(x step) bool {
 		return x.rules[missing] && e.time < x.time && x.time <= e.time+r.timespan
-	})
+	}), nil
 }
 
 // isNew says that the group has not shown the event's value within the history
 // before it, and is old enough. Its age is that of the first event since it last
 // showed nothing for as long as the history.
-func (r *Rule) isNew(steps []step, i int) bool {
+func (r *Rule) isNew(steps []step, i int) (bool, error) {
 	e, born := steps[i], steps[i].time
 	for _, x := range slices.Backward(steps[:i]) {
 		if born-x.time > r.own.history {
 			break
 		}
 		if born = x.time; x.value == e.value && e.time-x.time <= r.own.history {
-			return false
+			return false, nil
 		}
 	}
-	return e.time-born >= r.own.learn
+	return e.time-born >= r.own.learn, nil
+}
+
+// isMore says that by this event the count of its period comes to what the rule
+// demands. A group is known since its first period, which is not whole, after the
+// last time that it had no event in a whole baseline.
+func (r *Rule) isMore(steps []step, i int) (bool, error) {
+	period := func(s step) int64 { return floorDiv(s.time, r.timespan) }
+	now, length := period(steps[i]), r.own.baseline/r.timespan
+	counts, born, count := map[int64]int64{}, now, int64(0)
+	for _, x := range slices.Backward(steps[:i+1]) {
+		if born-period(x) > length {
+			break
+		}
+		if born = period(x); born == now {
+			count++
+		} else {
+			counts[born]++
+		}
+	}
+	var before []int64
+	for p := max(born+1, now-length); p < now; p++ {
+		before = append(before, counts[p])
+	}
+	if int64(len(before))*r.timespan < r.own.learn {
+		return false, nil
+	}
+	usual, ok := new(big.Rat).SetString(r.own.Ratio)
+	if !ok {
+		return false, fmt.Errorf("ratio %q: not supported", r.own.Ratio)
+	}
+	usual.Mul(usual, average(before, r.own.Average == "median"))
+	enough := func(n int64) bool { return n >= r.own.Min && big.NewRat(n, 1).Cmp(usual) >= 0 }
+	return enough(count) && !enough(count-1), nil
+}
+
+// average is that of counts, of which there is one at least.
+func average(counts []int64, median bool) *big.Rat {
+	n := len(counts)
+	if median {
+		counts = slices.Sorted(slices.Values(counts))
+		return big.NewRat(counts[(n-1)/2]+counts[n/2], 2)
+	}
+	sum := int64(0)
+	for _, c := range counts {
+		sum += c
+	}
+	return big.NewRat(sum, int64(n))
+}
+
+// isTooFast says that nobody gets here from where the event before this one was.
+// What is within a twentieth of a limit it does not know: where a region is, is
+// not that well known.
+func (r *Rule) isTooFast(steps []step, i int) (bool, error) {
+	to, err := placeOf(steps[i])
+	if err != nil || i == 0 {
+		return false, err
+	}
+	from, err := placeOf(steps[i-1])
+	if err != nil {
+		return false, err
+	}
+	km, hours := from.distance(to), float64(steps[i].time-steps[i-1].time)/3_600_000
+	far, err := exceeds(km, float64(r.own.MinDistance))
+	if err != nil || !far {
+		return false, err
+	}
+	return exceeds(km, float64(r.own.MaxSpeed)*hours)
+}
+
+func exceeds(a, b float64) (bool, error) {
+	if math.Abs(a-b) < b/20 {
+		return false, fmt.Errorf("%.0f km lie too near to the limit of %.0f: not supported", a, b)
+	}
+	return a > b, nil
+}
+
+// A place is a point on the Earth, in degrees.
+type place struct{ lat, lon float64 }
+
+func placeOf(s step) (place, error) {
+	var region string
+	if _, err := fmt.Sscanf(s.value, "[%q]", &region); err != nil {
+		return place{}, fmt.Errorf("place %s: not supported: %w", s.value, err)
+	}
+	p, ok := map[string]place{
+		"eu-west-1":      {53.3, -6.3},
+		"eu-central-1":   {50.1, 8.7},
+		"us-east-1":      {39.0, -77.5},
+		"ap-southeast-2": {-33.9, 151.2},
+	}[region]
+	if !ok {
+		return place{}, fmt.Errorf("place %q: not supported", region)
+	}
+	return p, nil
+}
+
+// distance is the length in km of the arc between two directions from the centre
+// of a round Earth.
+func (p place) distance(q place) float64 {
+	direction := func(p place) [3]float64 {
+		lat, lon := p.lat*math.Pi/180, p.lon*math.Pi/180
+		return [3]float64{math.Cos(lat) * math.Cos(lon), math.Cos(lat) * math.Sin(lon), math.Sin(lat)}
+	}
+	a, b := direction(p), direction(q)
+	cos := a[0]*b[0] + a[1]*b[1] + a[2]*b[2]
+	return 6371 * math.Acos(min(1, cos))
 }

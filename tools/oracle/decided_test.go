@@ -44,7 +44,11 @@ func (d *decided) run(t *testing.T) {
 	t.Run(d.name, func(t *testing.T) {
 		require.Equal(t, d.want, told(t, detections+d.rule, records(t, d.events)))
 		slices.Reverse(d.events)
-		require.Equal(t, d.want, told(t, detections+d.rule, records(t, d.events)), "in reverse")
+		all := records(t, d.events)
+		for i := range all {
+			all[i].Partition = i // so that no ingest time is raised
+		}
+		require.Equal(t, d.want, told(t, detections+d.rule, all), "in reverse")
 	})
 }
 
@@ -171,5 +175,74 @@ func TestRefusesExtended(t *testing.T) {
 			_, err = oracle.Alerts(rules, records(t, []ev{{id: "1", action: "a", value: "x"}, {id: "1", action: "a", value: "y"}}), settings())
 			require.ErrorContains(t, err, "not supported")
 		})
+	}
+}
+
+func TestRate(t *testing.T) {
+	rule := func(more string) string {
+		return extended("rate", "rules: [rule_a], timespan: 1m, baseline: 4m, ratio: 2.5, min: 3, learn: 2m"+more)
+	}
+	// calls are so many events in each minute.
+	calls := func(perMinute ...int) (out []ev) {
+		for m, n := range perMinute {
+			for i := range n {
+				at := int64(m)*minute + int64(i)
+				out = append(out, ev{id: fmt.Sprintf("%d.%d", m, i), action: "a", at: at, in: max(0, at-5*minute)})
+			}
+		}
+		return out
+	}
+	plain := rule("")
+	late := calls(1, 2, 2, 5)
+	late[4].in = late[4].at + 20*minute + 1
+	for _, tt := range []decided{
+		{"two and a half times the mean", plain, calls(1, 2, 2, 5), []string{"[u]/3.4"}},
+		{"just not", plain, calls(1, 2, 2, 4), []string{}},
+		{"once in a period, at the event that does it", plain, calls(1, 2, 2, 9), []string{"[u]/3.4"}},
+		{"in each period", plain, calls(1, 2, 2, 9, 12), []string{"[u]/3.4", "[u]/4.10"}},
+		{"the first period does not count", plain, calls(9, 2, 2, 5), []string{"[u]/3.4"}},
+		{"one whole period is too short to learn", plain, calls(1, 2, 9), []string{}},
+		{"empty periods count", plain, calls(1, 4, 0, 0, 3), []string{}},
+		{"empty periods count as nothing", plain, calls(1, 3, 0, 0, 3), []string{"[u]/4.2"}},
+		{"at least so many", plain, calls(1, 0, 0, 2), []string{}},
+		{"at least so many, and they are", plain, calls(1, 0, 0, 3), []string{"[u]/3.2"}},
+		{"what lies before the baseline", plain, calls(1, 9, 1, 1, 1, 1, 3), []string{"[u]/6.2"}},
+		{"what just lies in it", plain, calls(1, 9, 1, 1, 1, 3), []string{}},
+		{"a group without events in a whole baseline", plain, calls(1, 1, 1, 0, 0, 0, 0, 9), []string{}},
+		{"a group with one in it", plain, calls(1, 1, 1, 0, 0, 0, 9), []string{"[u]/6.2"}},
+		{"median", rule(", average: median"), calls(1, 9, 1, 1, 3), []string{"[u]/4.2"}},
+		{"median of an even number", rule(", average: median"), calls(1, 1, 2, 4), []string{"[u]/3.3"}},
+		{"mean of the same", plain, calls(1, 9, 1, 1, 3), []string{}},
+		{"one bucket, one alert", rule(", suppress: 10m"), calls(1, 2, 2, 9, 12), []string{"[u]/3.4"}},
+		{"without learn it learns for its baseline", extended("rate", "rules: [rule_a], timespan: 1m, baseline: 4m, ratio: 2, min: 3"),
+			calls(1, 1, 1, 1, 9, 20), []string{"[u]/5.5"}},
+		{"a late event does not count before it", plain, late, []string{"[u]/3.3"}},
+	} {
+		tt.run(t)
+	}
+}
+
+func TestImpossibleTravel(t *testing.T) {
+	rule := extended("impossible_travel", "rules: [rule_a], location: value")
+	slow := extended("impossible_travel", "rules: [rule_a], location: value, max-speed: 3000, min-distance: 2000")
+	dublin, frankfurt, sydney := "eu-west-1", "eu-central-1", "ap-southeast-2"
+	for _, tt := range []decided{
+		{"round the world in an hour", rule, []ev{{id: "1", action: "a", value: dublin}, {id: "2", action: "a", value: sydney, at: 60 * minute, in: 60 * minute}}, []string{"[u]/2"}},
+		{"to Frankfurt in an hour", rule, []ev{{id: "1", action: "a", value: dublin}, {id: "2", action: "a", value: frankfurt, at: 60 * minute, in: 60 * minute}}, []string{"[u]/2"}},
+		{"to Frankfurt in an hour and a half", rule, []ev{{id: "1", action: "a", value: dublin}, {id: "2", action: "a", value: frankfurt, at: 90 * minute, in: 90 * minute}}, []string{}},
+		{"it is near", slow, []ev{{id: "1", action: "a", value: dublin}, {id: "2", action: "a", value: frankfurt, at: 1}}, []string{}},
+		{"there and back", rule, []ev{
+			{id: "1", action: "a", value: dublin}, {id: "2", action: "a", value: sydney, at: minute}, {id: "3", action: "a", value: dublin, at: 2 * minute},
+		}, []string{"[u]/2", "[u]/3"}},
+		{"only the one before", rule, []ev{
+			{id: "1", action: "a", value: dublin}, {id: "2", action: "a", value: frankfurt, at: 90 * minute, in: 90 * minute},
+			{id: "3", action: "a", value: frankfurt, at: 91 * minute, in: 91 * minute},
+		}, []string{}},
+		{"at the same time", rule, []ev{{id: "1", action: "a", value: dublin}, {id: "2", action: "a", value: sydney}}, []string{"[u]/2"}},
+		{"of two groups", rule, []ev{{id: "1", action: "a", value: dublin}, {id: "2", action: "a", value: sydney, user: "v"}}, []string{}},
+		{"one of them is late", rule, []ev{{id: "1", action: "a", value: dublin, in: 20*minute + 1}, {id: "2", action: "a", value: sydney, at: minute, in: 20 * minute}}, []string{}},
+		{"without a place", rule, []ev{{id: "1", action: "a", value: dublin}, {id: "2", action: "a", at: 1}}, []string{}},
+	} {
+		tt.run(t)
 	}
 }

@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -18,11 +19,15 @@ type extended struct {
 	GroupBy                      []string `yaml:"group-by"`
 	Aliases                      map[string]map[string]string
 	Generate                     bool
-	Field                        string
-	History, Learn               string
+	Field, Location              string
+	History, Learn, Baseline     string
+	Ratio, Average               string
+	Min                          int64
+	MaxSpeed                     int64 `yaml:"max-speed"`
+	MinDistance                  int64 `yaml:"min-distance"`
 	Ties                         string
 
-	history, learn int64
+	history, learn, baseline int64
 }
 
 // allowed are the keys beside `detection:` and `correlation:`, and those of the
@@ -36,6 +41,10 @@ func allowed(kind string) []string {
 		return append(common, "trigger", "missing", "timespan")
 	case "new_value":
 		return append(common, "rules", "field", "history", "learn")
+	case "rate":
+		return append(common, "rules", "timespan", "baseline", "ratio", "min", "average", "learn")
+	case "impossible_travel":
+		return append(common, "rules", "location", "max-speed", "min-distance")
 	}
 	return nil
 }
@@ -83,6 +92,7 @@ func (f *file) extension(r *Rule) error {
 		{x.Timespan, &r.timespan},
 		{x.History, &x.history},
 		{x.Learn, &x.learn},
+		{x.Baseline, &x.baseline},
 	} {
 		if d.text == "" {
 			continue
@@ -99,7 +109,7 @@ func (r *Rule) checkExtended() error {
 	x := &r.own
 	r.kind, r.refs, r.groupBy, r.aliases, r.generate = x.Type, x.Rules, x.GroupBy, x.Aliases, x.Generate
 	switch {
-	case !r.decided():
+	case r.deciders()[r.kind] == nil:
 		return fmt.Errorf("stormbell: type: %q: not supported", r.kind)
 	case r.lateness < 0:
 		return errors.New("what the watermark decides without a lateness of its own: not supported")
@@ -117,9 +127,27 @@ func (r *Rule) checkExtended() error {
 		if x.Learn == "" {
 			x.learn = x.history
 		}
+	case r.kind == "rate":
+		if r.timespan == 0 || x.baseline < r.timespan || x.baseline%r.timespan != 0 || x.Min < 1 || len(r.refs) == 0 ||
+			x.Average != "" && x.Average != "mean" && x.Average != "median" {
+			return errors.New("rate of which rules, in which periods, against what")
+		}
+		if x.Learn == "" {
+			x.learn = x.baseline
+		}
+	case r.kind == "impossible_travel":
+		if r.field = []string{x.Location}; x.Location == "" || len(r.refs) == 0 {
+			return errors.New("impossible travel by which field, of which rules")
+		}
+		x.MaxSpeed, x.MinDistance = cmp.Or(x.MaxSpeed, 900), cmp.Or(x.MinDistance, 500)
 	}
 	return nil
 }
 
-// decided says that the watermark decides.
-func (r *Rule) decided() bool { return r.kind == "absence" || r.kind == "new_value" }
+// deciders are the kinds that the watermark decides. Each says whether a rule
+// fires by one of a group's events.
+func (r *Rule) deciders() map[string]func([]step, int) (bool, error) {
+	return map[string]func([]step, int) (bool, error){
+		"absence": r.absent, "new_value": r.isNew, "rate": r.isMore, "impossible_travel": r.isTooFast,
+	}
+}

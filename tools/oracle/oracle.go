@@ -5,9 +5,10 @@
 // It knows a subset of Sigma (equality, lists, contains, startswith, endswith;
 // and, or, not, brackets) and the correlations event_count, value_count,
 // temporal and temporal_ordered with a lower bound, of detections and of each
-// other. Of the kinds that Sigma does not have it knows absence and new_value,
-// which the watermark decides: it takes them as decided, all of them. What else a
-// rule holds it refuses, so that it is never wrong in silence.
+// other. Of the kinds that Sigma does not have it knows absence, new_value, rate and
+// impossible_travel (between some regions), which the watermark decides: it takes
+// them as decided, all of them. What else a rule holds it refuses, so that it is
+// never wrong in silence.
 package oracle
 
 import (
@@ -101,7 +102,7 @@ func Alerts(rules []Rule, records []Record, s Settings) (map[string]Alert, error
 				out = map[string]Alert{}
 			}
 			evaluate := g.evaluate
-			if c.decided() {
+			if c.deciders()[c.kind] != nil {
 				evaluate = g.decide
 			}
 			qualify, err := evaluate(s, out, plan.parents[c.ID])
