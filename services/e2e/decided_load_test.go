@@ -19,9 +19,9 @@ import (
 // A teller tells a story of one group.
 type teller func(a *author, group string, fires bool) story
 
-// decided tell of what the watermark decides.
+// decided tell of what the watermark decides, and of risks.
 func decided() []teller {
-	return []teller{(*author).absence, (*author).address, (*author).surge, (*author).journey}
+	return []teller{(*author).absence, (*author).address, (*author).surge, (*author).journey, (*author).risk}
 }
 
 // latest is how late events may be, by settings and rules, before a rule that
@@ -135,6 +135,34 @@ func (a *author) journey(group string, fires bool) story {
 	return s
 }
 
+// risk reads a password and deletes three objects of a bucket, which is a risk
+// where all of it is within 20 minutes; nothing else adds up to it.
+func (a *author) risk(group string, fires bool) story {
+	passwords, deleted, after := 1+a.r.IntN(2), 3, a.r.Int64N(3*fiveMin+1)
+	if !fires {
+		switch a.r.IntN(3) {
+		case 0:
+			deleted = 2
+		case 1:
+			passwords, deleted = 0, 9
+		default:
+			passwords, after = 1, 4*fiveMin+1
+		}
+	}
+	start := a.when(6 * fiveMin)
+	s := story{fires: fires}
+	for range passwords {
+		s.events = append(s.events, a.event(start, group, "GetPasswordData", map[string]any{"eventSource": "ec2.amazonaws.com"}))
+	}
+	for i := range deleted {
+		at := start + after + int64(i)*fiveMin/int64(deleted)
+		s.events = append(s.events, a.event(at, group, "DeleteObject", map[string]any{
+			"eventSource": "s3.amazonaws.com", "requestParameters": map[string]any{"bucketName": "of-" + group},
+		}))
+	}
+	return s
+}
+
 // A pulse beats with a load, by the clock: one host after the other, until it
 // falls silent. So the watermark decides while the load goes on.
 type pulse struct {
@@ -160,22 +188,25 @@ func (p *pulse) with(events []crashEvent) []crashEvent {
 	return append(slices.Clip(events), beat)
 }
 
-// requireDecided holds that so many rules that the watermark decides, or that count
-// these, have said something.
+// requireDecided holds that so many rules of kinds that Sigma does not have, or that
+// count what these say, have said something.
 func requireDecided(t *testing.T, want map[string]oracle.Alert, least int) {
 	t.Helper()
 	told := map[string]int{}
 	for _, a := range want {
-		if strings.HasPrefix(a.RuleID, decidedIDs) {
+		if strings.HasPrefix(a.RuleID, decidedIDs) || strings.HasPrefix(a.RuleID, pulseIDs) {
 			told[a.RuleID]++
 		}
 	}
 	require.GreaterOrEqual(t, len(told), least, "rules that have told something: %v", told)
 }
 
-// decidedIDs is how the ids of rules begin that the watermark decides, and of
-// those that count these.
-const decidedIDs = "6f1f6d2e-d"
+// decidedIDs and pulseIDs are how the ids of rules begin that the stories of decided
+// are for, and beats.
+const (
+	decidedIDs = "6f1f6d2e-d"
+	pulseIDs   = "6f1f6d2e-e"
+)
 
 // withoutPoison leaves out records that are not events.
 func withoutPoison(records []bus.Record) []bus.Record {

@@ -86,6 +86,8 @@ type verdict struct {
 	// alerts are the ids in the topic, with repetitions.
 	alerts     []string
 	deliveries []ledger.Delivery
+	// want is what the oracle says, where it has been asked.
+	want map[string]oracle.Alert
 }
 
 // judge returns one line per anomaly.
@@ -100,9 +102,12 @@ func (v *verdict) judge() ([]string, error) {
 			found = append(found, "lost: accepted event "+id)
 		}
 	}
-	want, err := oracle.Alerts(v.rules, v.events, v.settings)
-	if err != nil {
-		return nil, fmt.Errorf("ask the oracle: %w", err)
+	want := v.want
+	if want == nil {
+		var err error
+		if want, err = oracle.Alerts(v.rules, v.events, v.settings); err != nil {
+			return nil, fmt.Errorf("ask the oracle: %w", err)
+		}
 	}
 	made := map[string]bool{}
 	for _, id := range v.alerts {
@@ -186,6 +191,9 @@ func (l *load) requireSound(t *testing.T, want map[string]oracle.Alert) {
 			chained[a.RuleID] = true
 			continue
 		}
+		if strings.HasPrefix(a.RuleID, pulseIDs) {
+			continue
+		}
 		if len(a.Group) == 0 {
 			alone++
 			continue
@@ -267,6 +275,14 @@ func TestTheJudgeNotices(t *testing.T) {
 		{"one event more is a rate", func(t *testing.T, v *verdict) {
 			t.Helper()
 			v.rules = mutated(t, "ratio: 3,", "ratio: 2.5,")
+		}, "lost: alert in the topic"},
+		{"a risk is a little less", func(t *testing.T, v *verdict) {
+			t.Helper()
+			v.rules = mutated(t, "risk: 40", "risk: 39")
+		}, "spurious: alert in the topic"},
+		{"one tactic is enough, and half the risk", func(t *testing.T, v *verdict) {
+			t.Helper()
+			v.rules = mutated(t, "condition: {gte: 90}\n    tactics: {gte: 2}", "condition: {gte: 50}")
 		}, "lost: alert in the topic"},
 		{"places are farther apart", func(t *testing.T, v *verdict) {
 			t.Helper()

@@ -180,7 +180,7 @@ func (o *ordeal) judge() string {
 	topics := o.d.Records(t, bus.TopicAlerts, bus.TopicDLQ)
 	require.Len(t, topics[bus.TopicDLQ], o.dead)
 	v := &verdict{
-		rules: rules, settings: settings, told: o.client.Accepted(), events: events,
+		rules: rules, settings: settings, told: o.client.Accepted(), events: events, want: want,
 		alerts: alertIDs(t, topics[bus.TopicAlerts]), deliveries: o.healthy.Deliveries(),
 	}
 	found, err := v.judge()

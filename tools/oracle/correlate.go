@@ -14,6 +14,7 @@ type hit struct {
 	value        string
 	hasValue     bool
 	of           signal
+	score        score // of a risk
 }
 
 // A signal is an event of which a rule has said something, and the way that it
@@ -22,6 +23,7 @@ type signal struct {
 	record *Record
 	doc    any
 	way    []string
+	alert  string // id of that to which it belongs, of a correlation
 }
 
 // A group is the hits of one correlation with the same group-by values.
@@ -59,10 +61,19 @@ func (p *plan) collect(c *Rule, said map[string][]signal) (map[string]*group, er
 			if len(s.way) > 1 { // what two rules say of one event are two things
 				id = ref + " of " + id
 			}
-			g.hits = append(g.hits, hit{
+			h := hit{
 				id: id, time: s.record.TimeMS, ingest: s.record.IngestMS, rule: ref,
 				value: fmt.Sprintf("%q", tuple), hasValue: ok && len(c.field) > 0, of: s,
-			})
+			}
+			if c.kind == "risk" {
+				if h.score, err = c.score(p.byID[ref], &s); err != nil {
+					return nil, err
+				}
+				if h.score.points == 0 {
+					continue
+				}
+			}
+			g.hits = append(g.hits, h)
 		}
 	}
 	return groups, nil
@@ -126,6 +137,9 @@ func (c *Rule) qualifies(e hit, window []hit, spread int64) (bool, error) {
 }
 
 func (c *Rule) holds(set []hit) (bool, error) {
+	if c.kind == "risk" {
+		return c.risky(set), nil
+	}
 	distinct := map[string]bool{}
 	for _, h := range set {
 		switch {

@@ -80,6 +80,7 @@ func (g *group) decide(s Settings, found map[string]Alert, asked bool) (fired []
 			found[id] = Alert{ID: id, Tenant: g.tenant, RuleID: g.rule.ID, Group: g.values, Bucket: bucket, EventID: e.of.record.ID}
 		}
 		if asked {
+			e.of.alert = id
 			fired = append(fired, e.of)
 		}
 	}

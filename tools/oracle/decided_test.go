@@ -214,8 +214,11 @@ func TestRate(t *testing.T) {
 		{"median of an even number", rule(", average: median"), calls(1, 1, 2, 4), []string{"[u]/3.3"}},
 		{"mean of the same", plain, calls(1, 9, 1, 1, 3), []string{}},
 		{"one bucket, one alert", rule(", suppress: 10m"), calls(1, 2, 2, 9, 12), []string{"[u]/3.4"}},
-		{"without learn it learns for its baseline", extended("rate", "rules: [rule_a], timespan: 1m, baseline: 4m, ratio: 2, min: 3"),
-			calls(1, 1, 1, 1, 9, 20), []string{"[u]/5.5"}},
+		{
+			"without learn it learns for its baseline", extended("rate", "rules: [rule_a], timespan: 1m, baseline: 4m, ratio: 2, min: 3"),
+			calls(1, 1, 1, 1, 9, 20),
+			[]string{"[u]/5.5"},
+		},
 		{"a late event does not count before it", plain, late, []string{"[u]/3.3"}},
 	} {
 		tt.run(t)
@@ -235,7 +238,8 @@ func TestImpossibleTravel(t *testing.T) {
 			{id: "1", action: "a", value: dublin}, {id: "2", action: "a", value: sydney, at: minute}, {id: "3", action: "a", value: dublin, at: 2 * minute},
 		}, []string{"[u]/2", "[u]/3"}},
 		{"only the one before", rule, []ev{
-			{id: "1", action: "a", value: dublin}, {id: "2", action: "a", value: frankfurt, at: 90 * minute, in: 90 * minute},
+			{id: "1", action: "a", value: dublin},
+			{id: "2", action: "a", value: frankfurt, at: 90 * minute, in: 90 * minute},
 			{id: "3", action: "a", value: frankfurt, at: 91 * minute, in: 91 * minute},
 		}, []string{}},
 		{"at the same time", rule, []ev{{id: "1", action: "a", value: dublin}, {id: "2", action: "a", value: sydney}}, []string{"[u]/2"}},

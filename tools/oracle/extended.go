@@ -26,17 +26,26 @@ type extended struct {
 	MaxSpeed                     int64 `yaml:"max-speed"`
 	MinDistance                  int64 `yaml:"min-distance"`
 	Ties                         string
+	Condition, Tactics           map[string]int64 // gt or gte
+	Scores                       map[string]int64 // by level
+	Risk                         *int64
 
 	history, learn, baseline int64
+	tactics                  int
 }
 
 // allowed are the keys beside `detection:` and `correlation:`, and those of the
 // kinds that `stormbell:` alone defines.
 func allowed(kind string) []string {
 	common := []string{"type", "group-by", "aliases", "generate", "lateness", "suppress"}
+	if kind != "risk" {
+		common = append(common, "risk")
+	}
 	switch kind {
+	case "detection":
+		return []string{"risk"}
 	case "correlation":
-		return []string{"suppress", "lateness", "ties"}
+		return []string{"suppress", "lateness", "ties", "risk"}
 	case "absence":
 		return append(common, "trigger", "missing", "timespan")
 	case "new_value":
@@ -45,6 +54,8 @@ func allowed(kind string) []string {
 		return append(common, "rules", "timespan", "baseline", "ratio", "min", "average", "learn")
 	case "impossible_travel":
 		return append(common, "rules", "location", "max-speed", "min-distance")
+	case "risk":
+		return append(common, "rules", "timespan", "condition", "tactics", "scores")
 	}
 	return nil
 }
@@ -109,10 +120,19 @@ func (r *Rule) checkExtended() error {
 	x := &r.own
 	r.kind, r.refs, r.groupBy, r.aliases, r.generate = x.Type, x.Rules, x.GroupBy, x.Aliases, x.Generate
 	switch {
-	case r.deciders()[r.kind] == nil:
+	case r.kind != "risk" && r.deciders()[r.kind] == nil:
 		return fmt.Errorf("stormbell: type: %q: not supported", r.kind)
 	case r.lateness < 0:
-		return errors.New("what the watermark decides without a lateness of its own: not supported")
+		return errors.New("without a lateness of its own: not supported")
+	case r.kind == "risk":
+		if r.timespan == 0 || len(r.groupBy) == 0 {
+			return errors.New("risk of whom, and within what")
+		}
+		var err error
+		if r.least, err = atLeast(x.Condition); err == nil && len(x.Tactics) > 0 {
+			x.tactics, err = atLeast(x.Tactics)
+		}
+		return err
 	case r.kind == "absence":
 		if r.timespan == 0 || x.Missing == "" || x.Missing == x.Trigger {
 			return errors.New("absence of what, and for how long")

@@ -66,7 +66,7 @@ func (r *Rule) appliesTo(e *Record) bool {
 }
 
 func (r *Rule) matches(doc any) (bool, error) {
-	p := &condition{words: words(r.condition), is: func(name string) (bool, error) {
+	p := &condition{words: r.words, is: func(name string) (bool, error) {
 		selection, ok := r.selections[name]
 		if !ok {
 			return false, fmt.Errorf("condition names %q, which is no selection", name)
@@ -195,10 +195,12 @@ func value(has any, modifier, want string) (bool, error) {
 	a, b := strings.ToLower(text), strings.ToLower(want)
 	switch modifier {
 	case "":
+		if _, number := has.(json.Number); a == b || !number {
+			return a == b, nil
+		}
 		x, errX := strconv.ParseFloat(a, 64)
 		y, errY := strconv.ParseFloat(b, 64)
-		_, number := has.(json.Number)
-		return a == b || number && errX == nil && errY == nil && x == y, nil
+		return errX == nil && errY == nil && x == y, nil
 	case "contains":
 		return strings.Contains(a, b), nil
 	case "startswith":

@@ -7,8 +7,8 @@
 // temporal and temporal_ordered with a lower bound, of detections and of each
 // other. Of the kinds that Sigma does not have it knows absence, new_value, rate and
 // impossible_travel (between some regions), which the watermark decides: it takes
-// them as decided, all of them. What else a rule holds it refuses, so that it is
-// never wrong in silence.
+// them as decided, all of them; and risk, which fires at once. What else a rule
+// holds it refuses, so that it is never wrong in silence.
 package oracle
 
 import (
@@ -175,6 +175,7 @@ func (g *group) evaluate(s Settings, found map[string]Alert, asked bool) (qualif
 		if !known {
 			found[id] = Alert{ID: id, Tenant: g.tenant, RuleID: g.rule.ID, Group: g.values, Bucket: bucket, EventID: e.of.record.ID}
 		}
+		e.of.alert = id
 		qualify = append(qualify, e.of)
 	}
 	return qualify, nil

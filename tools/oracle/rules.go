@@ -21,7 +21,7 @@ type Rule struct {
 	// Of a detection.
 	product, service, category string
 	selections                 map[string]any
-	condition                  string
+	words                      []string // of the condition
 	// Of a correlation; kind is empty for a detection.
 	kind               string
 	refs               []string // ids of rules, once linked
@@ -33,11 +33,15 @@ type Rule struct {
 	generate           bool
 	strictTies         bool
 	own                extended // of a kind that Sigma does not have
+	level              string
+	tags               []string
 }
 
 // file is a rule as YAML has it.
 type file struct {
 	ID, Name    string
+	Level       string
+	Tags        []string
 	Logsource   struct{ Product, Service, Category string }
 	Detection   map[string]any
 	Correlation *struct {
@@ -95,7 +99,7 @@ func Load(text []byte) ([]Rule, error) {
 }
 
 func (f *file) rule() (Rule, error) {
-	r := Rule{ID: f.ID, Name: f.Name, lateness: -1, selections: f.Detection}
+	r := Rule{ID: f.ID, Name: f.Name, level: f.Level, tags: f.Tags, lateness: -1, selections: f.Detection}
 	if f.ID == "" {
 		return r, errors.New("a rule without id: not supported")
 	}
@@ -107,10 +111,11 @@ func (f *file) rule() (Rule, error) {
 	}
 	if f.Correlation == nil {
 		r.product, r.service, r.category = f.Logsource.Product, f.Logsource.Service, f.Logsource.Category
-		var ok bool
-		if r.condition, ok = f.Detection["condition"].(string); !ok {
+		condition, ok := f.Detection["condition"].(string)
+		if !ok {
 			return r, errors.New("no condition, or a list of them: not supported")
 		}
+		r.words = words(condition)
 		return r, nil
 	}
 	c := f.Correlation
@@ -230,6 +235,7 @@ func link(rules []Rule, revisions map[string]string) (*plan, error) {
 	for id := range generated {
 		p.alerts[id] = generated[id]
 	}
+	p.scored(open)
 	return p, p.order(open)
 }
 
