@@ -24,9 +24,6 @@ type fault struct {
 	// fullOnly leaves it out of the short form: another scenario is that, or it
 	// takes minutes.
 	fullOnly bool
-	// slow leaves its short form to whoever names it (STORMBELL_FAULT): the others
-	// take seconds each.
-	slow bool
 }
 
 func faults() []fault {
@@ -37,7 +34,7 @@ func faults() []fault {
 	}
 	return []fault{
 		{name: "kills", runners: both, run: faultKills, fullOnly: true}, // Crash
-		{name: "points", runners: points, run: faultPoints, slow: true},
+		{name: "points", runners: points, run: faultPoints},
 		{name: "redis-kills", runners: cluster, run: faultRedisKills},
 		{name: "redis-tails", runners: cluster, run: faultRedisTails, fullOnly: true}, // CutTail
 		{name: "redis-flushes", runners: cluster, run: faultRedisFlushes},
@@ -45,12 +42,12 @@ func faults() []fault {
 		{name: "kafka-kills", runners: cluster, run: faultKafkaKills},
 		{name: "kafka-rolling", runners: cluster, run: faultKafkaRolling, fullOnly: true},
 		{name: "zombie", runners: cluster, run: faultZombie},
-		{name: "joins", runners: cluster, run: faultJoins, slow: true},
+		{name: "joins", runners: cluster, run: faultJoins},
 		{name: "copies", runners: embedded, run: faultCopies},
-		{name: "alerts-down", runners: cluster, run: faultAlertsDown, slow: true},
-		{name: "cardinality", runners: cluster, run: faultCardinality, slow: true},
-		{name: "hot-group", runners: cluster, run: faultHotGroup, slow: true},
-		{name: "poison", runners: cluster, run: faultPoison, slow: true},
+		{name: "alerts-down", runners: cluster, run: faultAlertsDown},
+		{name: "cardinality", runners: cluster, run: faultCardinality},
+		{name: "hot-group", runners: cluster, run: faultHotGroup},
+		{name: "poison", runners: cluster, run: faultPoison},
 	}
 }
 
@@ -60,7 +57,7 @@ func TestFaults(t *testing.T) {
 	var rows []string
 	kafkas := map[string]*rig.Runner{}
 	for _, f := range faults() {
-		if one := os.Getenv(faultEnv); one != "" && !slices.Contains(strings.Split(one, ","), f.name) || f.fullOnly && !full() || f.slow && one == "" && !full() {
+		if one := os.Getenv(faultEnv); one != "" && !slices.Contains(strings.Split(one, ","), f.name) || f.fullOnly && !full() {
 			continue
 		}
 		for _, kind := range f.runners {
