@@ -156,16 +156,24 @@ func (g *Group) spare(seq uint64) {
 	}
 }
 
-// letGo drops what pages have of a record. A group that tells updates keeps its last
-// whole event beyond that: others have come between those that were kept, and an
-// update needs one to say what it is of.
+// letGo drops what pages have of a record. A group that says later what it is of,
+// by an event that is kept whole, keeps the last one beyond that: others have come
+// between those that were kept.
 func (g *Group) letGo(seq uint64) {
 	keep, ok := g.pages.keeps[seq]
 	g.pages.drop(seq)
-	if ok && g.spec.Updates && len(g.pages.keeps) == 0 {
-		g.pages.keep(seq, keep)
-		g.updates.spares = append(g.updates.spares, seq)
+	if !ok || len(g.pages.keeps) > 0 {
+		return
 	}
+	switch {
+	case g.spec.Updates:
+		g.updates.spares = append(g.updates.spares, seq)
+	case g.decider != nil:
+		g.decider.kept = append(g.decider.kept, seq)
+	default:
+		return
+	}
+	g.pages.keep(seq, keep)
 }
 
 // everyOther lets go of every other of the events that are kept whole, so that
