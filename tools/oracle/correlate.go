@@ -119,29 +119,38 @@ func (c *Rule) qualifies(e hit, window []hit, spread int64) (bool, error) {
 			continue
 		}
 		tried[from] = true
-		var set []hit
-		whole := true
-		for _, h := range window {
-			if from <= h.ingest && h.ingest <= from+spread {
-				set = append(set, h)
-			} else {
-				whole = false
-			}
-		}
-		ok, err := c.holds(set)
-		if ok || whole || err != nil { // no other stretch has more than the whole
+		within := func(h *hit) bool { return from <= h.ingest && h.ingest <= from+spread }
+		ok, err := c.holds(window, within)
+		if ok || err != nil {
 			return ok, err
+		}
+		if !slices.ContainsFunc(window, func(h hit) bool { return !within(&h) }) {
+			return false, nil // no other stretch has more than the whole
 		}
 	}
 	return false, nil
 }
 
-func (c *Rule) holds(set []hit) (bool, error) {
-	if c.kind == "risk" {
-		return c.risky(set), nil
+// holds says whether the records within a stretch satisfy the condition.
+func (c *Rule) holds(window []hit, within func(*hit) bool) (bool, error) {
+	if c.kind == "risk" || c.kind == "temporal_ordered" {
+		var set []hit
+		for i := range window {
+			if within(&window[i]) {
+				set = append(set, window[i])
+			}
+		}
+		if c.kind == "risk" {
+			return c.risky(set), nil
+		}
+		return c.inOrder(set)
 	}
 	distinct := map[string]bool{}
-	for _, h := range set {
+	for i := range window {
+		h := &window[i]
+		if !within(h) {
+			continue
+		}
 		switch {
 		case c.kind == "event_count":
 			distinct[h.id] = true
@@ -150,14 +159,11 @@ func (c *Rule) holds(set []hit) (bool, error) {
 		case c.kind == "temporal":
 			distinct[h.rule] = true
 		}
-		if len(distinct) >= c.least && c.kind != "temporal_ordered" {
+		if len(distinct) >= c.least {
 			return true, nil // more change nothing, and there may be 10,000
 		}
 	}
-	if c.kind == "temporal_ordered" {
-		return c.inOrder(set)
-	}
-	return len(distinct) >= c.least, nil
+	return false, nil
 }
 
 // inOrder says whether distinct events satisfy the rules in listed order. Times
