@@ -293,6 +293,10 @@ func TestMost(t *testing.T) {
 				c.ID, c.RuleID, c.Source, c.Late = text, text, text, true
 				c.Entities = &detectionv1.Entities{Principal: text, SourceIp: text, Resources: []string{text, text + "2"}}
 			}
+			for _, s := range f.Risk.GetSignals() {
+				s.RuleId, s.Title, s.Level, s.AlertId, s.Tactics = text, text, text, text, []string{text, text}
+				s.Score, s.TimeMs = math.MaxUint32, math.MaxInt64/4
+			}
 			a := New(f)
 			data, err := Data(a)
 			require.NoError(t, err)

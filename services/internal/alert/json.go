@@ -190,37 +190,71 @@ func hasZero(x uint64) uint64 { return (x - each) &^ x }
 // Parts of a body that are not its texts: at most so much, of a body and of each
 // event, without the event itself.
 const (
-	mostFrame      = 1024
-	mostEventFrame = 128
-	mostEscape     = 6 // bytes that one byte of a text takes
+	mostFrame       = 1024
+	mostEventFrame  = len(`{"id":"","time":"","rule_id":"","late":true},`) + len(timeLayout) + 8 // years may be long
+	mostSignalFrame = 192
+	mostEscape      = 6 // bytes that one byte of a text takes
 )
 
-// most is at least size, and nothing to compute.
+// most is at least size, and little to compute.
 func most(a *alertv1.Alert) int {
-	r, n, members := a.GetRule(), 0, 0
+	const punctuation = len(`"":"",`)
+	r, n := a.GetRule(), mostFrame
 	for _, text := range [...]string{
 		a.GetType(), a.GetId(), a.GetTenant(), a.GetSummary(), a.GetCondition(), a.GetTraceId(), a.GetLink(),
 		r.GetId(), r.GetTitle(), r.GetLevel(), r.GetRevision(), r.GetType(),
 	} {
-		n += len(text)
+		n += mostQuoted(text)
 	}
 	for _, list := range [...][]string{
 		a.GetPrincipals(), a.GetSourceIps(), a.GetAccounts(), a.GetRegions(), a.GetActions(), a.GetResources(), a.GetOutcomes(), a.GetSources(), r.GetTags(),
 	} {
-		members += len(list)
 		for _, text := range list {
-			n += len(text)
+			n += mostQuoted(text) + punctuation
 		}
 	}
-	members += len(a.GetGroup())
 	for _, g := range a.GetGroup() {
-		n += len(g.GetField()) + len(g.GetValue())
+		n += mostQuoted(g.GetField()) + mostQuoted(g.GetValue()) + punctuation
+	}
+	for _, tactic := range a.GetRisk().GetTactics() {
+		n += mostQuoted(tactic) + punctuation
+	}
+	for _, s := range a.GetRisk().GetSignals() {
+		n += mostQuoted(s.GetRuleId()) + mostQuoted(s.GetTitle()) + mostQuoted(s.GetLevel()) + mostQuoted(s.GetAlertId()) + mostSignalFrame
+		for _, tactic := range s.GetTactics() {
+			n += mostQuoted(tactic) + punctuation
+		}
 	}
 	for _, e := range a.GetEvents() {
-		n += len(e.GetId()) + len(e.GetRuleId())
+		n += mostQuoted(e.GetId()) + mostQuoted(e.GetRuleId()) + mostEventFrame
 	}
-	const punctuation = len(`"":"",`)
-	return mostFrame + mostEscape*n + punctuation*members + mostEventFrame*len(a.GetEvents())
+	return n
+}
+
+// mostQuoted is how many bytes a text may take within its quotes.
+func mostQuoted(text string) int {
+	if isVerbatim(text) {
+		return len(text)
+	}
+	return mostEscape * len(text)
+}
+
+// isVerbatim reports whether a text stands in JSON as it is.
+func isVerbatim(text string) bool {
+	i := 0
+	for ; i+8 <= len(text); i += 8 {
+		t := text[i : i+8]
+		x := uint64(t[0]) | uint64(t[1])<<8 | uint64(t[2])<<16 | uint64(t[3])<<24 | uint64(t[4])<<32 | uint64(t[5])<<40 | uint64(t[6])<<48 | uint64(t[7])<<56
+		if (x|hasZero(x^'\\'*each)|hasZero(x^'"'*each)|(x-' '*each)&^x)&(utf8.RuneSelf*each) != 0 {
+			return false
+		}
+	}
+	for ; i < len(text); i++ {
+		if c := text[i]; c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
 }
 
 func size(a *alertv1.Alert) int {
@@ -457,11 +491,9 @@ func (w *writer) separate() {
 }
 
 func (w *writer) quote(v string) {
-	for i := range len(v) {
-		if c := v[i]; c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
-			w.out, _ = jsontext.AppendQuote(w.out, v) // what is no text is replaced
-			return
-		}
+	if !isVerbatim(v) {
+		w.out, _ = jsontext.AppendQuote(w.out, v) // what is no text is replaced
+		return
 	}
 	w.out = append(w.out, '"')
 	w.out = append(w.out, v...)

@@ -15,7 +15,7 @@ func TestBytesAtATime(t *testing.T) {
 		text := bytes.Repeat([]byte("x"), rapid.IntRange(0, 40).Draw(rt, "n"))
 		for range rapid.IntRange(0, 3).Draw(rt, "odd") {
 			if len(text) > 0 {
-				text[rapid.IntRange(0, len(text)-1).Draw(rt, "at")] = rapid.SampledFrom([]byte{0, 1, ' ', ' ' + 1, '[', '\\', ']', 0x7f, 0x80, 0xdc, 0xff}).Draw(rt, "byte")
+				text[rapid.IntRange(0, len(text)-1).Draw(rt, "at")] = rapid.SampledFrom([]byte{0, 1, 0x1f, ' ', ' ' + 1, '!', '"', '#', '[', '\\', ']', 0x7f, 0x80, 0xdc, 0xff}).Draw(rt, "byte")
 			}
 		}
 		plain, space := true, false
@@ -27,5 +27,7 @@ func TestBytesAtATime(t *testing.T) {
 		if plain {
 			require.Equal(rt, space, hasSpace(text), "%q", text)
 		}
+		verbatim := !bytes.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == '"' || r == '\\' || r >= 0x80 })
+		require.Equal(rt, verbatim, isVerbatim(string(text)), "%q", text)
 	})
 }
