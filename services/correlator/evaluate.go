@@ -74,13 +74,16 @@ type onePlan struct{ *plan }
 func (f onePlan) Get(context.Context, []byte, []byte) (*plan, error) { return f.plan, nil }
 
 // Evaluator matches events. Each goroutine has its own.
-type Evaluator struct{ matching *matching }
+type Evaluator struct {
+	matching *matching
+	found    int // detections of the list before, which are about as many
+}
 
 // Evaluator returns scratch space for matching.
 func (e *Evaluation) Evaluator() *Evaluator {
 	m := &matching{d: e.detector, ingest: unseen, alone: true} // there is no gate
 	m.reset()
-	return &Evaluator{m}
+	return &Evaluator{matching: m}
 }
 
 // Matched is what a list of events says by itself.
@@ -123,10 +126,12 @@ type extent struct{ alerts, detections, dead int }
 
 // Match matches events by themselves.
 func (v *Evaluator) Match(ctx context.Context, events []event.Event) (*Matched, error) {
-	out := &Matched{w: &work{ingest: unseen, objects: new(objects)}, ends: make([]extent, len(events)), Hits: make(map[string]int)}
+	room := &objects{detections: make([]detected, 0, v.found+v.found/8)}
+	out := &Matched{w: &work{ingest: unseen, objects: room}, ends: make([]extent, len(events)), Hits: make(map[string]int)}
+	r := &bus.Record{Topic: TopicEvents} // of each, had there been a log
 	for i := range events {
 		v.matching.hits = v.matching.hits[:0]
-		if err := v.matching.event(ctx, &bus.Record{Topic: TopicEvents}, &events[i], out.w); err != nil {
+		if err := v.matching.event(ctx, r, &events[i], out.w); err != nil {
 			return nil, err
 		}
 		for _, rule := range v.matching.hits {
@@ -135,6 +140,7 @@ func (v *Evaluator) Match(ctx context.Context, events []event.Event) (*Matched, 
 		out.ends[i] = out.w.objects.extent()
 		out.ends[i].dead = len(out.w.dead)
 	}
+	v.found = len(room.detections)
 	return out, nil
 }
 

@@ -124,11 +124,11 @@ func (b *batch) addAgent(e *event.Event, r *body.Record) {
 
 func (b *batch) addJSON(e *event.Event, r *body.Record) {
 	e.Format = FormatJSON
-	d := &b.source.dimensions
-	e.Product = asserted(b.source.product, r.Members, d.product)
-	e.Service = asserted(b.source.service, r.Members, d.service)
-	e.Category = asserted(b.source.category, r.Members, d.category)
-	e.TimeMS, e.OwnTime = eventtime.Find(r.Members, b.source.timeFields)
+	d, members := &b.source.dimensions, eventtime.NewIndex(r.Members)
+	e.Product = asserted(b.source.product, &members, d.product)
+	e.Service = asserted(b.source.service, &members, d.service)
+	e.Category = asserted(b.source.category, &members, d.category)
+	e.TimeMS, e.OwnTime = members.Find(b.source.timeFields)
 	e.ID = b.mint(e, r.Index)
 	b.add(e)
 }
@@ -175,11 +175,11 @@ func (b *batch) rejections() int { return len(b.rejected) + b.rejectedMore }
 const maxAsserted = 128
 
 // asserted returns what the source says about a dimension, or else the event.
-func asserted(configured string, members []jsonscan.Member, name eventtime.Field) string {
+func asserted(configured string, members *eventtime.Index, name eventtime.Field) string {
 	if configured != "" {
 		return configured
 	}
-	v := eventtime.Lookup(members, name)
+	v := members.Lookup(name)
 	if v == nil {
 		return ""
 	}

@@ -145,6 +145,9 @@ func (g *Group) neededOf(kept []record, end, w int64) []record {
 		upTo += g.spec.Reach()
 	}
 	others := newOthers(g.spec.Kind == ValueCount, g.exact, upTo)
+	if g.ids.repeated > 0 {
+		others.ids = map[string]struct{}{}
+	}
 	start := len(kept)
 	for i := to - 1; i >= from; i-- {
 		if r := g.recs.at(i); r.ingest >= dead && !others.standFor(r) {
@@ -226,7 +229,7 @@ type others struct {
 	upTo        int64
 	events      crowd
 	values      crowd
-	ids         map[string]struct{} // that events counts
+	ids         map[string]struct{} // that events counts; nil where they do not repeat
 	known       map[int32]struct{}  // that values counts
 	nearest     map[int32]int64     // by value, the greatest ingest time up to upTo
 	same        map[valueAt]bool
@@ -239,7 +242,7 @@ type valueAt struct {
 }
 
 func newOthers(countValues bool, exact int, upTo int64) *others {
-	o := &others{upTo: upTo, countValues: countValues, events: newCrowd(exact, upTo), ids: map[string]struct{}{}}
+	o := &others{upTo: upTo, countValues: countValues, events: newCrowd(exact, upTo)}
 	if countValues {
 		o.values, o.known = newCrowd(exact, upTo), map[int32]struct{}{}
 		o.nearest, o.same = map[int32]int64{}, map[valueAt]bool{}
@@ -262,7 +265,9 @@ func (o *others) standFor(r *record) bool {
 // first counts: that may be too few, never too many.
 func (o *others) add(r *record) {
 	if _, ok := o.ids[r.id]; !ok {
-		o.ids[r.id] = struct{}{}
+		if o.ids != nil {
+			o.ids[r.id] = struct{}{}
+		}
 		o.events.add(r.ingest)
 	}
 	if !o.countValues {

@@ -27,8 +27,56 @@ func DefaultFields() []Field {
 // milliseconds. A field of several names is also found as one member whose
 // name is the names joined by dots.
 func Find(members []jsonscan.Member, fields []Field) (ms int64, ok bool) {
+	x := NewIndex(members)
+	return x.Find(fields)
+}
+
+// An Index is the members of an object, for several look-ups. It knows of most
+// names that none is called so without looking at them.
+type Index struct {
+	members []jsonscan.Member
+	marks   uint64 // one of each name
+}
+
+// NewIndex returns an index of members, which must stay as they are.
+func NewIndex(members []jsonscan.Member) Index {
+	x := Index{members: members}
+	for i := range members {
+		if name := members[i].Name; len(name) > 0 {
+			x.marks |= markOf(name[0], name[len(name)-1], len(name))
+		}
+	}
+	return x
+}
+
+func markOf(first, last byte, length int) uint64 {
+	return 1 << ((uint(first) + 3*uint(last) + 7*uint(length)) & 63)
+}
+
+// lacks reports whether no member is surely called so: by the first name, or by all
+// with dots between.
+func (x *Index) lacks(f Field) bool {
+	first, last, length := f[0], f[len(f)-1], len(f)-1
+	for _, name := range f {
+		if length += len(name); name == "" {
+			return false
+		}
+	}
+	return x.marks&(markOf(first[0], first[len(first)-1], len(first))|markOf(first[0], last[len(last)-1], length)) == 0
+}
+
+// Lookup is the function Lookup.
+func (x *Index) Lookup(f Field) []byte {
+	if x.lacks(f) {
+		return nil
+	}
+	return Lookup(x.members, f)
+}
+
+// Find is the function Find.
+func (x *Index) Find(fields []Field) (ms int64, ok bool) {
 	for _, f := range fields {
-		if v := Lookup(members, f); v != nil {
+		if v := x.Lookup(f); v != nil {
 			if ms, ok = Value(v); ok {
 				return ms, true
 			}

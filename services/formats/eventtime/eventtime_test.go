@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 
 	"github.com/stormbell/stormbell/services/formats/eventtime"
 	"github.com/stormbell/stormbell/services/formats/jsonscan"
@@ -109,6 +110,22 @@ func FuzzEpoch(f *testing.F) {
 		if ms, ok := eventtime.Epoch([]byte(text)); ok {
 			require.GreaterOrEqual(t, ms, int64(1e11))
 			require.Less(t, ms, int64(1e14))
+		}
+	})
+}
+
+// TestIndex: what an index passes over is not there.
+func TestIndex(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		name := rapid.SampledFrom([]string{"a", "b", "ab", "ba", "a.b", "a.b.a", "time", "mite", "event", "event.created", ""})
+		var members []jsonscan.Member
+		for range rapid.IntRange(0, 6).Draw(rt, "members") {
+			value := rapid.SampledFrom([]string{`1`, `{"b":2}`, `{"b":{"a":3}}`, `{"created":4}`}).Draw(rt, "value")
+			members = append(members, jsonscan.Member{Name: []byte(name.Draw(rt, "name")), Value: []byte(value)})
+		}
+		index := eventtime.NewIndex(members)
+		for _, f := range []eventtime.Field{{"a"}, {"ab"}, {"a", "b"}, {"a", "b", "a"}, {"time"}, {"event", "created"}, {""}, {"", "a"}} {
+			require.Equal(rt, eventtime.Lookup(members, f), index.Lookup(f), "%q", f)
 		}
 	})
 }

@@ -40,7 +40,8 @@ func Hash[T ~string | ~[]byte](label string, parts ...T) string {
 // ID is the identity of an event whose provider gives it none: a Hash of the
 // tenant, the format and the key, which depends on the format.
 func ID(tenant, format string, key ...string) string {
-	return Hash(idLabel, append([]string{tenant, format}, key...)...)
+	var space [6]string // more is rare
+	return Hash(idLabel, append(append(space[:0], tenant, format), key...)...)
 }
 
 func appendPart[T ~string | ~[]byte](b []byte, p T) []byte {
