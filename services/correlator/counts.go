@@ -61,6 +61,7 @@ const (
 	gaugeGroups  = "groups"
 	gaugeMark    = "watermark"
 	gaugeRebuild = "rebuild"
+	gaugeOutbox  = "outbox"
 )
 
 func newCounts(m metric.Meter, clock func() time.Time) (*counts, error) {
@@ -103,7 +104,8 @@ func (c *counts) observe(m metric.Meter, clock func() time.Time) error {
 	groups, err2 := m.Int64ObservableGauge("stormbell_correlator_open_groups", metric.WithDescription("Groups held decoded, by partition."))
 	age, err3 := m.Float64ObservableGauge("stormbell_correlator_watermark_age_seconds", metric.WithUnit("s"), metric.WithDescription("How far the watermark lies behind the clock, by partition."))
 	rebuild, err4 := m.Int64ObservableGauge("stormbell_correlator_rebuild_records", metric.WithDescription("Records that a rebuild still has to read, by partition."))
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
+	outbox, err5 := m.Int64ObservableGauge("stormbell_correlator_outbox_entries", metric.WithDescription("Alerts, signals and dead letters in the store that the log has not acknowledged, by partition; at `correlator.outbox_entries` the partition waits."))
+	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
 		return err
 	}
 	_, err := m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
@@ -120,10 +122,12 @@ func (c *counts) observe(m metric.Meter, clock func() time.Time) error {
 				o.ObserveFloat64(age, clock().Sub(time.UnixMilli(v)).Seconds(), attrs)
 			case gaugeRebuild:
 				o.ObserveInt64(rebuild, v, attrs)
+			case gaugeOutbox:
+				o.ObserveInt64(outbox, v, attrs)
 			}
 		}
 		return nil
-	}, lag, groups, age, rebuild)
+	}, lag, groups, age, rebuild, outbox)
 	return err //nolint:wrapcheck // the caller says what it is
 }
 
@@ -137,7 +141,7 @@ func (c *counts) set(name, stage string, partition int, v int64) {
 func (c *counts) gone(stage string, partition int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, name := range []string{gaugeLag, gaugeGroups, gaugeMark, gaugeRebuild} {
+	for _, name := range []string{gaugeLag, gaugeGroups, gaugeMark, gaugeRebuild, gaugeOutbox} {
 		delete(c.gauges, gauge{name, stage, partition})
 	}
 }
@@ -199,4 +203,8 @@ func (c *counts) watermark(partition int, w int64) {
 
 func (c *counts) rebuild(partition int, left int64) {
 	c.set(gaugeRebuild, stageCorrelate, partition, max(left, 0))
+}
+
+func (c *counts) outbox(partition int, open int64) {
+	c.set(gaugeOutbox, stageCorrelate, partition, max(open, 0))
 }

@@ -297,6 +297,8 @@ func TestOutcomeOfPublishIsUnknown(t *testing.T) {
 	require.NoError(t, err)
 	p.add(f.applied.Offset, entries)
 	require.EqualValues(t, 2, p.frontier(), "what is said is not acknowledged")
+	open := gauge{gaugeOutbox, stageCorrelate, 0}
+	require.EqualValues(t, 1, f.counts.gauges[open])
 	log.outcome = writtenOnce
 	_, err = p.step(t.Context())
 	require.NoError(t, err)
@@ -304,6 +306,7 @@ func TestOutcomeOfPublishIsUnknown(t *testing.T) {
 	require.Len(t, alerts, 2)
 	require.Equal(t, alerts[0].Key, alerts[1].Key)
 	require.EqualValues(t, 3, p.frontier())
+	require.Zero(t, f.counts.gauges[open])
 	left, err := f.store.Outbox(t.Context(), 0, 0, 10)
 	require.NoError(t, err)
 	require.Empty(t, left)

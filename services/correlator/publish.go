@@ -19,6 +19,7 @@ type publisher struct {
 	producer  Producer
 	log       *slog.Logger
 	fault     Fault
+	counts    *counts
 	partition int32
 	token     string
 	limit     int64 // entries; wait rests above it
@@ -37,7 +38,7 @@ type publisher struct {
 
 func newPublisher(f *folder, producer Producer, log *slog.Logger) *publisher {
 	return &publisher{
-		store: f.store, producer: producer, log: log, fault: f.fault, partition: f.partition, token: f.token,
+		store: f.store, producer: producer, log: log, fault: f.fault, counts: f.counts, partition: f.partition, token: f.token,
 		limit: f.cfg.OutboxEntries, applied: f.applied.Offset, last: f.seq, acked: f.first - 1, ackedOffset: -1, moved: make(chan struct{}),
 	}
 }
@@ -64,6 +65,7 @@ func (p *publisher) add(applied int64, entries []state.Entry) {
 		p.last = entries[n-1].Seq
 	}
 	p.applied = applied
+	p.counts.outbox(int(p.partition), p.last-p.acked)
 	p.wakeLocked()
 }
 
@@ -255,6 +257,7 @@ func (p *publisher) ack(entries []state.Entry) {
 	defer p.mu.Unlock()
 	last := entries[len(entries)-1]
 	p.acked, p.ackedOffset = last.Seq, last.Offset
+	p.counts.outbox(int(p.partition), p.last-p.acked)
 	for _, e := range entries {
 		p.queueBytes -= len(e.Body)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
+	"github.com/stormbell/stormbell/services/e2e/program"
 	"github.com/stormbell/stormbell/services/e2e/rig"
 	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/internal/event"
@@ -80,6 +81,8 @@ func faultAlertsDown(t *testing.T, r *rig.Runner) string {
 		return time.Since(began) > time.Duration(times(0, 600))*time.Second
 	}))
 	require.LessOrEqual(t, longest, bound+step)
+	told := program.Fleet{Processes: o.of("correlator")}.Sum(t.Context(), "stormbell_correlator_outbox_entries")
+	require.GreaterOrEqual(t, told, float64(bound), "operators see it")
 	require.Equal(t, before, committedOf(t, r, o), "offsets stand")
 	require.NoError(t, r.Kafka.SetTopic(t.Context(), topic, maxMessage, "1048588"))
 	away := time.Since(began)

@@ -126,6 +126,7 @@ func services() Dashboard {
 					Query{Expr: rate("sum", "stormbell_correlator_ungrouped_total"+of), Legend: "without group"}),
 				chart("Lag by stage", "short", Query{Expr: "sum by (stage) (stormbell_correlator_lag_records" + of + ")", Legend: "{{stage}}"}),
 				chart("Open groups", "short", Query{Expr: "sum by (instance) (stormbell_correlator_open_groups" + of + ")", Legend: "{{instance}}"}),
+				chart("Not acknowledged by the log", "short", Query{Expr: "sum by (instance) (stormbell_correlator_outbox_entries" + of + ")", Legend: "{{instance}}"}),
 				chart("Groups kept in the log", "cps",
 					Query{Expr: rate("sum", "stormbell_correlator_snapshots_total"+of), Legend: "snapshots"},
 					Query{Expr: rate("sum", "stormbell_correlator_restored_total"+of), Legend: "restored"}),
