@@ -59,7 +59,7 @@ func faultHotGroup(t *testing.T, r *rig.Runner) string {
 	done := make(chan error, 1)
 	ctx := within(t, time.Hour)
 	go func() {
-		for range times(50, 900) {
+		for range times(50, 300) {
 			var events []crashEvent
 			for i := range batch {
 				user := "hot"
