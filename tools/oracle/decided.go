@@ -18,9 +18,14 @@ type step struct {
 	rules map[string]bool // that it matched
 }
 
-// counts says that a record is neither late nor early.
-func (r *Rule) counts(e *Record) bool {
-	return e.IngestMS-e.TimeMS <= r.lateness && e.TimeMS-e.IngestMS <= earlyMS
+// counts says that a record is neither late nor early. What is late for its source
+// alone it does not know.
+func (r *Rule) counts(e *Record) (bool, error) {
+	age := e.IngestMS - e.TimeMS
+	if e.LatenessMS > 0 && e.LatenessMS < age && age <= r.lateness {
+		return false, fmt.Errorf("event %s is late for its source, and not for the rule: not supported", e.ID)
+	}
+	return -earlyMS <= age && age <= r.lateness, nil
 }
 
 // steps are the events that count, each once, in order of their times. An event
@@ -28,10 +33,14 @@ func (r *Rule) counts(e *Record) bool {
 func (g *group) steps() ([]step, error) {
 	byID := map[string]*step{}
 	for _, h := range g.hits {
+		counts, err := g.rule.counts(h.of.record)
+		if err != nil {
+			return nil, err
+		}
 		switch s := byID[h.id]; {
 		case len(h.of.way) > 1:
 			return nil, fmt.Errorf("%s of what a correlation says: not supported", g.rule.kind)
-		case !g.rule.counts(h.of.record) || len(g.rule.field) > 0 && !h.hasValue:
+		case !counts || len(g.rule.field) > 0 && !h.hasValue:
 		case s == nil:
 			byID[h.id] = &step{hit: h, rules: map[string]bool{h.rule: true}}
 		case s.time != h.time || s.value != h.value:

@@ -36,7 +36,9 @@ type Record struct {
 	Product, Service, Category string
 	StrictLogsource            bool
 	TimeMS, IngestMS           int64
-	Raw                        []byte
+	// LatenessMS is that of the event's source, where it is known.
+	LatenessMS int64
+	Raw        []byte
 }
 
 // Settings are what the pipeline was configured with.
