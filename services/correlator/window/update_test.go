@@ -94,8 +94,8 @@ func TestUpdateOfEventsThatCameBetween(t *testing.T) {
 	s := eventCount(5*minute, 3)
 	s.Updates, s.Lateness = true, 30*minute
 	g, stored := New(s), map[string][]byte{}
-	add := func(i int, time, ingest int64) []Firing {
-		return g.Add(Record{EventID: fmt.Sprint(i), Time: time, Ingest: ingest, Rules: 1, Keep: []byte(fmt.Sprint(i))})
+	add := func(i int, time, ingest int64) {
+		g.Add(Record{EventID: fmt.Sprint(i), Time: time, Ingest: ingest, Rules: 1, Keep: []byte(fmt.Sprint(i))})
 	}
 	for i := range 10 {
 		at := int64(i)
