@@ -47,13 +47,9 @@ type ordeal struct {
 const poisonHeader = "poison"
 
 // pace is the time between two batches of a load that goes on: a thousand
-// events a second, half of which are stories, and five times that in full.
-func pace() time.Duration {
-	if full() {
-		return batch * time.Millisecond / 5
-	}
-	return batch * time.Millisecond
-}
+// events a second, half of which are stories. Of more the oracle would have
+// millions to judge, where a fault lasts for minutes.
+const pace = batch * time.Millisecond
 
 // begin starts a deployment and a load on it.
 func begin(t *testing.T, r *rig.Runner, opts rig.Options) *ordeal {
@@ -82,7 +78,7 @@ func (o *ordeal) load() {
 }
 
 func (o *ordeal) stream(ctx context.Context) error {
-	tick := time.NewTicker(pace())
+	tick := time.NewTicker(pace)
 	defer tick.Stop()
 	for n := uint64(0); ; n++ {
 		for events := range slices.Chunk(newLoad(o.seed+n, 5000, 60, o.began, decided()...).sent, batch) {
