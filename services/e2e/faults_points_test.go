@@ -15,6 +15,7 @@ import (
 	"github.com/stormbell/stormbell/services/e2e/rig"
 	"github.com/stormbell/stormbell/services/gateway"
 	"github.com/stormbell/stormbell/services/notifier"
+	"github.com/stormbell/stormbell/tools/ledger"
 )
 
 // crashAtEnv is what programs built with the tag fault read.
@@ -102,11 +103,21 @@ func dieAt(ctx context.Context, o *ordeal, p *rig.Process, points []crashPoint, 
 				return fmt.Errorf("at %s: %w", point.name, err)
 			}
 			died <- point.name
+			if err := recovered(ctx, o, p); err != nil {
+				return fmt.Errorf("after %s: %w", point.name, err)
+			}
 		}
 	}
-	if err := p.Kill(); err != nil {
+	return nil
+}
+
+// recovered starts a process that has died and returns once alerts come again. A
+// process that dies over and over with one record in hand would bury that.
+func recovered(ctx context.Context, o *ordeal, p *rig.Process) error {
+	before := len(o.healthy.Deliveries())
+	p.Setenv()
+	if err := p.Start(ctx); err != nil {
 		return err
 	}
-	p.Setenv()
-	return p.Start(ctx)
+	return o.healthy.Await(ctx, func(got []ledger.Delivery) bool { return len(got) >= before+5 })
 }

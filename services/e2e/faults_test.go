@@ -24,6 +24,8 @@ type fault struct {
 	// fullOnly leaves it out of the short form: another scenario is that, or it
 	// takes minutes.
 	fullOnly bool
+	// named leaves its short form to whoever names it.
+	named bool
 }
 
 func faults() []fault {
@@ -34,7 +36,7 @@ func faults() []fault {
 	}
 	return []fault{
 		{name: "kills", runners: both, run: faultKills, fullOnly: true}, // Crash
-		{name: "points", runners: points, run: faultPoints},
+		{name: "points", runners: points, run: faultPoints, named: true},
 		{name: "redis-kills", runners: cluster, run: faultRedisKills},
 		{name: "redis-tails", runners: cluster, run: faultRedisTails, fullOnly: true}, // CutTail
 		{name: "redis-flushes", runners: cluster, run: faultRedisFlushes},
@@ -57,7 +59,7 @@ func TestFaults(t *testing.T) {
 	var rows []string
 	kafkas := map[string]*rig.Runner{}
 	for _, f := range faults() {
-		if one := os.Getenv(faultEnv); one != "" && !slices.Contains(strings.Split(one, ","), f.name) || f.fullOnly && !full() {
+		if one := os.Getenv(faultEnv); one != "" && !slices.Contains(strings.Split(one, ","), f.name) || f.fullOnly && !full() || f.named && one == "" && !full() {
 			continue
 		}
 		for _, kind := range f.runners {
