@@ -56,12 +56,16 @@ func newLoad(seed uint64, n, groups int, now time.Time, more ...teller) *load {
 	var events []crashEvent
 	for i := range groups {
 		kinds := []teller{(*author).logins, (*author).buckets, (*author).defences, (*author).backdoor}
+		own := len(kinds)
 		if i%4 == 0 {
 			kinds = append(kinds, more...)
 		}
-		for _, kind := range kinds {
+		for k, kind := range kinds {
 			for _, fires := range []bool{true, false} {
 				name := fmt.Sprintf("%d", a.next())
+				if k >= own { // of those, what two loads tell of one group could add up to anything
+					name = fmt.Sprintf("%d-of-%d", a.next(), seed)
+				}
 				s := kind(a, name, fires)
 				events = append(events, s.events...)
 				if fires {
