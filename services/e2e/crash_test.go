@@ -81,7 +81,7 @@ func crashed(t *testing.T, r *rig.Runner, size crashSize) string {
 	// Of stories the exact ingest times do not matter: everything was taken in within
 	// minutes. They do for beats.
 	events := pass(t, d)
-	rules, settings := timelyRules(t)
+	rules, settings := timelyRules(t, crashRules)
 	want, err := oracle.Alerts(rules, events, settings)
 	require.NoError(t, err)
 	l.requireSound(t, want)

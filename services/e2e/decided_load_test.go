@@ -42,11 +42,10 @@ func timely(more map[string]string) map[string]string {
 
 const slack = 2 * time.Second
 
-// timelyRules are the rules of the crash scenario, for a deployment with timely
-// settings.
-func timelyRules(t *testing.T) ([]oracle.Rule, oracle.Settings) {
+// timelyRules are the rules of a directory, for a deployment with timely settings.
+func timelyRules(t *testing.T, dir string) ([]oracle.Rule, oracle.Settings) {
 	t.Helper()
-	rules, settings := rulesOf(t, crashRules)
+	rules, settings := rulesOf(t, dir)
 	settings.LatenessMS, settings.SlackMS = latest.Milliseconds(), slack.Milliseconds()
 	return rules, settings
 }

@@ -110,7 +110,7 @@ func faultCardinality(t *testing.T, r *rig.Runner) string {
 	}})
 	d := attacked.d.As(attacked.d.Tenant(t, "neighbour"))
 	d.PushRules(t, crashRules)
-	o := &ordeal{t: t, seed: attacked.seed, d: d, healthy: newReceiver(t, ledger.Behave{}), client: newClient(t, d), began: attacked.began}
+	o := &ordeal{t: t, rules: crashRules, seed: attacked.seed, d: d, healthy: newReceiver(t, ledger.Behave{}), client: newClient(t, d), began: attacked.began}
 	d.Subscribe(t, 0, o.healthy)
 	baseline := o.probeAll(times(10, 100))
 

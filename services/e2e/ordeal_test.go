@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -25,6 +26,7 @@ const crashRules = "testdata/rules/crash"
 // enough, and a judge at its end.
 type ordeal struct {
 	t       *testing.T
+	rules   string // their directory
 	d       *rig.Deployment
 	healthy *ledger.Receiver
 	client  *ledger.Client
@@ -59,12 +61,12 @@ func begin(t *testing.T, r *rig.Runner, opts rig.Options) *ordeal {
 	return o
 }
 
-// prepare starts a deployment with the rules of the crash scenario and a
-// subscriber.
+// prepare starts a deployment and a subscriber, with the rules of the crash scenario
+// where there are no others.
 func prepare(t *testing.T, r *rig.Runner, opts rig.Options) *ordeal {
 	t.Helper()
-	opts.Rules, opts.Settings = crashRules, timely(opts.Settings)
-	o := &ordeal{t: t, seed: seedOfCrash(t), d: r.Start(t, opts), healthy: newReceiver(t, ledger.Behave{}), began: time.Now()}
+	opts.Rules, opts.Settings = cmp.Or(opts.Rules, crashRules), timely(opts.Settings)
+	o := &ordeal{t: t, rules: opts.Rules, seed: seedOfCrash(t), d: r.Start(t, opts), healthy: newReceiver(t, ledger.Behave{}), began: time.Now()}
 	o.d.Subscribe(t, 0, o.healthy)
 	o.client = newClient(t, o.d)
 	return o
@@ -160,11 +162,11 @@ func (o *ordeal) judge() string {
 		o.rest()
 	}
 	events := pass(t, o.d)
-	rules, settings := timelyRules(t)
+	rules, settings := timelyRules(t, o.rules)
 	want, err := oracle.Alerts(rules, events, settings)
 	require.NoError(t, err)
 	require.NotEmpty(t, want)
-	if o.pulse != nil {
+	if o.pulse != nil && o.rules == crashRules {
 		requireDecided(t, want, 2)
 	}
 	limit := patience + time.Duration(len(o.sent))*time.Millisecond

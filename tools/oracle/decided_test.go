@@ -18,13 +18,8 @@ func extended(kind, more string) string {
 // told says by which events of which group values a rule fires.
 func told(t *testing.T, rules string, all []oracle.Record) []string {
 	t.Helper()
-	parsed, err := oracle.Load([]byte(rules))
-	require.NoError(t, err)
-	found, err := oracle.Alerts(parsed, all, settings())
-	require.NoError(t, err)
 	out := []string{}
-	for id, a := range found {
-		require.Equal(t, id, a.ID)
+	for _, a := range alerts(t, rules, all) {
 		if a.RuleID == "k" {
 			out = append(out, fmt.Sprintf("%s/%s", a.Group, a.EventID))
 		}

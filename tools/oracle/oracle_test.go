@@ -3,6 +3,7 @@ package oracle_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -93,13 +94,8 @@ func settings() oracle.Settings {
 // fired says which buckets of which group values fired, as "group/minute".
 func fired(t *testing.T, rules string, all []oracle.Record) []string {
 	t.Helper()
-	parsed, err := oracle.Load([]byte(rules))
-	require.NoError(t, err)
-	found, err := oracle.Alerts(parsed, all, settings())
-	require.NoError(t, err)
 	out := []string{}
-	for id, a := range found {
-		require.Equal(t, id, a.ID)
+	for _, a := range alerts(t, rules, all) {
 		if a.RuleID == "k" {
 			out = append(out, fmt.Sprintf("%s/%d", a.Group, a.Bucket-base/(10*minute)))
 		} else {
@@ -108,6 +104,19 @@ func fired(t *testing.T, rules string, all []oracle.Record) []string {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// alerts are those that rules give, in no order.
+func alerts(t *testing.T, rules string, all []oracle.Record) []oracle.Alert {
+	t.Helper()
+	parsed, err := oracle.Load([]byte(rules))
+	require.NoError(t, err)
+	found, err := oracle.Alerts(parsed, all, settings())
+	require.NoError(t, err)
+	for id, a := range found {
+		require.Equal(t, id, a.ID)
+	}
+	return slices.Collect(maps.Values(found))
 }
 
 func TestCorrelations(t *testing.T) {

@@ -502,6 +502,26 @@ func TestKeptEventsStayFew(t *testing.T) {
 	}
 }
 
+// TestOneIsKeptWhole where all that were kept are dropped, and others are not; and
+// none of a group that is empty.
+func TestOneIsKeptWhole(t *testing.T) {
+	s := &Spec{Kind: EventCount, Timespan: 10_000, Lateness: 30 * minute, Rules: 1, Bounds: [2]Bound{{EQ, "11"}}}
+	g, later := New(s), int64(minute)
+	for i := range int64(maxKept + 1) { // of which every other is kept, by then
+		g.Add(Record{EventID: fmt.Sprint(i), Time: i, Ingest: i % 2 * later, Rules: 1, Keep: fmt.Append(nil, i)})
+	}
+	g.settle()
+	g.drop(later)
+	require.Equal(t, maxKept/2, g.recs.len())
+	require.Len(t, g.pages.keeps, 1)
+	require.NotEmpty(t, g.decider.near(g, 1))
+	g = reread(t, g, s, map[string][]byte{})
+	require.NotEmpty(t, g.decider.near(g, 1), "it is stored, too")
+	g.drop(later + 1)
+	require.Zero(t, g.recs.len())
+	require.Empty(t, g.pages.keeps)
+}
+
 // TestFullGroupGoesOnDeciding lets a group shed what its windows still have, and
 // counts what is left.
 func TestFullGroupGoesOnDeciding(t *testing.T) {

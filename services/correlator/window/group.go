@@ -284,6 +284,11 @@ func (g *Group) drop(least int64) {
 			g.values.leaveFront(r.value)
 		}
 	})
+	if g.recs.len() == 0 {
+		for seq := range g.pages.keeps {
+			g.pages.unkeep(seq)
+		}
+	}
 	switch {
 	case g.recs.len() == 0, g.recs.latest().seq != latest, g.worn():
 		g.reindex()

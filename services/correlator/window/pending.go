@@ -128,7 +128,7 @@ func (g *Group) merge(order []*record, whole []waiting) (rest []*record) {
 	for _, r := range g.recs.all() {
 		for len(left) > 0 && compare(left[0], r) < 0 {
 			all = append(all, *left[0])
-			all[len(all)-1].seq = g.pages.append(r, &Record{})
+			all[len(all)-1].seq = g.pages.append(left[0], &Record{})
 			left = left[1:]
 		}
 		all = append(all, *r)

@@ -165,11 +165,11 @@ func (g *Group) letGo(seq uint64) {
 	if !ok || len(g.pages.keeps) > 0 {
 		return
 	}
-	switch {
+	switch { // of those whose events are kept none is left
 	case g.spec.Updates:
-		g.updates.spares = append(g.updates.spares, seq)
+		g.updates.spares = append(g.updates.spares[:0], seq)
 	case g.decider != nil:
-		g.decider.kept = append(g.decider.kept, seq)
+		g.decider.kept = append(g.decider.kept[:0], seq)
 	default:
 		return
 	}

@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -76,7 +77,7 @@ func (d Definition) fetch(ctx context.Context) (string, error) {
 	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-mod=mod")
 	out, err := cmd.Output()
 	var got struct{ Dir, Error string }
-	if wrong := json.Unmarshal(out, &got); wrong != nil || err != nil || got.Dir == "" {
+	if err = errors.Join(err, json.Unmarshal(out, &got)); err != nil {
 		return "", fmt.Errorf("fetch %s@%s: %w: %s", d.Module, d.Version, err, got.Error)
 	}
 	return filepath.Join(got.Dir, d.Path), nil
