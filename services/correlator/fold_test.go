@@ -402,6 +402,29 @@ func TestOneTickDecidesManyGroups(t *testing.T) {
 	require.Empty(t, foldAll(t, silent, l))
 }
 
+// TestOwnLatenessIsInPlaceOfTheSources lets an event come 15 minutes late, which
+// is late for its source: it counts for the rule alone that waits for it itself.
+func TestOwnLatenessIsInPlaceOfTheSources(t *testing.T) {
+	rules := strings.TrimSuffix(strings.TrimSpace(ruleA), "---")
+	for id, more := range map[string]string{"sources": "", "longer": "stormbell: {lateness: 20m}\n", "shorter": "stormbell: {lateness: 5m}\n"} {
+		rules += "---\ntitle: Few\nid: " + id + "\ncorrelation: {type: event_count, rules: [rule-a], group-by: [user], timespan: 10s, condition: {lt: 3}}\n" + more
+	}
+	p := compile(t, DefaultConfig(), rules)
+	l := &feed{p: p}
+	for _, id := range []string{"sources", "longer", "shorter"} {
+		c := p.correlations[id]
+		l.put(schemaDetection, &detectionv1.Detection{
+			Tenant: "t", CorrelationId: c.ID, CorrelationRevision: c.Revision, RuleIds: c.Rules[:1], Group: []string{"u"},
+			EventId: "e", TimeMs: t0, IngestMs: t0 + 15*60_000, Late: true, UpstreamOffset: int64(len(l.records)), Raw: []byte(`{"action":"a"}`),
+		})
+	}
+	l.watermark(t0 + 3_600_000)
+	alerts := foldAll(t, openFolder(t, DefaultConfig(), p, 3, state.NewMemory()), l)
+	require.Len(t, alerts, 1)
+	require.Equal(t, "longer", alerts[0].GetRule().GetId())
+	require.True(t, alerts[0].GetEvents()[0].GetLate(), "it says so all the same")
+}
+
 // TestDecidedAlertNamesItsRuleAndTrace has all that an alert at once has.
 func TestDecidedAlertNamesItsRuleAndTrace(t *testing.T) {
 	cfg := modelConfig()

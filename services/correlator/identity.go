@@ -58,6 +58,8 @@ const (
 
 	tagBefore protowire.Number = 100
 	tagAfter  protowire.Number = 101
+
+	tagOwnLateness protowire.Number = 110
 )
 
 // specInts and specTexts say where the fields of a spec are, by their tags.
@@ -88,6 +90,7 @@ func specInts(s *window.Spec) []taggedInt {
 		{tagUpdates, boolOf(&s.Updates)},
 		{tagBefore, intOf(&s.Before)},
 		{tagAfter, intOf(&s.After)},
+		{tagOwnLateness, boolOf(&s.OwnLateness)},
 	}
 }
 

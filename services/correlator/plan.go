@@ -123,7 +123,7 @@ func (c Config) window(sc *sigma.Correlation, set *sigma.Set) (*window.Spec, err
 		return nil, fmt.Errorf("correlation type %q is not supported yet", sc.Type)
 	}
 	spec := &window.Spec{
-		Kind: kind, Timespan: sc.Timespan, Lateness: c.lateness(sc, set),
+		Kind: kind, Timespan: sc.Timespan, Lateness: c.lateness(sc, set), OwnLateness: sc.Lateness >= 0,
 		Rules: len(sc.Rules), StrictTies: sc.StrictTies, Suppress: sc.Suppress, Level: uint32(sc.Depth - 1),
 	}
 	spec.Shape, spec.Gap, spec.Percentile, spec.Updates = shapes[sc.Window], sc.Gap, sc.Percentile, sc.Updates

@@ -69,7 +69,7 @@ func accepted(t *testing.T, records []bus.Record) []oracle.Record {
 		require.NoError(t, err)
 		one.ID, one.Tenant = e.ID, e.Tenant
 		one.Product, one.Service, one.Category, one.StrictLogsource = e.Product, e.Service, e.Category, e.StrictLogsource
-		one.TimeMS, one.IngestMS, one.LatenessMS, one.Raw = e.TimeMS, e.IngestMS, e.LatenessMS, e.Raw
+		one.TimeMS, one.IngestMS, one.Raw = e.TimeMS, e.IngestMS, e.Raw
 		out = append(out, one)
 	}
 	return out

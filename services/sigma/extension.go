@@ -98,7 +98,7 @@ func refinementKeys() []extensionKey {
 }
 
 func latenessKey() extensionKey {
-	return extensionKey{name: "lateness", form: formDuration, about: "How late events may be, in place of what their sources say. What is late for its source stays so: more than that source's lateness only has the rule wait longer."}
+	return extensionKey{name: "lateness", form: formDuration, about: "How late events may be for this rule, in place of what their sources say, be that less or more."}
 }
 
 func shadowKey() extensionKey {

@@ -18,14 +18,11 @@ type step struct {
 	rules map[string]bool // that it matched
 }
 
-// counts says that a record is neither late nor early. What is late for its source
-// alone it does not know.
-func (r *Rule) counts(e *Record) (bool, error) {
+// counts says that a record is neither late nor early. What its source says does
+// not matter: all rules that are supported have a lateness of their own.
+func (r *Rule) counts(e *Record) bool {
 	age := e.IngestMS - e.TimeMS
-	if e.LatenessMS > 0 && e.LatenessMS < age && age <= r.lateness {
-		return false, fmt.Errorf("event %s is late for its source, and not for the rule: not supported", e.ID)
-	}
-	return -earlyMS <= age && age <= r.lateness, nil
+	return -earlyMS <= age && age <= r.lateness
 }
 
 // steps are the events that count, each once, in order of their times. An event
@@ -33,14 +30,10 @@ func (r *Rule) counts(e *Record) (bool, error) {
 func (g *group) steps() ([]step, error) {
 	byID := map[string]*step{}
 	for _, h := range g.hits {
-		counts, err := g.rule.counts(h.of.record)
-		if err != nil {
-			return nil, err
-		}
 		switch s := byID[h.id]; {
 		case len(h.of.way) > 1:
 			return nil, fmt.Errorf("%s of what a correlation says: not supported", g.rule.kind)
-		case !counts || len(g.rule.field) > 0 && !h.hasValue:
+		case !g.rule.counts(h.of.record) || len(g.rule.field) > 0 && !h.hasValue:
 		case s == nil:
 			byID[h.id] = &step{hit: h, rules: map[string]bool{h.rule: true}}
 		case s.time != h.time || s.value != h.value:

@@ -245,19 +245,3 @@ func TestImpossibleTravel(t *testing.T) {
 		tt.run(t)
 	}
 }
-
-// TestLatenessOfSources is not what decides: that a rule's own is longer is refused.
-func TestLatenessOfSources(t *testing.T) {
-	rules, err := oracle.Load([]byte(detections + extended("absence", "missing: rule_a, timespan: 1m")))
-	require.NoError(t, err)
-	for age, want := range map[int64]string{10 * minute: "", 10*minute + 1: "late for its source", 20 * minute: "late for its source", 20*minute + 1: ""} {
-		all := records(t, []ev{{id: "1", action: "a", in: age}})
-		all[0].LatenessMS = 10 * minute
-		_, err := oracle.Alerts(rules, all, settings())
-		if want == "" {
-			require.NoError(t, err, age)
-		} else {
-			require.ErrorContains(t, err, want, age)
-		}
-	}
-}

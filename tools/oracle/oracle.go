@@ -36,9 +36,7 @@ type Record struct {
 	Product, Service, Category string
 	StrictLogsource            bool
 	TimeMS, IngestMS           int64
-	// LatenessMS is that of the event's source, where it is known.
-	LatenessMS int64
-	Raw        []byte
+	Raw                        []byte
 }
 
 // Settings are what the pipeline was configured with.

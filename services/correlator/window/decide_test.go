@@ -42,6 +42,7 @@ func drawDecided(rt *rapid.T) *Spec {
 		Shape:    Shape(rapid.IntRange(int(Sliding), int(Session)).Draw(rt, "shape")),
 		Rules:    1,
 	}
+	s.OwnLateness = rapid.Bool().Draw(rt, "own lateness")
 	if s.Shape == Session {
 		s.Gap = rapid.SampledFrom([]int64{1, s.Timespan / 2, s.Timespan - 1, s.Timespan}).Draw(rt, "gap")
 	}
@@ -186,7 +187,7 @@ func foldDecided(rt *rapid.T, s *Spec, order []Record) (buckets []int64, signals
 func naiveDecided(s *Spec, recs []Record) (buckets []int64, signals []string) {
 	var timely []Record
 	for _, r := range recs {
-		late := r.Late || r.Ingest-r.Time > s.Lateness
+		late := r.Late && !s.OwnLateness || r.Ingest-r.Time > s.Lateness
 		early := r.Early || r.Time-r.Ingest > EarlyAllowance
 		if !late && !early && naiveCounts(s, r) {
 			timely = append(timely, r)

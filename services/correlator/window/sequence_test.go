@@ -174,6 +174,7 @@ func drawSequence(rt *rapid.T) *Spec {
 		Lateness: rapid.SampledFrom([]int64{0, 5_000, 60_000}).Draw(rt, "lateness"),
 		Suppress: rapid.SampledFrom([]int64{0, 0, 20_000}).Draw(rt, "suppress"),
 	}
+	s.OwnLateness = rapid.Bool().Draw(rt, "own lateness")
 	x := &s.Extension
 	switch s.Kind {
 	case Absence:
@@ -292,7 +293,7 @@ func drain(rt require.TestingT, g *Group, w int64) (out []Firing) {
 func naiveSequence(s *Spec, recs []Record) []string {
 	var events []Record
 	for _, r := range recs {
-		inTime := r.Ingest <= r.Time+s.Lateness && r.Time <= r.Ingest+5*60_000 && !r.Late
+		inTime := r.Ingest <= r.Time+s.Lateness && r.Time <= r.Ingest+5*60_000 && (s.OwnLateness || !r.Late)
 		if inTime && !slices.ContainsFunc(events, func(e Record) bool { return e.EventID == r.EventID }) {
 			events = append(events, r)
 		}
@@ -328,7 +329,7 @@ func naiveSequence(s *Spec, recs []Record) []string {
 func naiveSpoken(s *Spec, recs []Record, e Record) []string {
 	var best []Record
 	for _, r := range recs {
-		inTime := r.Ingest <= r.Time+s.Lateness && r.Time <= r.Ingest+5*60_000 && !r.Late
+		inTime := r.Ingest <= r.Time+s.Lateness && r.Time <= r.Ingest+5*60_000 && (s.OwnLateness || !r.Late)
 		if r.EventID == e.EventID && inTime && len(r.Carry) > 0 {
 			best = append(best, r)
 		}

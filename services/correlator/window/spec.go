@@ -60,8 +60,12 @@ type Spec struct {
 	Kind Kind
 	// Timespan T: both ends of [t−T, t] are in.
 	Timespan int64
-	// Lateness L: the largest lateness of the sources that the rule can match.
+	// Lateness L: the largest lateness of the sources that the rule can match, or
+	// the rule's own.
 	Lateness int64
+	// OwnLateness says that L is the rule's own: then it alone says what is late
+	// where the watermark decides, whatever the source of a record allows.
+	OwnLateness bool
 	// Min is the least count that fires: `gt: n` is n+1, `gte: n` is n. For the
 	// temporal kinds it counts distinct rules.
 	Min int
@@ -289,7 +293,7 @@ const (
 	NoValue           // it lacks the value that counts
 	NotANumber        // its value is none
 	Negative          // its value is below zero, where sums only grow
-	IsLate            // older than the lateness, where the watermark decides
+	IsLate            // older than the lateness of its source or of the rule, where the watermark decides
 	IsEarly           // ahead of its ingest, where the watermark decides
 )
 
@@ -302,8 +306,8 @@ func (s *Spec) Judge(r *Record) Reason {
 		return NoValue
 	case s.AtOnce() || s.AnyAge:
 		return s.judgeNumber(r.Value)
-	case r.Late || r.Ingest-r.Time > s.Lateness:
-		// The flag is of the source's lateness, which may be longer than the rule's.
+	case r.Late && !s.OwnLateness || r.Ingest-r.Time > s.Lateness:
+		// The flag is of the source's lateness, which may be shorter or longer than L.
 		return IsLate
 	case r.Early || r.Time-r.Ingest > EarlyAllowance:
 		return IsEarly
