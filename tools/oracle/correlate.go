@@ -110,8 +110,16 @@ func (p *plan) texts(c *Rule, s signal, fields []string) ([]string, bool, error)
 // qualifies says whether some set of the window's records that contains e
 // satisfies the condition with all ingest times within spread of each other.
 // Every such set lies in one of the stretches of ingest times that begin at a
-// record's, and the conditions only gain by more records.
+// record's, and the conditions only gain by more records: where all lie in one,
+// it alone is tried.
 func (c *Rule) qualifies(e hit, window []hit, spread int64) (bool, error) {
+	earliest, latest := e.ingest, e.ingest
+	for i := range window {
+		earliest, latest = min(earliest, window[i].ingest), max(latest, window[i].ingest)
+	}
+	if latest-earliest <= spread {
+		return c.holds(window, func(*hit) bool { return true })
+	}
 	tried := map[int64]bool{}
 	for _, first := range window {
 		from := first.ingest
@@ -119,13 +127,9 @@ func (c *Rule) qualifies(e hit, window []hit, spread int64) (bool, error) {
 			continue
 		}
 		tried[from] = true
-		within := func(h *hit) bool { return from <= h.ingest && h.ingest <= from+spread }
-		ok, err := c.holds(window, within)
+		ok, err := c.holds(window, func(h *hit) bool { return from <= h.ingest && h.ingest <= from+spread })
 		if ok || err != nil {
 			return ok, err
-		}
-		if !slices.ContainsFunc(window, func(h hit) bool { return !within(&h) }) {
-			return false, nil // no other stretch has more than the whole
 		}
 	}
 	return false, nil
