@@ -137,7 +137,8 @@ func (o *ordeal) progress() {
 // await returns when so many events are accepted.
 func (o *ordeal) await(events int) {
 	o.t.Helper()
-	require.NoError(o.t, rig.Every(within(o.t, patience), "events are accepted", func() bool {
+	limit := patience + time.Duration(events)*5*pace/batch
+	require.NoError(o.t, rig.Every(within(o.t, limit), "events are accepted", func() bool {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		return len(o.sent) >= events
