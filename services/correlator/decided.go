@@ -50,6 +50,12 @@ func (s *step) decided(ctx context.Context, g *group, firing *window.Firing) err
 	if s.f.applied.Offset < s.f.silent {
 		return nil
 	}
+	if firing.Signal && g.spec.AtOnce() { // what was left when its record was folded
+		of := &detectionv1.Detection{
+			Tenant: g.of.tenant, CorrelationId: g.of.correlation, CorrelationRevision: g.of.revision, Group: g.of.group,
+		}
+		return s.signal(s.f.applied.Offset, of, g.spec.Level+1, firing)
+	}
 	near, err := nearest(firing)
 	if err != nil {
 		return fmt.Errorf("group %s of partition %d: %w", g.key, s.f.partition, err)

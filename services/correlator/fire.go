@@ -91,6 +91,10 @@ func (s *step) detection(ctx context.Context, it *item) (err error) {
 		r.Trace = packTrace(header(it.rec.Headers, event.HeaderTraceparent))
 	}
 	fired := addAll(g.win, r, scores)
+	for s.f.local != nil && g.win.Next() == window.Now { // no call is too large there
+		fired = append(fired, g.win.Advance(window.Now)...)
+	}
+	s.drain = s.drain || g.win.Next() == window.Now
 	if g.win.Bulky() {
 		s.compact(g)
 	}

@@ -176,8 +176,8 @@ func (f *folder) compute(ctx context.Context, records []Record) (n int, w *write
 	last := items[n-1].rec.Offset
 	next := state.Position{Offset: last + 1}
 	if step.drain {
-		// The watermark's own effects are in; what it closes follows in
-		// bounded calls at the same offset.
+		// The record's own effects are in; what a watermark closes, and what is
+		// left of many signals, follows in bounded calls at the same offset.
 		next = state.Position{Offset: last, Step: 1}
 	}
 	return n, step.finish(next), nil
@@ -338,8 +338,8 @@ func (f *folder) drainDue(ctx context.Context, told func(entries []state.Entry) 
 func (f *folder) drainSome(ctx context.Context) (done bool, entries []state.Entry, err error) {
 	defer f.gate.share()()
 	for level := range f.due {
-		w := f.watermarkOf(uint32(level))
-		if w < f.due[level] || w == unseen {
+		w := max(f.watermarkOf(uint32(level)), window.Now)
+		if w < f.due[level] {
 			continue
 		}
 		keys, least, err := f.dueGroups(ctx, uint32(level), w)

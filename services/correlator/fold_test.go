@@ -19,6 +19,7 @@ import (
 	alertv1 "github.com/stormbell/stormbell/proto/stormbell/alert/v1"
 	detectionv1 "github.com/stormbell/stormbell/proto/stormbell/detection/v1"
 	dlqv1 "github.com/stormbell/stormbell/proto/stormbell/dlq/v1"
+	"github.com/stormbell/stormbell/services/correlator/window"
 	"github.com/stormbell/stormbell/services/internal/alert"
 	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/internal/event"
@@ -377,7 +378,7 @@ func TestOneTickDecidesManyGroups(t *testing.T) {
 				said[string(m.key)]++
 			}
 			require.Less(t, size, maxBatchBytes)
-			if calls++; calls%50 == 0 {
+			if calls++; calls%5 == 0 {
 				return ended
 			}
 			return nil
@@ -400,6 +401,84 @@ func TestOneTickDecidesManyGroups(t *testing.T) {
 	require.Empty(t, foldAll(t, silent, l))
 	l.watermark(t0 + cfg.Lateness.Milliseconds() + 2)
 	require.Empty(t, foldAll(t, silent, l))
+}
+
+// TestOneRecordMakesManyEventsQualify: the record that completes a large count is told
+// to whoever refers to it in calls that stay within the bounds, and each event once,
+// though owners end between them.
+func TestOneRecordMakesManyEventsQualify(t *testing.T) {
+	const n = 6000 // far more than one call may take
+	p := compile(t, DefaultConfig(), ruleA+fmt.Sprintf(`
+title: Many
+id: many
+correlation: {type: event_count, rules: [rule-a], group-by: [user], timespan: 10s, condition: {gte: %d}}
+---
+title: Above
+id: above
+correlation: {type: event_count, rules: [many], group-by: [user], timespan: 1h, condition: {gte: 1}}
+`, n))
+	many, above, store := p.correlations["many"], p.correlations["above"], state.NewMemory()
+	open := func(silent int64) *folder {
+		f := openFolder(t, DefaultConfig(), p, 10, store)
+		f.silent = silent
+		return f
+	}
+	l := &feed{p: p}
+	put := func(i int) {
+		l.put(schemaDetection, &detectionv1.Detection{
+			Tenant: "t", CorrelationId: many.ID, CorrelationRevision: many.Revision, RuleIds: many.Rules[:1], Group: []string{"u"},
+			EventId: fmt.Sprintf("cccccccc-%027d", i), TimeMs: t0, IngestMs: t0, UpstreamOffset: int64(len(l.records)), Raw: []byte(`{"action":"a"}`),
+			Parents: []*detectionv1.Link{{CorrelationId: above.ID, CorrelationRevision: above.Revision, Group: []string{"u"}}},
+		})
+	}
+	for i := range n {
+		put(i)
+	}
+	f, said, calls := open(0), make(map[string]int), 0
+	take := func(entries []state.Entry) {
+		size := 0
+		for _, e := range entries {
+			size += len(e.Body)
+			m, ok := decodeMessage(e.Body)
+			require.True(t, ok)
+			if m.kind == toDetections {
+				sig := new(detectionv1.Signal)
+				require.NoError(t, proto.Unmarshal(m.value, sig))
+				said[sig.GetEventId()]++
+				require.Equal(t, []any{"t", "above", "many", many.Revision, uint32(1), int64(n - 1)},
+					[]any{sig.GetTenant(), sig.GetCorrelationId(), sig.GetRuleId(), sig.GetRuleRevision(), sig.GetLevel(), sig.GetUpstreamOffset()})
+			}
+		}
+		require.Less(t, size, maxBatchBytes)
+	}
+	for f.applied.Offset < n {
+		if f.applied.Step == 0 {
+			at := max(f.applied.Offset, 0)
+			_, entries, err := f.fold(t.Context(), l.records[at:min(at+1000, n)])
+			require.NoError(t, err)
+			take(entries)
+			continue
+		}
+		_, entries, err := f.drainSome(t.Context())
+		require.NoError(t, err)
+		take(entries)
+		if calls++; calls%5 == 0 {
+			f = open(0) // which knows from the store what is left
+		}
+	}
+	require.Greater(t, calls, n/window.MaxSignals)
+	require.Len(t, said, n)
+	for id, times := range said {
+		require.Equal(t, 1, times, id)
+	}
+
+	// A rebuild tells none again, nor does a copy of the last.
+	store = state.NewMemory()
+	f = open(n)
+	put(n - 1)
+	require.Empty(t, foldAll(t, f, l))
+	require.EqualValues(t, n+1, f.applied.Offset)
+	require.Zero(t, f.seq)
 }
 
 // TestOwnLatenessIsInPlaceOfTheSources lets an event come 15 minutes late, which

@@ -256,6 +256,9 @@ func (g *Group) appendMeta(b []byte) []byte {
 	if g.spec.Updates {
 		b = g.updates.append(b)
 	}
+	if rest := g.pages.rest; rest.left {
+		b = binary.AppendVarint(binary.AppendVarint(b, rest.from), rest.to)
+	}
 	return b
 }
 
@@ -377,6 +380,9 @@ func (g *Group) decodeMeta(b []byte) error {
 	}
 	if g.spec.Updates {
 		g.updates.decode(&d)
+	}
+	if len(d.b) > 0 {
+		g.pages.rest = toTell{true, d.varint(), d.varint()}
 	}
 	return d.end("field m")
 }

@@ -61,6 +61,7 @@ type Group struct {
 	condition *condition
 	decider   *decider
 	updates   updates
+	most      int // signals of one call
 	// sequence is all of the state of kinds that take events in order.
 	sequence *sequence
 }
@@ -98,6 +99,7 @@ func New(spec *Spec) *Group {
 		recs:    newTimeline(),
 		fired:   map[int64]int64{},
 		minDrop: math.MaxInt64,
+		most:    MaxSignals,
 	}
 	g.pages.init()
 	if spec.Numbers() || spec.Expr != "" || !spec.AtOnce() {
@@ -132,7 +134,8 @@ func (g *Group) Unstored() {
 
 // Add folds one record and returns the buckets that fire by it, at most one
 // Firing a bucket, in order of time, and behind them the signals of the records
-// with a Carry that qualify by it. A record that the group has already, and
+// with a Carry that qualify by it, at most MaxSignals: where there may be more, Next
+// is Now, and Advance is to be called before the next record. A record that the group has already, and
 // one that does not count, change nothing.
 func (g *Group) Add(r Record) []Firing {
 	if g.sequence != nil {
@@ -170,11 +173,14 @@ func (g *Group) Add(r Record) []Firing {
 	return out
 }
 
-// Next is the watermark at which Advance has something to do; math.MaxInt64
-// where the group is empty.
+// Next is the watermark at which Advance has something to do: Now where it has, and
+// math.MaxInt64 where the group is empty.
 func (g *Group) Next() int64 {
 	if g.sequence != nil {
 		return g.sequence.next
+	}
+	if g.pages.rest.left {
+		return Now
 	}
 	return g.minDrop
 }
@@ -216,7 +222,7 @@ func (g *Group) Overflowed() bool {
 // times of at least w, so what is dropped can't qualify with them and dropping
 // is invisible in the alerts.
 //
-// It returns at most MaxFirings. Where there may be more, Next is at most w, and
+// It returns at most MaxFirings, and MaxSignals of what Add has left. Where there may be more, Next is at most w, and
 // Advance is to be called again.
 func (g *Group) Advance(w int64) []Firing { return g.AdvanceUnless(nil, w) }
 
@@ -226,6 +232,9 @@ func (g *Group) Advance(w int64) []Firing { return g.AdvanceUnless(nil, w) }
 func (g *Group) AdvanceUnless(cut func(*Firing) bool, w int64) []Firing {
 	if g.sequence != nil {
 		return g.sequence.advance(cut, w)
+	}
+	if g.pages.rest.left {
+		return g.tellSome(nil, g.pages.rest)
 	}
 	if w < g.minDrop {
 		return nil

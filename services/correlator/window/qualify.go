@@ -189,7 +189,7 @@ func (g *Group) impossible(lo, hi int, sw *sweep) int {
 	case EventCount:
 		n := hi - lo
 		if n >= g.spec.Min && g.ids.repeated > 0 && n-g.ids.repeated < g.spec.Min {
-			n = g.distinctIDs(lo, hi)
+			n = sw.ids(g, lo, hi)
 		}
 		return g.further(hi, n)
 	case ValueCount:
@@ -431,14 +431,6 @@ func (g *Group) last(recs []*record) []*record {
 		}
 	}
 	return recs
-}
-
-func (g *Group) distinctIDs(lo, hi int) int {
-	seen := make(map[string]struct{}, hi-lo)
-	for _, r := range g.recs.each(lo, hi) {
-		seen[r.id] = struct{}{}
-	}
-	return len(seen)
 }
 
 func distinct(recs []*record) int {

@@ -17,6 +17,24 @@ import (
 // Carriers are stored in the pages of records; field "sN" has a bit for each
 // record of page N that has been reported, so that nothing is reported again
 // because it was read from the store.
+//
+// The record that completes a large count makes all of it qualify. So they are
+// told a few at a time, by one call each, and the group is due at once until all
+// are: which are left to look at is stored with it.
+
+const (
+	// MaxSignals is how many signals one call of Add or Advance returns at most.
+	MaxSignals = 256
+	// Now is Next of a group that has signals yet to tell. It lies before every
+	// watermark that there may be.
+	Now = -1 << 53
+)
+
+// toTell is the times of records that are yet to be looked at, both ends in.
+type toTell struct {
+	left     bool
+	from, to int64
+}
 
 // carriers are the records of a group that carry something.
 type carriers struct {
@@ -24,6 +42,7 @@ type carriers struct {
 	told    map[uint64]uint64   // by page
 	changed map[uint64]struct{} // pages of which told has changed since Changes
 	untold  int
+	rest    toTell
 }
 
 func (c *carriers) carry(seq uint64, carry []byte) {
@@ -125,19 +144,36 @@ func (g *Group) Carries() bool {
 // report adds the carriers that qualify by a newcomer at time t: those
 // whose windows contain it.
 func (g *Group) report(out []Firing, t int64) []Firing {
-	var sw sweep
-	from, to := t, t+g.spec.Timespan
+	look := toTell{true, t, t + g.spec.Timespan}
 	if g.spec.Shape == Tumbling {
-		from, to = g.spec.start(t), g.spec.end(t)-1
+		look.from, look.to = g.spec.start(t), g.spec.end(t)-1
 	}
-	for j := g.recs.untold(g.recs.lower(from)); j < g.recs.len(); j = g.recs.untold(j) {
+	if rest := g.pages.rest; rest.left { // whoever tells is to ask for it first
+		look.from, look.to = min(look.from, rest.from), max(look.to, rest.to)
+	}
+	return g.tellSome(out, look)
+}
+
+// tellSome adds the carriers that qualify in a stretch, and notes what is left of
+// it where they are many.
+func (g *Group) tellSome(out []Firing, look toTell) []Firing {
+	var sw sweep
+	left := g.most
+	g.pages.meta = g.pages.meta || g.pages.rest.left
+	g.pages.rest = toTell{}
+	for j := g.recs.untold(g.recs.lower(look.from)); j < g.recs.len(); j = g.recs.untold(j) {
 		r := g.recs.at(j)
-		if r.time > to {
+		if r.time > look.to {
+			break
+		}
+		if left == 0 {
+			g.pages.rest, g.pages.meta = toTell{true, r.time, look.to}, true
 			break
 		}
 		ok, next := g.meets(j, &sw)
 		if ok {
 			g.tell(j)
+			left--
 			out = append(out, Firing{
 				Signal: true, Bucket: g.spec.Bucket(r.time), EventID: r.id, Time: r.time, Ingest: r.ingest,
 				Start: g.spec.start(r.time), End: g.spec.end(r.time) - 1, Carry: g.pages.carried[r.seq], Keep: g.pages.keeps[r.seq],
@@ -157,11 +193,14 @@ func (g *Group) report(out []Firing, t int64) []Firing {
 func (g *Group) meets(j int, sw *sweep) (ok bool, next int) {
 	e := g.recs.at(j)
 	lo, hi := g.window(e)
-	if g.nearest(e, max(lo, hi-4*g.spec.Min-16), hi) { // of a busy group these do
+	if few := 4*g.spec.Min + 16; few <= chunkRecords && g.nearest(e, max(lo, hi-few), hi) { // of a busy group these do
 		return true, 0
 	}
 	if next := g.impossible(lo, hi, sw); next > 0 {
 		return false, next
+	}
+	if (g.spec.Kind == EventCount || g.spec.Kind == ValueCount) && g.recs.spread(lo, hi) <= g.spec.Reach() {
+		return true, 0 // ingest times left aside, it is not impossible because it holds
 	}
 	if g.nearest(e, lo, hi) {
 		return true, 0

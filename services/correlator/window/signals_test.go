@@ -64,11 +64,25 @@ func TestSignalsOfOneMillisecond(t *testing.T) {
 	require.Equal(t, []string{"b", "c", "d"}, got)
 }
 
-// signals is fold for what is reported.
+// signals is fold for what is reported, a few at a time.
 func signals(rt *rapid.T, s *Spec, order []Record) []string {
 	stored := map[string][]byte{}
 	g := New(s)
+	most := rapid.SampledFrom([]int{1, 2, MaxSignals}).Draw(rt, "most")
 	out := []string{}
+	said := func(fired []Firing) {
+		n := 0
+		for _, f := range fired {
+			if f.Signal {
+				n++
+				out = append(out, fmt.Sprintf("%s %d %d %s", f.EventID, f.Time, f.Ingest, f.Carry))
+			}
+		}
+		require.LessOrEqual(rt, n, most)
+		if rapid.IntRange(0, 3).Draw(rt, "store") == 0 {
+			g = reread(rt, g, s, stored)
+		}
+	}
 	for i, r := range order {
 		if rapid.IntRange(0, 3).Draw(rt, "advance") == 0 {
 			w := order[i].Ingest
@@ -77,17 +91,39 @@ func signals(rt *rapid.T, s *Spec, order []Record) []string {
 			}
 			g.Advance(w)
 		}
-		for _, f := range g.Add(r) {
-			if f.Signal {
-				out = append(out, fmt.Sprintf("%s %d %d %s", f.EventID, f.Time, f.Ingest, f.Carry))
-			}
-		}
-		if rapid.IntRange(0, 3).Draw(rt, "store") == 0 {
-			g = reread(rt, g, s, stored)
+		g.most = most
+		for said(g.Add(r)); g.Next() == Now; said(g.Advance(Now)) {
+			g.most = most
 		}
 	}
 	slices.Sort(out)
 	return out
+}
+
+// TestManySignalsOfOneRecord come a few at a time, each once, before anything else
+// is decided.
+func TestManySignalsOfOneRecord(t *testing.T) {
+	const n = 10_000
+	g := New(eventCount(minute, n))
+	var fired []Firing
+	for i := range n {
+		require.Empty(t, fired)
+		fired = g.Add(Record{EventID: fmt.Sprint(i), Time: 5, Ingest: int64(i), Rules: 1, Carry: []byte("c")})
+	}
+	require.False(t, fired[0].Signal)
+	seen, calls := map[string]bool{}, 0
+	for fired = fired[1:]; len(fired) > 0; fired = g.Advance(10 * minute) {
+		calls++
+		require.LessOrEqual(t, len(fired), MaxSignals)
+		for _, f := range fired {
+			require.True(t, f.Signal)
+			require.False(t, seen[f.EventID])
+			seen[f.EventID] = true
+		}
+		require.Equal(t, len(seen) < n, g.Next() == Now)
+	}
+	require.Len(t, seen, n)
+	require.Equal(t, (n+MaxSignals-1)/MaxSignals, calls)
 }
 
 // carriersOf applies the definition.

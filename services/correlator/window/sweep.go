@@ -169,6 +169,24 @@ type sweep struct {
 	total    big.Int
 	ladder   ladder
 	weight   *weight
+	copies   map[string]int
+}
+
+// ids is how many distinct events recs[lo:hi] holds.
+func (w *sweep) ids(g *Group, lo, hi int) int {
+	if !w.begun {
+		w.begun, w.lo, w.hi, w.copies = true, lo, lo, make(map[string]int, hi-lo)
+	}
+	for _, r := range g.recs.each(w.hi, hi) {
+		w.copies[r.id]++
+	}
+	for _, r := range g.recs.each(w.lo, lo) {
+		if w.copies[r.id]--; w.copies[r.id] == 0 {
+			delete(w.copies, r.id)
+		}
+	}
+	w.lo, w.hi = lo, hi
+	return len(w.copies)
 }
 
 // values is how many distinct values recs[lo:hi] holds.

@@ -26,6 +26,8 @@ type chunk struct {
 	last int64 // time of the last record
 	// oldest is the least ingest time, or below it where records were shifted.
 	oldest int64
+	// newest is the greatest ingest time, or above it.
+	newest int64
 	// untold is how many records are so.
 	untold int
 }
@@ -135,9 +137,9 @@ func (l *timeline) push(r record) {
 	n := len(l.chunks)
 	switch {
 	case n == 0:
-		l.chunks = append(l.chunks, chunk{end: l.gone, oldest: math.MaxInt64}) // small groups stay small
+		l.chunks = append(l.chunks, chunk{end: l.gone, oldest: math.MaxInt64, newest: math.MinInt64}) // small groups stay small
 	case len(l.chunks[n-1].recs) >= l.most:
-		l.chunks = append(l.chunks, chunk{recs: make([]record, 0, l.most), end: l.chunks[n-1].end, oldest: math.MaxInt64})
+		l.chunks = append(l.chunks, chunk{recs: make([]record, 0, l.most), end: l.chunks[n-1].end, oldest: math.MaxInt64, newest: math.MinInt64})
 	}
 	c := &l.chunks[len(l.chunks)-1]
 	c.recs = append(c.recs, r)
@@ -148,7 +150,7 @@ func (l *timeline) push(r record) {
 
 // enter counts a record in.
 func (c *chunk) enter(r *record) {
-	c.oldest = min(c.oldest, r.ingest)
+	c.oldest, c.newest = min(c.oldest, r.ingest), max(c.newest, r.ingest)
 	if r.untold {
 		c.untold++
 	}
@@ -206,7 +208,7 @@ func (l *timeline) insert(i int, r record) {
 func (l *timeline) split(c int) {
 	recs := l.chunks[c].recs
 	half := len(recs) / 2
-	later := chunk{recs: append(make([]record, 0, l.most), recs[half:]...), end: l.chunks[c].end, last: l.chunks[c].last, oldest: l.chunks[c].oldest}
+	later := chunk{recs: append(make([]record, 0, l.most), recs[half:]...), end: l.chunks[c].end, last: l.chunks[c].last, oldest: l.chunks[c].oldest, newest: l.chunks[c].newest}
 	clear(recs[half:])
 	l.chunks[c].recs = recs[:half]
 	l.chunks[c].end -= len(later.recs)
@@ -244,6 +246,17 @@ func (l *timeline) oldest() int64 {
 	return least
 }
 
+// spread is how far the ingest times of the records lo to hi lie apart, or more.
+func (l *timeline) spread(lo, hi int) int64 {
+	first, _ := l.locate(lo)
+	last, _ := l.locate(hi - 1)
+	oldest, newest := int64(math.MaxInt64), int64(math.MinInt64)
+	for i := first; i <= last; i++ {
+		oldest, newest = min(oldest, l.chunks[i].oldest), max(newest, l.chunks[i].newest)
+	}
+	return newest - oldest
+}
+
 // drop takes away all records with an ingest time below least, each of which
 // it shows before, with the index that it had.
 func (l *timeline) drop(least int64, show func(i int, r *record)) {
@@ -270,7 +283,7 @@ func (l *timeline) drop(least int64, show func(i int, r *record)) {
 // sift is drop for one chunk; what is left stays where its memory is.
 func (c *chunk) sift(least int64, show func(offset int, r *record)) {
 	kept := c.recs[:0]
-	c.oldest, c.untold = math.MaxInt64, 0
+	c.oldest, c.newest, c.untold = math.MaxInt64, math.MinInt64, 0
 	for o := range c.recs {
 		r := &c.recs[o]
 		if r.ingest < least {
