@@ -233,6 +233,10 @@ bench-compare: $(BIN)/benchstat ## compare two files of benchmark results, OLD a
 bench-journey: ## measure the whole journey on the embedded default; BENCH_SECONDS (10) each
 	go test -run '^$$' -bench '^BenchmarkJourney$$' -benchtime 1x -timeout 30m ./services/e2e/
 
+.PHONY: bench-rebuild
+bench-rebuild: ## measure how long correlators take to rebuild BENCH_DETECTIONS (1000000) after Redis has lost everything
+	go test -run '^$$' -bench '^BenchmarkRebuild$$' -benchtime 3x -timeout 60m ./services/e2e/
+
 .PHONY: bench-tilt
 bench-tilt: ## measure how soon the edit of a Go file is served under `tilt up` (TILT; KUBECONFIG and REGISTRY)
 	STORMBELL_TILT=$(TILT) STORMBELL_TILT_REGISTRY='$(TILT_REGISTRY)' go test -run '^$$' -bench '^BenchmarkEdit$$' -benchtime 1x -timeout 60m ./tools/tiltfile

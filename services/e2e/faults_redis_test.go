@@ -1,14 +1,9 @@
 package e2e_test
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"testing"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
@@ -56,33 +51,14 @@ func losses(t *testing.T, r *rig.Runner, n int, lose func(*rig.Deployment, *redi
 		o.progress()
 	}
 	judged := o.judge()
-	records, took := rebuilds(t, o)
 	figure := fmt.Sprintf("%d times; %s", n, judged)
-	if records > 10_000 {
-		figure += fmt.Sprintf("; %d records rebuilt, %s per million", records, time.Duration(float64(took)*1e6/float64(records)).Round(time.Millisecond))
+	rebuilt := int64(0)
+	for _, p := range o.of("correlator") {
+		_, records := rebuiltBy(t, p.LogFile())
+		rebuilt += records
+	}
+	if rebuilt > 0 {
+		figure += fmt.Sprintf("; %d records rebuilt", rebuilt)
 	}
 	return figure
-}
-
-// rebuilds adds up what correlators say of their rebuilds.
-func rebuilds(t *testing.T, o *ordeal) (records int64, took time.Duration) {
-	t.Helper()
-	for _, p := range o.of("correlator") {
-		text, err := os.ReadFile(p.LogFile())
-		require.NoError(t, err)
-		for lines := bufio.NewScanner(bytes.NewReader(text)); lines.Scan(); {
-			var line struct {
-				Msg      string
-				From, To int64
-				Took     json.Number
-			}
-			if json.Unmarshal(lines.Bytes(), &line) != nil || line.Msg != "rebuilt from the log" {
-				continue
-			}
-			ns, err := line.Took.Int64()
-			require.NoError(t, err)
-			records, took = records+line.To-line.From, took+time.Duration(ns)
-		}
-	}
-	return records, took
 }

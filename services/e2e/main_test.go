@@ -57,7 +57,7 @@ func runAll(t *testing.T, kind string) {
 
 // within bounds a wait, far above what it takes, so that a hung run ends with
 // its logs and not with the test binary's time-out.
-func within(t *testing.T, limit time.Duration) context.Context {
+func within(t testing.TB, limit time.Duration) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)
