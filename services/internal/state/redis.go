@@ -140,11 +140,20 @@ func Connect(ctx context.Context, cfg Config, log *slog.Logger) (redis.Universal
 	if err := secure(cfg, opts); err != nil {
 		return nil, err
 	}
+	redis.SetLogger(clientLog{log}) // it has one for all clients, and writes lines of its own form without
 	client := redis.NewUniversalClient(opts)
 	if err := checkServer(ctx, client, cfg, log); err != nil {
 		return nil, errors.Join(err, client.Close())
 	}
 	return client, nil
+}
+
+// clientLog takes what the client says of its connections.
+type clientLog struct{ log *slog.Logger }
+
+// Printf implements the client's logger.
+func (l clientLog) Printf(ctx context.Context, format string, args ...any) {
+	l.log.WarnContext(ctx, "redis client", "said", fmt.Sprintf(format, args...))
 }
 
 // NewRedis returns a store behind a client that the caller has configured; it

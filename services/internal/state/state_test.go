@@ -1,11 +1,13 @@
 package state_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -107,6 +109,34 @@ func TestOpenRedisRefuses(t *testing.T) {
 			require.NotContains(t, err.Error(), "\n")
 		})
 	}
+}
+
+// TestClientSpeaksThroughTheLog: what the client says of its connections is a line of
+// the log like any other.
+func TestClientSpeaksThroughTheLog(t *testing.T) {
+	said := new(lines)
+	cfg := state.Config{Addrs: []string{"127.0.0.1:1"}, Timeout: time.Second, Prefix: "sb"}
+	_, err := state.OpenRedis(t.Context(), cfg, slog.New(slog.NewJSONHandler(said, nil)))
+	require.ErrorIs(t, err, state.ErrNoAnswer)
+	require.Contains(t, said.text(), `"msg":"redis client"`)
+}
+
+// lines is a log that many write to.
+type lines struct {
+	mu  sync.Mutex
+	all bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all.Write(p)
+}
+
+func (l *lines) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all.String()
 }
 
 // droppedReplies is a network on which the reply to a call is lost after the
