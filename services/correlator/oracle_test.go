@@ -19,6 +19,7 @@ import (
 type oracleRule struct {
 	id, revision, kind string
 	timespan, lateness int64
+	own                bool // the lateness, whatever sources say
 	suppress           int64
 	min, rules         int
 	strict             bool
@@ -161,7 +162,7 @@ func oracleFloor(a, b int64) int64 {
 // counted leaves out what the rule leaves out.
 func (r *oracleRule) counted(recs []oracleRecord) (out []oracleRecord) {
 	for _, x := range recs {
-		if r.decided() && (x.late || x.early || x.ingest-x.time > r.lateness) {
+		if r.decided() && (x.late && !r.own || x.early || x.ingest-x.time > r.lateness) {
 			continue
 		}
 		if strings.HasPrefix(r.kind, "value_") && r.kind != "value_count" && !r.share() {

@@ -311,7 +311,7 @@ func decidedOracles(late int64) []*testRule {
 	return []*testRule{
 		{oracleRule{id: "few", kind: "event_count", timespan: 10_000, lateness: late, rules: 1, bounds: bound("lt", "2")}, []string{"a"}, user},
 		{oracleRule{id: "range", kind: "value_count", timespan: 10_000, lateness: late, suppress: 30_000, rules: 2, bounds: []oracleBound{{"gte", "2"}, {"lte", "3"}}}, []string{"a", "b"}, user},
-		{oracleRule{id: "unlike", kind: "temporal", timespan: 10_000, lateness: 5000, rules: 2, bounds: bound("eq", "1"), window: "tumbling"}, []string{"a", "b"}, []string{"zone"}},
+		{oracleRule{id: "unlike", kind: "temporal", timespan: 10_000, lateness: 5000, own: true, rules: 2, bounds: bound("eq", "1"), window: "tumbling"}, []string{"a", "b"}, []string{"zone"}},
 		{oracleRule{id: "without", kind: "temporal", timespan: 10_000, lateness: late, rules: 3, expr: func(r map[int]bool) bool { return r[0] && !r[1] && !r[2] }}, []string{"a", "b", "c"}, user},
 		{oracleRule{id: "either", kind: "temporal", timespan: 10_000, lateness: late, rules: 3, once: true, expr: func(r map[int]bool) bool { return r[0] && (r[1] || r[2]) }}, []string{"a", "b", "c"}, user},
 		{oracleRule{id: "steps", kind: "temporal_ordered", timespan: 10_000, lateness: late, rules: 2, bounds: bound("lt", "2")}, []string{"a", "b"}, user},
