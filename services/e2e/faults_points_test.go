@@ -15,7 +15,6 @@ import (
 	"github.com/stormbell/stormbell/services/e2e/rig"
 	"github.com/stormbell/stormbell/services/gateway"
 	"github.com/stormbell/stormbell/services/notifier"
-	"github.com/stormbell/stormbell/tools/ledger"
 )
 
 // crashAtEnv is what programs built with the tag fault read.
@@ -111,13 +110,14 @@ func dieAt(ctx context.Context, o *ordeal, p *rig.Process, points []crashPoint, 
 	return nil
 }
 
-// recovered starts a process that has died and returns once alerts come again. A
-// process that dies over and over with one record in hand would bury that.
+// recovered starts a process that has died and returns once every stage has caught
+// up. A process that dies over and over with one record in hand would bury that.
 func recovered(ctx context.Context, o *ordeal, p *rig.Process) error {
-	before := len(o.healthy.Deliveries())
+	o.quiet.Add(1)
+	defer o.quiet.Add(-1)
 	p.Setenv()
 	if err := p.Start(ctx); err != nil {
 		return err
 	}
-	return o.healthy.Await(ctx, func(got []ledger.Delivery) bool { return len(got) >= before+5 })
+	return o.d.AwaitDrained(ctx)
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,6 +35,7 @@ type ordeal struct {
 	seed    uint64
 	stop    chan struct{}
 	ended   chan error
+	quiet   atomic.Int32 // how many want no load for now
 
 	mu   sync.Mutex
 	sent []crashEvent
@@ -90,10 +92,12 @@ func (o *ordeal) stream(ctx context.Context) error {
 			if err := o.post(ctx, o.pulse.with(events)); err != nil {
 				return err
 			}
-			select {
-			case <-o.stop:
-				return nil
-			case <-tick.C:
+			for again := true; again; again = o.quiet.Load() > 0 {
+				select {
+				case <-o.stop:
+					return nil
+				case <-tick.C:
+				}
 			}
 		}
 	}
