@@ -113,8 +113,10 @@ func dieAt(ctx context.Context, o *ordeal, p *rig.Process, points []crashPoint, 
 // recovered starts a process that has died and returns once every stage has caught
 // up. A process that dies over and over with one record in hand would bury that.
 func recovered(ctx context.Context, o *ordeal, p *rig.Process) error {
-	o.quiet.Add(1)
-	defer o.quiet.Add(-1)
+	if o.d.Kind == rig.Embedded { // it reads all that there was
+		o.quiet.Add(1)
+		defer o.quiet.Add(-1)
+	}
 	p.Setenv()
 	if err := p.Start(ctx); err != nil {
 		return err
