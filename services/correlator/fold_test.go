@@ -24,6 +24,7 @@ import (
 	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/internal/event"
 	"github.com/stormbell/stormbell/services/internal/ownership"
+	"github.com/stormbell/stormbell/services/internal/redistest"
 	"github.com/stormbell/stormbell/services/internal/state"
 	"github.com/stormbell/stormbell/services/sigma"
 )
@@ -407,6 +408,19 @@ func TestOneTickDecidesManyGroups(t *testing.T) {
 // to whoever refers to it in calls that stay within the bounds, and each event once,
 // though owners end between them.
 func TestOneRecordMakesManyEventsQualify(t *testing.T) {
+	server := redistest.Start(t, redistest.Options{})
+	cfg := state.DefaultConfig()
+	cfg.Addrs = []string{server.Addr}
+	redis, err := state.OpenRedis(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, redis.Close()) })
+	for name, store := range map[string]Store{"memory": state.NewMemory(), "redis": redis} {
+		t.Run(name, func(t *testing.T) { manyQualify(t, store) })
+	}
+}
+
+func manyQualify(t *testing.T, store Store) {
+	t.Helper()
 	const n = 6000 // far more than one call may take
 	p := compile(t, DefaultConfig(), ruleA+fmt.Sprintf(`
 title: Many
@@ -417,7 +431,7 @@ title: Above
 id: above
 correlation: {type: event_count, rules: [many], group-by: [user], timespan: 1h, condition: {gte: 1}}
 `, n))
-	many, above, store := p.correlations["many"], p.correlations["above"], state.NewMemory()
+	many, above := p.correlations["many"], p.correlations["above"]
 	open := func(silent int64) *folder {
 		f := openFolder(t, DefaultConfig(), p, 10, store)
 		f.silent = silent

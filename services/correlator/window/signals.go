@@ -25,9 +25,9 @@ import (
 const (
 	// MaxSignals is how many signals one call of Add or Advance returns at most.
 	MaxSignals = 256
-	// Now is Next of a group that has signals yet to tell. It lies before every
-	// watermark that there may be.
-	Now = -1 << 53
+	// Now is Next of a group that has signals yet to tell: a time, in milliseconds,
+	// before every watermark that there may be, and one that stores can keep.
+	Now = -1 << 46
 )
 
 // toTell is the times of records that are yet to be looked at, both ends in.
