@@ -89,7 +89,7 @@ func dieAt(ctx context.Context, o *ordeal, p *rig.Process, points []crashPoint, 
 			if point.many {
 				at = 30 + r.IntN(50)
 			}
-			if err := p.Kill(); err != nil {
+			if err := p.Stop(patience); err != nil { // one that is killed stays in its groups until they miss it
 				return err
 			}
 			p.Setenv(fmt.Sprintf("%s=%s:%d", crashAtEnv, point.name, at))
