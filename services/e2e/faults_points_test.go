@@ -93,11 +93,11 @@ func dieAt(ctx context.Context, o *ordeal, p *rig.Process, points []crashPoint, 
 				return err
 			}
 			p.Setenv(fmt.Sprintf("%s=%s:%d", crashAtEnv, point.name, at))
-			began := time.Now()
-			if err := p.Start(ctx); err != nil && !strings.Contains(err.Error(), "ended before it was ready") {
+			took, err := startDeadly(ctx, o, p)
+			if err != nil {
 				return err
 			}
-			recovery <- time.Since(began)
+			recovery <- took
 			if err := p.AwaitEnd(ctx); err != nil {
 				return fmt.Errorf("at %s: %w", point.name, err)
 			}
@@ -110,16 +110,43 @@ func dieAt(ctx context.Context, o *ordeal, p *rig.Process, points []crashPoint, 
 	return nil
 }
 
+// startDeadly starts a process that is to die, which it may do before it is ready.
+func startDeadly(ctx context.Context, o *ordeal, p *rig.Process) (ready time.Duration, err error) {
+	defer o.hush()()
+	began := time.Now()
+	if err := p.Start(ctx); err != nil && !strings.Contains(err.Error(), "ended before it was ready") {
+		return 0, err
+	}
+	ready = time.Since(began)
+	if o.d.Kind == rig.Embedded {
+		alive, cancel := context.WithCancel(ctx)
+		defer cancel()
+		go func() {
+			defer cancel()
+			_ = p.AwaitEnd(alive)
+		}()
+		_ = o.d.AwaitDrained(alive) // or it has died, of which the caller waits to hear
+	}
+	return ready, nil
+}
+
 // recovered starts a process that has died and returns once every stage has caught
 // up. A process that dies over and over with one record in hand would bury that.
 func recovered(ctx context.Context, o *ordeal, p *rig.Process) error {
-	if o.d.Kind == rig.Embedded { // it reads all that there was
-		o.quiet.Add(1)
-		defer o.quiet.Add(-1)
-	}
+	defer o.hush()()
 	p.Setenv()
 	if err := p.Start(ctx); err != nil {
 		return err
 	}
 	return o.d.AwaitDrained(ctx)
+}
+
+// hush ends the load until load is called, where whoever starts reads all that
+// there was: else there were ever more.
+func (o *ordeal) hush() (load func()) {
+	if o.d.Kind != rig.Embedded {
+		return func() {}
+	}
+	o.quiet.Add(1)
+	return func() { o.quiet.Add(-1) }
 }
