@@ -46,7 +46,8 @@ func crashPoints() map[string][]crashPoint {
 // A process that starts again is told the next place to die at.
 func faultPoints(t *testing.T, r *rig.Runner) string {
 	rig.BuildTagged(t, "fault")
-	o := begin(t, r, rig.Options{})
+	// Whichever partitions a correlator owns have something to match.
+	o := begin(t, r, rig.Options{Settings: map[string]string{"gateway": fmt.Sprintf("tenant_partitions: %d", rig.Partitions)}})
 	n := times(1, 20)
 	g, ctx := errgroup.WithContext(within(t, time.Duration(n)*10*time.Minute))
 	died, recovery := make(chan string, 1000), make(chan time.Duration, 1000)
