@@ -58,7 +58,7 @@ func faultAlertsDown(t *testing.T, r *rig.Runner) string {
 	bound := int64(times(20, 2000))
 	o := prepare(t, r, rig.Options{Settings: map[string]string{"correlator": fmt.Sprintf("outbox_entries: %d", bound)}})
 	o.without = `"Root"` // stage detect would wait for its own alerts
-	o.load()
+	o.load(pace)
 	o.progress()
 	c := redis.NewClient(&redis.Options{Addr: o.d.Redis.Addr()})
 	t.Cleanup(func() { require.NoError(t, c.Close()) })

@@ -47,7 +47,8 @@ func crashPoints() map[string][]crashPoint {
 func faultPoints(t *testing.T, r *rig.Runner) string {
 	rig.BuildTagged(t, "fault")
 	// Whichever partitions a correlator owns have something to match.
-	o := begin(t, r, rig.Options{Settings: map[string]string{"gateway": fmt.Sprintf("tenant_partitions: %d", rig.Partitions)}})
+	o := prepare(t, r, rig.Options{Settings: map[string]string{"gateway": fmt.Sprintf("tenant_partitions: %d", rig.Partitions)}})
+	o.load(5 * pace) // what is to be read again grows all the while
 	n := times(1, 20)
 	g, ctx := errgroup.WithContext(within(t, time.Duration(n)*10*time.Minute))
 	died, recovery := make(chan string, 1000), make(chan time.Duration, 1000)

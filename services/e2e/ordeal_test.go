@@ -59,7 +59,7 @@ const pace = batch * time.Millisecond
 func begin(t *testing.T, r *rig.Runner, opts rig.Options) *ordeal {
 	t.Helper()
 	o := prepare(t, r, opts)
-	o.load()
+	o.load(pace)
 	return o
 }
 
@@ -74,15 +74,15 @@ func prepare(t *testing.T, r *rig.Runner, opts rig.Options) *ordeal {
 	return o
 }
 
-// load posts batches, one after the other, until rest is called.
-func (o *ordeal) load() {
+// load posts batches, one at each tick, until rest is called.
+func (o *ordeal) load(every time.Duration) {
 	o.stop, o.ended, o.pulse = make(chan struct{}), make(chan error, 1), newPulse(o.seed)
 	ctx := o.t.Context()
-	go func() { o.ended <- o.stream(ctx) }()
+	go func() { o.ended <- o.stream(ctx, every) }()
 }
 
-func (o *ordeal) stream(ctx context.Context) error {
-	tick := time.NewTicker(pace)
+func (o *ordeal) stream(ctx context.Context, every time.Duration) error {
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for n := uint64(0); ; n++ {
 		for events := range slices.Chunk(newLoad(o.seed+n, 5000, 60, o.began, decided()...).sent, batch) {
