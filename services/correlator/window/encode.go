@@ -11,9 +11,9 @@ import (
 // Change is one field of a group's stored state: its new value, or nil where
 // the field is to be deleted.
 //
-// A group is stored as a map of fields: "m" holds the fired marks and counters,
-// "pN" a page of 64 records in order of arrival, "kN" the event of record N that
-// is kept whole. Pages are written once when full, so that a batch writes what
+// A group is stored as a map of fields: "m" holds the fired marks, counters and
+// what is left to tell, "pN" a page of 64 records in order of arrival, "kN" the
+// event of record N that is kept whole. Pages are written once when full, so that a batch writes what
 // it added and not the whole group. A page goes when its last record is
 // dropped; records that were dropped before reappear in Decode and the next
 // Advance drops them again.

@@ -134,9 +134,9 @@ func (g *Group) Unstored() {
 
 // Add folds one record and returns the buckets that fire by it, at most one
 // Firing a bucket, in order of time, and behind them the signals of the records
-// with a Carry that qualify by it, at most MaxSignals: where there may be more, Next
-// is Now, and Advance is to be called before the next record. A record that the group has already, and
-// one that does not count, change nothing.
+// with a Carry that qualify by it, at most MaxSignals: where there may be more,
+// Next is Now, and Advance is to be called before the next record. A record that
+// the group has already, and one that does not count, change nothing.
 func (g *Group) Add(r Record) []Firing {
 	if g.sequence != nil {
 		g.sequence.add(&r)
@@ -222,8 +222,8 @@ func (g *Group) Overflowed() bool {
 // times of at least w, so what is dropped can't qualify with them and dropping
 // is invisible in the alerts.
 //
-// It returns at most MaxFirings, and MaxSignals of what Add has left. Where there may be more, Next is at most w, and
-// Advance is to be called again.
+// It returns at most MaxFirings, or MaxSignals of what Add has left. Where there
+// may be more, Next is at most w, and Advance is to be called again.
 func (g *Group) Advance(w int64) []Firing { return g.AdvanceUnless(nil, w) }
 
 // AdvanceUnless is Advance, but for windows of which cut says that they must be

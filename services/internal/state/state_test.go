@@ -1,13 +1,13 @@
 package state_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"sync"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -114,29 +114,15 @@ func TestOpenRedisRefuses(t *testing.T) {
 // TestClientSpeaksThroughTheLog: what the client says of its connections is a line of
 // the log like any other.
 func TestClientSpeaksThroughTheLog(t *testing.T) {
-	said := new(lines)
+	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, log.Close()) })
 	cfg := state.Config{Addrs: []string{"127.0.0.1:1"}, Timeout: time.Second, Prefix: "sb"}
-	_, err := state.OpenRedis(t.Context(), cfg, slog.New(slog.NewJSONHandler(said, nil)))
+	_, err = state.OpenRedis(t.Context(), cfg, slog.New(slog.NewJSONHandler(log, nil)))
 	require.ErrorIs(t, err, state.ErrNoAnswer)
-	require.Contains(t, said.text(), `"msg":"redis client"`)
-}
-
-// lines is a log that many write to.
-type lines struct {
-	mu  sync.Mutex
-	all bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.all.Write(p)
-}
-
-func (l *lines) text() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.all.String()
+	said, err := os.ReadFile(log.Name())
+	require.NoError(t, err)
+	require.Contains(t, string(said), `"msg":"redis client"`)
 }
 
 // droppedReplies is a network on which the reply to a call is lost after the
