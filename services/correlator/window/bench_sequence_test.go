@@ -79,3 +79,41 @@ func benchmarkOwn(b *testing.B, spec *Spec, value func(i int) string) {
 		}
 	}
 }
+
+// BenchmarkTake lets the watermark settle one event of a group in which so many wait
+// for it, and brings another: of a value that is known, and of one whose alert shows
+// an event that is not kept whole.
+func BenchmarkTake(b *testing.B) {
+	for _, kind := range []Kind{NewValue, Absence} {
+		for _, waiting := range []int64{1000, 10_000, 90_000} {
+			b.Run(fmt.Sprintf("kind=%d/waiting=%d", kind, waiting), func(b *testing.B) {
+				spec := &Spec{Kind: kind, Timespan: 1, Lateness: waiting, Rules: 2}
+				if kind == NewValue {
+					spec.Rules, spec.Timespan = 1, 1000*waiting
+					spec.Extension = Extension{History: 1000 * waiting, Learn: 1}
+				}
+				if err := spec.Validate(); err != nil {
+					b.Fatal(err)
+				}
+				g := New(spec)
+				add := func(i int64) {
+					g.Add(Record{EventID: "event-" + strconv.FormatInt(i, 10), Time: i, Ingest: i, Rules: 1, Value: "value", HasValue: true, Keep: []byte("{}")})
+				}
+				for i := range waiting {
+					add(i)
+				}
+				b.ReportAllocs()
+				defer reportCPU(b)()
+				for i := waiting; b.Loop(); i++ {
+					add(i)
+					for w := i + 3; w >= g.Next(); {
+						g.Advance(w)
+					}
+					if i%500 == 0 {
+						g.Changes(nil)
+					}
+				}
+			})
+		}
+	}
+}

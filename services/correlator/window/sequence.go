@@ -26,9 +26,9 @@ type sequence struct {
 	// bucket is the latest that has fired, where alerts are suppressed.
 	bucket  int64
 	pages   pages
-	kept    int    // events that are kept whole
-	carries bool   // an event has carried something
-	basis   []byte // what is kept of one that has gone, while others have nothing
+	whole   []*entry // those of all events that are kept whole
+	carries bool     // an event has carried something
+	basis   []byte   // what is kept of one that has gone, while others have nothing
 	rebased bool
 	full    bool
 	next    int64
@@ -122,9 +122,9 @@ func (q *sequence) add(r *Record) {
 	}
 	q.store(e)
 	q.waiting = slices.Insert(q.waiting, at, e)
-	if q.kept < maxWhole && !e.settled && len(r.Keep) > 0 && (!q.spec.triggered() || e.rules&1 != 0) {
+	if len(q.whole) < maxWhole && !e.settled && len(r.Keep) > 0 && (!q.spec.triggered() || e.rules&1 != 0) {
 		q.pages.keep(e.seq, r.Keep)
-		q.kept++
+		q.whole = append(q.whole, e)
 	}
 	q.next = min(q.next, q.wake(e))
 	if len(q.waiting) > maxWhole { // take them in bulk, before they are many
@@ -151,6 +151,7 @@ func (q *sequence) again(at int, e *entry) {
 	q.store(e)
 	if keep, ok := q.pages.keeps[was.seq]; ok {
 		q.pages.keep(e.seq, keep)
+		q.whole[slices.Index(q.whole, was)] = e
 	}
 	q.pages.drop(was.seq)
 	q.waiting[at] = e
@@ -183,11 +184,12 @@ func (q *sequence) watermarkOf(t int64) int64 {
 
 func (q *sequence) schedule() {
 	q.next = q.watermarkOf(q.machine.due())
-	for _, e := range q.waiting {
-		q.next = min(q.next, q.wake(e))
-	}
-	if len(q.waiting) > maxWhole {
+	if len(q.waiting) > maxWhole { // taken in bulk, and so before any of them must be
 		q.next = min(q.next, q.watermarkOf(q.waiting[0].time+1))
+	} else {
+		for _, e := range q.waiting {
+			q.next = min(q.next, q.wake(e))
+		}
 	}
 	if q.bucket != noBucket {
 		q.next = min(q.next, q.watermarkOf(q.bucketEnd()))
@@ -306,7 +308,8 @@ func (q *sequence) release(e *entry) {
 		q.held = slices.Delete(q.held, i, i+1)
 	}
 	if keep, ok := q.pages.keeps[e.seq]; ok {
-		if q.kept--; q.kept == 0 {
+		q.whole = slices.DeleteFunc(q.whole, func(x *entry) bool { return x == e })
+		if len(q.whole) == 0 {
 			q.basis, q.rebased = keep, true
 		}
 	}
@@ -331,20 +334,19 @@ func (q *sequence) firing(e *entry, start, end int64, shown ...*entry) *Firing {
 }
 
 // near is what is kept of the event nearest to e of which anything is.
-func (q *sequence) near(e *entry) (keep []byte) {
+func (q *sequence) near(e *entry) []byte {
+	var nearest *entry
 	best := int64(math.MaxInt64)
-	for _, list := range [][]*entry{q.held, q.waiting} {
-		for _, x := range list {
-			k, ok := q.pages.keeps[x.seq]
-			if d := max(x.time-e.time, e.time-x.time); ok && d < best {
-				keep, best = k, d
-			}
+	for _, x := range q.whole {
+		d := max(x.time-e.time, e.time-x.time)
+		if nearest == nil || d < best || d == best && compareEntries(x, nearest) < 0 {
+			nearest, best = x, d
 		}
 	}
-	if keep == nil {
+	if nearest == nil {
 		return q.basis
 	}
-	return keep
+	return q.pages.keeps[nearest.seq]
 }
 
 func (q *sequence) empty() bool {

@@ -211,7 +211,11 @@ func (q *sequence) restore(entries map[uint64]*entry, held []byte) error {
 	slices.SortFunc(q.waiting, compareEntries)
 	slices.SortFunc(q.held, compareEntries)
 	q.latest()
-	q.kept = len(q.pages.keeps)
+	for _, e := range slices.Concat(q.held, q.waiting) {
+		if _, ok := q.pages.keeps[e.seq]; ok {
+			q.whole = append(q.whole, e)
+		}
+	}
 	if d.bad || !q.spec.triggered() && len(q.held) > 1 {
 		return fmt.Errorf("%w: field sh", errCorrupt)
 	}

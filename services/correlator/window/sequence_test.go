@@ -457,3 +457,63 @@ func TestSequenceForgetsWhatItMay(t *testing.T) {
 		require.Equal(rt, after(recs, cut), after(recent, cut), "%+v", s)
 	})
 }
+
+// TestSequenceNotesWhatIsThere holds what a sequence notes of its events to what a
+// walk over all of them finds: when it is next due, and what is kept nearest to one.
+func TestSequenceNotesWhatIsThere(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		s := drawSequence(rt)
+		g, stored := New(s), map[string][]byte{}
+		at, passed := int64(0), int64(math.MinInt64)
+		for i := range rapid.IntRange(1, 3*maxWhole).Draw(rt, "records") {
+			at += rapid.Int64Range(0, 2_000).Draw(rt, "step")
+			r := Record{EventID: fmt.Sprint("e", i), Time: at, Ingest: at, HasValue: true, Value: rapid.SampledFrom(testPlaces()).Draw(rt, "value")}
+			r.Rules = uint64(rapid.IntRange(1, 1<<s.Rules-1).Draw(rt, "matched"))
+			r.Carry = rapid.SampledFrom([][]byte{nil, nil, []byte("x")}).Draw(rt, "carry")
+			if rapid.IntRange(0, 2).Draw(rt, "kept") == 0 {
+				r.Keep = []byte(r.EventID)
+			}
+			g.Add(r)
+			if rapid.IntRange(0, 9).Draw(rt, "copy") == 0 {
+				r.Carry, r.Keep = []byte("w"), []byte("w")
+				g.Add(r)
+			}
+			switch rapid.IntRange(0, 20).Draw(rt, "what") {
+			case 0:
+				g = reread(rt, g, s, stored)
+			case 1:
+				passed = max(passed, at-rapid.Int64Range(0, 2*s.Lateness+1).Draw(rt, "behind"))
+				g.Advance(passed)
+			default:
+				continue
+			}
+			q := g.sequence
+			require.Equal(rt, string(nearestKept(q, at)), string(q.near(&entry{time: at})))
+			q.schedule()
+			require.Equal(rt, earliest(q), q.next)
+		}
+	})
+}
+
+func nearestKept(q *sequence, t int64) []byte {
+	keep, best := q.basis, int64(math.MaxInt64)
+	for _, e := range slices.Concat(q.held, q.waiting) {
+		if k, ok := q.pages.keeps[e.seq]; ok && max(e.time-t, t-e.time) < best {
+			keep, best = k, max(e.time-t, t-e.time)
+		}
+	}
+	return keep
+}
+
+func earliest(q *sequence) int64 {
+	next := q.watermarkOf(q.machine.due())
+	for i, e := range q.waiting {
+		if next = min(next, q.wake(e)); i == maxWhole {
+			next = min(next, q.watermarkOf(q.waiting[0].time+1))
+		}
+	}
+	if q.bucket != noBucket {
+		next = min(next, q.watermarkOf(q.bucketEnd()))
+	}
+	return next
+}
