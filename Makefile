@@ -136,7 +136,7 @@ test-daytwo: setup ## upgrade and downgrade (PREVIOUS), replace brokers, rotate 
 
 .PHONY: model
 model: ## try a million schedules of the correlate protocol, MODEL_CHECKS (20000) drawn ones, and 100,000 groups that one tick decides
-	STORMBELL_MODEL_DEPTH=$(MODEL_DEPTH) GOWORK=off go -C services test -count=1 -v -timeout 8h -run '^TestEverySchedule' ./correlator/
+	GOGC=1000 STORMBELL_MODEL_DEPTH=$(MODEL_DEPTH) GOWORK=off go -C services test -count=1 -v -timeout 8h -run '^TestEverySchedule' ./correlator/
 	[ '$(MODEL_CHECKS)' = 0 ] || GOWORK=off go -C services test -count=1 -v -timeout 8h -run '^TestModel' ./correlator/ -rapid.checks=$(MODEL_CHECKS)
 	[ '$(MODEL_CHECKS)' = 0 ] || STORMBELL_MODEL_GROUPS=100000 GOWORK=off go -C services test -count=1 -v -timeout 1h -run '^TestOneTick' ./correlator/
 
