@@ -15,6 +15,7 @@ import (
 
 	alertv1 "github.com/stormbell/stormbell/proto/stormbell/alert/v1"
 	detectionv1 "github.com/stormbell/stormbell/proto/stormbell/detection/v1"
+	"github.com/stormbell/stormbell/services/correlator/geo"
 	"github.com/stormbell/stormbell/services/internal/alert"
 	"github.com/stormbell/stormbell/services/internal/bus"
 	"github.com/stormbell/stormbell/services/internal/event"
@@ -52,6 +53,10 @@ type BacktestResult struct {
 	Events, Failed int64
 	Alerts         int64
 	Rules          []BacktestRule // by id
+	// Since is the ingest time of the first event there is, where the log no longer
+	// holds some that would have been read: alerts soon after it may lack events.
+	// Zero: nothing was missing.
+	Since time.Time
 }
 
 // BacktestRule is what a backtest says of a rule that matched.
@@ -69,6 +74,7 @@ type replay struct {
 	of       Backtest
 	plans    planner
 	counts   *counts
+	places   *geo.Locator
 	parts    []*replayed
 	folder   *folder
 	next     int64 // offset of the next record to fold
@@ -111,6 +117,9 @@ func (b Backtest) Run(ctx context.Context, cfg Config, deps BacktestDeps, alert 
 		return nil, errors.New("backtest: its end must be after its begin")
 	}
 	var err error
+	if r.places, err = geo.Open(cfg.GeoFile); err != nil {
+		return nil, err //nolint:wrapcheck // it names the file
+	}
 	if r.counts, err = newCounts(metricnoop.Meter{}, func() time.Time { return time.Time{} }); err != nil {
 		return nil, err
 	}
@@ -203,7 +212,7 @@ func (r *replay) reach(ctx context.Context) (before, after int64, err error) {
 func (r *replay) open(ctx context.Context, at int64) error {
 	cfg := r.cfg
 	cfg.BatchRecords, cfg.BatchBytes = maxBatchRecords, maxBatchBytes
-	d := &detector{cfg: cfg, plans: r.plans, tracer: tracenoop.Tracer{}, counts: r.counts, log: slog.New(slog.DiscardHandler)}
+	d := &detector{cfg: cfg, plans: r.plans, tracer: tracenoop.Tracer{}, counts: r.counts, places: r.places, log: slog.New(slog.DiscardHandler)}
 	r.parts, r.done, r.total = make([]*replayed, r.deps.Partitions), 0, 0
 	for p := range r.parts {
 		first, end, err := r.deps.Reader.Offsets(ctx, TopicEvents, p)
@@ -218,6 +227,11 @@ func (r *replay) open(ctx context.Context, at int64) error {
 		m := &matching{d: d, partition: p, ingest: unseen, alone: true} // there is no gate
 		m.reset()
 		r.parts[p] = &replayed{m: m, at: max(first, min(offset, end)), end: end}
+		if first > 0 && r.parts[p].at == first {
+			if err := r.lacks(ctx, r.parts[p], at); err != nil {
+				return err
+			}
+		}
 		r.total += end - r.parts[p].at
 	}
 	r.next, r.signals, r.told = 0, nil, signals{}
@@ -226,6 +240,19 @@ func (r *replay) open(ctx context.Context, at int64) error {
 		upstreams: len(r.parts), siblings: 1, groups: max(1, cfg.Groups), token: "backtest",
 	}
 	return r.folder.open(ctx)
+}
+
+// lacks notes where a partition begins that has lost events which would have been
+// read from a time on.
+func (r *replay) lacks(ctx context.Context, part *replayed, from int64) error {
+	rec, err := r.peek(ctx, part)
+	if err != nil || rec == nil {
+		return err
+	}
+	if _, ingest := r.decode(rec); ingest >= from && ingest > r.result.Since.UnixMilli() {
+		r.result.Since = time.UnixMilli(ingest)
+	}
+	return nil
 }
 
 // peek returns the next record of a partition, nil at what was its end.

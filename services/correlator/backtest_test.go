@@ -13,8 +13,10 @@ import (
 	"pgregory.net/rapid"
 
 	alertv1 "github.com/stormbell/stormbell/proto/stormbell/alert/v1"
+	"github.com/stormbell/stormbell/services/correlator/geo/geotest"
 	"github.com/stormbell/stormbell/services/internal/alert"
 	"github.com/stormbell/stormbell/services/internal/bus"
+	"github.com/stormbell/stormbell/services/internal/event"
 	"github.com/stormbell/stormbell/services/sigma"
 )
 
@@ -117,6 +119,75 @@ func TestBacktestTimes(t *testing.T) {
 	now := time.UnixMilli(t0)
 	_, err := Backtest{From: now, To: now}.Run(t.Context(), DefaultConfig(), BacktestDeps{}, nil, nil)
 	require.ErrorContains(t, err, "must be after")
+}
+
+// travelRules want to know where addresses are.
+const travelRules = `
+title: A
+id: rule-a
+logsource: {product: test}
+detection: {s: {action: a}, condition: s}
+---
+title: Travel
+id: travel
+stormbell: {type: impossible_travel, rules: [rule-a], group-by: [user], location: ip}
+`
+
+// TestBacktestPlaces takes places from the file that the services take them from,
+// without which there are none of addresses.
+func TestBacktestPlaces(t *testing.T) {
+	log := newMemLog(1)
+	for i, ip := range []string{"198.51.100.7", "2001:db8::1"} { // Oslo, Tokyo
+		at := int64(t0 + i*60_000)
+		a := accepted{id: fmt.Sprint(i), tenant: "t", time: at, ingest: at, fields: map[string]string{"action": "a", "user": "u", "ip": ip}}
+		schema, value := a.record()
+		log.append(TopicEvents, 0, []bus.Message{{Value: value, Headers: newHeaders(schema, a.tenant)}})
+	}
+	at := int64(t0 + 10*3_600_000) // when the watermark decides
+	log.append(TopicEvents, 0, []bus.Message{{Value: event.EncodeTick(nil, at), Headers: newHeaders(event.SchemaTick, "")}})
+	for file, want := range map[string]int{"": 0, geotest.Database(t): 1} {
+		cfg := modelConfig()
+		cfg.GeoFile = file
+		b := Backtest{Tenant: "t", From: time.UnixMilli(t0), To: time.UnixMilli(at), Rules: compile(t, cfg, travelRules).set}
+		got := 0
+		_, err := b.Run(t.Context(), cfg, BacktestDeps{Reader: log, Partitions: 1}, func(a *alertv1.Alert) error {
+			if a.GetRule().GetId() == "travel" {
+				got++
+			}
+			return nil
+		}, func(int64, int64) error { return nil })
+		require.NoError(t, err)
+		require.Equal(t, want, got, "geo_file %q", file)
+	}
+}
+
+// trimmed is a log that holds nothing below an offset any more.
+type trimmed struct {
+	*memLog
+	first int64
+}
+
+func (l trimmed) Offsets(ctx context.Context, topic string, partition int) (first, end int64, err error) {
+	_, end, err = l.memLog.Offsets(ctx, topic, partition)
+	return l.first, end, err
+}
+
+// TestBacktestSaysWhatIsGone where the log begins later than it would have to be
+// read, and only there.
+func TestBacktestSaysWhatIsGone(t *testing.T) {
+	log, p := newMemLog(1), compile(t, modelConfig(), testRules)
+	for i := range 10 {
+		log.now = time.UnixMilli(int64(t0 + i*1000))
+		a := accepted{id: fmt.Sprint(i), tenant: "t", time: t0, ingest: log.now.UnixMilli(), fields: map[string]string{"action": "a", "user": "u"}}
+		schema, value := a.record()
+		log.append(TopicEvents, 0, []bus.Message{{Value: value, Headers: newHeaders(schema, a.tenant)}})
+	}
+	for first, want := range map[int64]time.Time{0: {}, 3: time.UnixMilli(t0 + 3000)} {
+		got, err := Backtest{Tenant: "t", From: time.UnixMilli(t0), To: time.UnixMilli(t0 + 100_000), Rules: p.set}.Run(t.Context(), modelConfig(),
+			BacktestDeps{Reader: trimmed{log, first}, Partitions: 1}, func(*alertv1.Alert) error { return nil }, func(int64, int64) error { return nil })
+		require.NoError(t, err)
+		require.True(t, want.Equal(got.Since), "%s, not %s", got.Since, want)
+	}
 }
 
 // TestModelDecided holds what the watermark decides to be a function of the

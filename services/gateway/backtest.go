@@ -56,6 +56,9 @@ type BacktestSummary struct {
 	Rules  []BacktestRule `json:"rules"`
 	// Problems are those of the rules that were sent.
 	Problems []ruleProblem `json:"problems"`
+	// LogBegins is when the first event was received that the log holds, where it no
+	// longer holds some that would have been read.
+	LogBegins *time.Time `json:"log_begins,omitempty"`
 }
 
 // BacktestRule is a rule that has matched.

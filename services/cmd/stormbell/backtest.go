@@ -35,6 +35,8 @@ type backtestSummary struct {
 	Alerts   int64          `json:"alerts"`
 	Rules    []backtestRule `json:"rules"`
 	Problems []ruleProblem  `json:"problems"`
+	// LogBegins is set where the log no longer holds all that would have been read.
+	LogBegins *time.Time `json:"log_begins,omitempty"`
 }
 
 type backtestRule struct {
@@ -61,7 +63,7 @@ func newBacktest(env *environment) *cobra.Command {
 			"With -r those rules, and no others, are put to all events.\n" +
 			"TIME is RFC 3339, a date, or how long ago, such as 6h or 7d; it is the time at which events were received. Events\n" +
 			"before --from are read as far back as the rules look. -o ndjson prints each alert as a webhook carries it in `data`.\n" +
-			"A gateway runs one backtest at a time; its settings of lateness must be those of the correlators.",
+			"A gateway runs one backtest at a time; its settings of lateness, and its geo_file, must be those of the correlators.",
 		Example: "  stormbell backtest --from 24h\n  stormbell backtest --from 2026-11-01 --to 2026-11-02 -r ./rules -o ndjson",
 		Args:    arguments(0, 0),
 	}
@@ -71,7 +73,7 @@ func newBacktest(env *environment) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&from, "from", "", "time of the first event")
 	f.StringVar(&to, "to", "", "time behind the last event (default: now)")
-	f.BoolVar(&updates, "updates", false, "print too what alerts came to at the close of their buckets, of rules with `updates: true`; as alerts with `updated`")
+	f.BoolVar(&updates, "updates", false, "print too what alerts came to at the close of their buckets, of rules that say updates; as alerts with updated: true")
 	f.StringArrayVarP(&rules, "rules", "r", nil, "file, directory or archive (.tar.gz) with rules to try; may be repeated")
 	cmd.RunE = conn.with(func(ctx context.Context, gateway *client, _ []string) error {
 		request := make(map[string]any)
@@ -162,6 +164,9 @@ const maxBacktestLine = 4 << 20
 func (s *backtestSummary) tell(env *environment, output *format) error {
 	for _, line := range rejections(env, s.Problems) {
 		fmt.Fprintln(env.err, line)
+	}
+	if s.LogBegins != nil {
+		fmt.Fprintf(env.err, "backtest: the log begins at %s: alerts soon after that may lack events that are gone\n", s.LogBegins.UTC().Format(time.RFC3339))
 	}
 	if output.name == asNDJSON {
 		fmt.Fprintf(env.err, "backtest: %d events, %d alerts, %d failed\n", s.Events, s.Alerts, s.Failed)

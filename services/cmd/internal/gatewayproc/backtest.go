@@ -35,6 +35,9 @@ func (b backtests) Backtest(ctx context.Context, of *gateway.Backtest, tell func
 		return err //nolint:wrapcheck // it says what failed
 	}
 	summary := &gateway.BacktestSummary{Events: found.Events, Failed: found.Failed, Alerts: found.Alerts, Rules: []gateway.BacktestRule{}}
+	if !found.Since.IsZero() {
+		summary.LogBegins = &found.Since
+	}
 	for _, r := range found.Rules {
 		summary.Rules = append(summary.Rules, gateway.BacktestRule{ID: r.ID, Title: r.Title, Hits: r.Hits, Alerts: r.Alerts, Shadowed: r.Shadowed})
 	}
