@@ -89,6 +89,7 @@ func (c *correlator) open(ctx context.Context, claim *claim) (*session, error) {
 		s.probation.leave(ctx, err)
 		return nil, err
 	}
+	f.survey(ctx)
 	s.publisher = newPublisher(f, c.producer, s.log)
 	s.from, s.began = s.next, c.clock()
 	s.told = s.began

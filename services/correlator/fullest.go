@@ -1,6 +1,11 @@
 package correlator
 
 import (
+	"context"
+	"math"
+	"slices"
+
+	"github.com/stormbell/stormbell/services/internal/state"
 	"github.com/stormbell/stormbell/services/internal/status"
 )
 
@@ -60,6 +65,43 @@ func (f *fullest) note(g *group) {
 	list.groups[g.key] = &status.Group{
 		Values: g.of.group, Revision: g.of.revision, Count: int64(fill.Count), Events: int64(fill.Events),
 		FirstMS: fill.First, LastMS: fill.Last, DueMS: g.next(), AtLeast: fill.AtLeast,
+	}
+}
+
+const (
+	// surveyed is how many groups of a level a new owner looks at, so many at a time.
+	surveyed, surveyedAtOnce = 1000, 16
+	// surveyedShare is which part of the cache it fills at most.
+	surveyedShare = 8
+)
+
+// survey looks at groups that a former owner has left, those that are due first, so
+// that displays know of them before they change. It is best effort: what fails here
+// fails again where it matters.
+func (f *folder) survey(ctx context.Context) {
+	if f.local != nil || f.applied == state.Nowhere {
+		return
+	}
+	for level := range f.meta.levels + 1 {
+		keys, _, err := f.store.Due(ctx, f.partition, level, math.MaxInt64, surveyed)
+		if err != nil {
+			return
+		}
+		for some := range slices.Chunk(keys, surveyedAtOnce) {
+			groups, err := f.closing(ctx, some)
+			if err != nil {
+				f.cache.clear()
+				clear(f.tallies)
+				return
+			}
+			for _, g := range groups {
+				f.full.note(g)
+				f.named[g.tally] = tenantRule{g.of.tenant, g.of.correlation}
+			}
+			if f.cache.used > f.cache.limit/surveyedShare || len(f.named) >= maxTallies {
+				return
+			}
+		}
 	}
 }
 
