@@ -69,6 +69,7 @@ type groupsBody struct {
 	Rule       string          `json:"rule"`
 	Title      string          `json:"title"`
 	Condition  string          `json:"condition,omitempty"`
+	Revision   string          `json:"revision"`
 	OpenGroups int64           `json:"open_groups"`
 	Groups     []openGroupBody `json:"groups"`
 }
@@ -137,7 +138,7 @@ func (s *Service) listGroups(c *gin.Context, id control.Identity) {
 	}
 	for i := range list {
 		if b := &list[i]; b.ID == c.Param("rule") {
-			out := groupsBody{Rule: b.ID, Title: b.Title, Condition: b.Condition, OpenGroups: b.OpenGroups, Groups: []openGroupBody{}}
+			out := groupsBody{Rule: b.ID, Title: b.Title, Condition: b.Condition, Revision: b.Revision, OpenGroups: b.OpenGroups, Groups: []openGroupBody{}}
 			if r := sum.Rules[b.ID]; r != nil {
 				out.Groups = showGroups(r.Groups, b.GroupBy, sum)
 			}

@@ -30,6 +30,7 @@ type foundAlert struct {
 	Window      struct{ Start, End string }
 	Count       int      `json:"count"`
 	AtLeast     bool     `json:"at_least"`
+	Condition   string   `json:"condition"`
 	FirstTime   string   `json:"first_time"`
 	LastTime    string   `json:"last_time"`
 	Principals  []string `json:"principals"`
@@ -43,10 +44,25 @@ type foundAlert struct {
 	EventsTotal int      `json:"events_total"`
 	TraceID     string   `json:"trace_id"`
 	Link        string   `json:"link"`
-	Events      []struct {
-		ID, Time string
-		Event    json.RawMessage
-	} `json:"events"`
+	Risk        struct {
+		Signals []riskSignal
+	} `json:"risk"`
+	Events []alertEvent `json:"events"`
+}
+
+// riskSignal is one of what a risk is made of.
+type riskSignal struct {
+	Time, Title string
+	RuleID      string `json:"rule_id"`
+	Score       int    `json:"score"`
+}
+
+// alertEvent is an event of an alert.
+type alertEvent struct {
+	ID, Time string
+	RuleID   string `json:"rule_id"`
+	Late     bool   `json:"late"`
+	Event    json.RawMessage
 }
 
 func readAlert(raw json.RawMessage) (a foundAlert, err error) {
@@ -403,6 +419,9 @@ func (s *shownAlert) write(out io.Writer, env *environment, a foundAlert) {
 	if a.AtLeast {
 		count = "at least " + count
 	}
+	if a.Condition != "" {
+		count += " (" + a.Condition + ")"
+	}
 	line("count", fmt.Sprintf("%s, of %s", count, countOf(a.EventsTotal, "event")))
 	line("first, last", a.FirstTime, a.LastTime)
 	line("principals", a.Principals...)
@@ -415,14 +434,36 @@ func (s *shownAlert) write(out io.Writer, env *environment, a foundAlert) {
 	line("sources", a.Sources...)
 	line("trace id", a.TraceID)
 	line("link", a.Link)
+	for i, r := range a.Risk.Signals {
+		if i == 0 {
+			fmt.Fprintln(out, "\nmade of:")
+		}
+		fmt.Fprintf(out, "  %s  %3d  %s (%s)\n", printable(r.Time), r.Score, printable(r.Title), printable(r.RuleID))
+	}
 	fmt.Fprintln(out, "\nevents:")
-	for _, e := range a.Events {
-		fmt.Fprintf(out, "  %s  %s  %s\n", printable(e.Time), printable(e.ID), printable(string(e.Event)))
+	for i := range a.Events {
+		fmt.Fprintf(out, "  %s\n", a.Events[i].text(a.Rule.ID))
 	}
 	fmt.Fprintf(out, "\ndeliveries: %s\n", s.delivered())
 	for _, d := range s.Deliveries {
 		fmt.Fprintf(out, "  %s\n", printable(d.String()))
 	}
+}
+
+// text is an event on one line, with the rule that it matched unless that is the
+// alert's own.
+func (e *alertEvent) text(rule string) string {
+	parts := []string{e.Time, e.ID}
+	if e.RuleID != "" && e.RuleID != rule {
+		parts = append(parts, "rule "+e.RuleID)
+	}
+	if e.Late {
+		parts = append(parts, "late")
+	}
+	if len(e.Event) > 0 {
+		parts = append(parts, string(e.Event))
+	}
+	return printable(strings.Join(parts, "  "))
 }
 
 func (s *shownAlert) delivered() string {

@@ -51,7 +51,7 @@ func TestAlertsLookBack(t *testing.T) {
 		return !strings.Contains(shown, "not routed yet")
 	}, patience, 50*time.Millisecond)
 	for _, part := range []string{
-		"Many failed logins (event_count, " + manyID + ")", "group:       user=bob", "count:       3, of 3 events", "principals:  bob", "window: ", "trace id: ",
+		"Many failed logins (event_count, " + manyID + ")", "group:       user=bob", "count:       3 (gte 3), of 3 events", "principals:  bob", "window: ", "trace id: ",
 		`"action":"login_failed"`, "deliveries: no webhook wanted it: stormbell webhooks add URL",
 	} {
 		require.Contains(t, shown, part)

@@ -48,6 +48,7 @@ type openGroups struct {
 	Rule       string      `json:"rule"`
 	Title      string      `json:"title"`
 	Condition  string      `json:"condition,omitempty"`
+	Revision   string      `json:"revision"`
 	OpenGroups int64       `json:"open_groups"`
 	Groups     []openGroup `json:"groups"`
 }
@@ -129,7 +130,9 @@ func newCorrelationsGroups(env *environment, conn *connection) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "groups RULE",
 		Short: "Show the fullest open groups of a correlation and when they expire",
-		Long: "Show the open groups of a correlation that hold most of what its condition counts, as of when they changed last.\n" +
+		Long: "Show the open groups of a correlation that hold most of what its condition counts, as of when they changed last; of a\n" +
+			"great many, some that have not changed since a restart may be missing. Where the rule has been changed, groups of its\n" +
+			"former revisions say so: they count by its former condition.\n" +
 			"A group expires by the watermark: when no event can reach it any more.",
 		Example: "  stormbell correlations groups b38f6d12-fef8-45bc-a5f3-9b844ec98805",
 		Args:    arguments(1, 1),
@@ -147,7 +150,8 @@ func newCorrelationsGroups(env *environment, conn *connection) *cobra.Command {
 }
 
 func (g *openGroups) write(out io.Writer) {
-	fmt.Fprintf(out, "%s %s: %s\n", printable(g.Title), printable(g.Condition), countOf(int(g.OpenGroups), "open group"))
+	title := strings.TrimRight(printable(g.Title)+" "+printable(g.Condition), " ")
+	fmt.Fprintf(out, "%s: %s\n", title, countOf(int(g.OpenGroups), "open group"))
 	if len(g.Groups) == 0 {
 		return
 	}
@@ -166,7 +170,11 @@ func (g *openGroups) write(out io.Writer) {
 		if o.Expires != nil {
 			expires = time.Duration(*o.Expires * float64(time.Second)).Round(time.Second).String()
 		}
-		fmt.Fprintf(w, "%s%d\t%d\t%s\t%s\t%s\n", least, o.Count, o.Events, last, expires, openGroupText(o.Group))
+		former := ""
+		if o.Revision != g.Revision {
+			former = " (former revision)"
+		}
+		fmt.Fprintf(w, "%s%d\t%d\t%s\t%s\t%s%s\n", least, o.Count, o.Events, last, expires, openGroupText(o.Group), former)
 	}
 	_ = w.Flush() // the writer beneath tells nothing that could be done
 }

@@ -85,7 +85,8 @@ func newEval(env *environment) *cobra.Command {
 			"as a webhook carries it in `data`. Files are as for `stormbell send`, directories stand for the files in them;\n" +
 			"the same input gives the same output. With -o brief a line names rule, group, window and counts, and no events;\n" +
 			"with --summary it prints how often each rule matched instead.\n" +
-			"All events count as received at one time, so none is late; an event without a time has that of the one before it.",
+			"All events count as received at one time, so none is late; an event without a time that can be\n" +
+			"read has that of the one before it, and the first ones that of 1970.",
 		Example: "  stormbell eval -r ./rules logs/*.json.gz\n  zcat app.ndjson.gz | stormbell eval -r ./rules --quiet -\n" +
 			"  stormbell eval -r ./rules --logsource product=windows,service=sysmon --summary logs/",
 		Args: arguments(0, -1),
@@ -97,7 +98,7 @@ func newEval(env *environment) *cobra.Command {
 	f.StringVar(&source, "source", "", "name of the configured source that the events come from (default: detect)")
 	e.routing.flags(f)
 	f.BoolVar(&summarize, "summary", false, "print how often each rule matched, as a table or with -o json, in place of the alerts")
-	f.BoolVar(&e.updates, "updates", false, "print too what alerts came to at the close of their buckets, of rules with `updates: true`; as alerts with `updated`")
+	f.BoolVar(&e.updates, "updates", false, "print too what alerts came to at the close of their buckets, of rules that say updates; as alerts with updated: true")
 	f.BoolVarP(&e.quiet, "quiet", "q", false, "print alerts alone: no warnings, no figures")
 	f.IntVar(&e.workers, "workers", runtime.GOMAXPROCS(0), "events are matched on so many threads; the output is the same")
 	f.Lookup("workers").DefValue = "number of processors"

@@ -68,6 +68,9 @@ func howOften(a *alertv1.Alert) string {
 	case "", "detection":
 		return ""
 	case "event_count":
+		if a.GetCount() == 1 {
+			return "" // as of an event alone
+		}
 		return fmt.Sprintf(", %s%d times within %s", least, a.GetCount(), human(span))
 	case "value_count":
 		return fmt.Sprintf(", with %s%d different values within %s", least, a.GetCount(), human(span))
