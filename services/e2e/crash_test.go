@@ -75,7 +75,7 @@ func crashed(t *testing.T, r *rig.Runner, size crashSize) string {
 	g.Go(func() error { return progress.send(ctx, client, l) })
 	g.Go(func() error { return killer.run(ctx, progress) })
 	require.NoError(t, g.Wait())
-	recovery := killer.recovery
+	recovery := killer.times()
 	posted := time.Since(now)
 
 	// Of stories the exact ingest times do not matter: everything was taken in within
@@ -111,10 +111,12 @@ func crashed(t *testing.T, r *rig.Runner, size crashSize) string {
 	for _, topic := range []string{bus.TopicEvents, bus.TopicDetections, bus.TopicAlerts} {
 		require.Len(t, counts(topics[topic]), rig.Partitions, "all partitions of %s take part", topic)
 	}
-	slices.Sort(recovery)
-	return fmt.Sprintf("%s: %d events (%d distinct) posted in %s, %d alerts delivered %s after the start in %d requests, %d records in alerts; %d kills, ready again in %s (median), %s (p99), %s (most); answers %v",
+	if full() { // of the small form it is not known what else the machine does
+		require.Less(t, recovery.p99(), 15*time.Second)
+	}
+	return fmt.Sprintf("%s: %d events (%d distinct) posted in %s, %d alerts delivered %s after the start in %d requests, %d records in alerts; %d kills; all partitions read again after %s, %s at most, of %d that no other came before; answers %v",
 		d.Kind, len(l.sent), len(l.ids), posted.Round(time.Millisecond), len(want), delivered.Round(time.Millisecond), len(v.deliveries), len(v.alerts),
-		len(recovery), recovery[len(recovery)/2].Round(time.Millisecond), recovery[len(recovery)*99/100].Round(time.Millisecond), recovery[len(recovery)-1].Round(time.Millisecond), client.Statuses())
+		size.kills, recovery, recovery[len(recovery)-1].Round(time.Millisecond), len(recovery), client.Statuses())
 }
 
 func newClient(t *testing.T, d *rig.Deployment) *ledger.Client {
@@ -224,16 +226,20 @@ type death struct {
 
 // A killer ends processes while the load is sent and worked on.
 type killer struct {
-	deaths   []*death
-	healthy  *ledger.Receiver
-	recovery []time.Duration
+	d       *rig.Deployment
+	deaths  []*death
+	healthy *ledger.Receiver
+
+	watches  sync.WaitGroup
+	mu       sync.Mutex
+	recovery latencies
 }
 
 // newKiller decides by the seed who dies where: spread over the load, each
 // process at least once where there are deaths enough.
 func newKiller(d *rig.Deployment, seed uint64, size crashSize, healthy *ledger.Receiver) *killer {
 	r := rand.New(rand.NewPCG(seed, 13))
-	k := &killer{healthy: healthy}
+	k := &killer{d: d, healthy: healthy}
 	var order []*rig.Process
 	part := int64(size.events / size.kills)
 	for i := range int64(size.kills) {
@@ -249,9 +255,11 @@ func newKiller(d *rig.Deployment, seed uint64, size crashSize, healthy *ledger.R
 }
 
 // run kills each victim once the load is there and, but for the first, a webhook
-// has arrived since the death before: so each hits a pipeline that works. It
-// starts the victim again and notes how long it took to be ready.
+// has arrived since the death before: so each hits a pipeline that works, though
+// maybe not yet all of it.
 func (k *killer) run(ctx context.Context, p *progress) error {
+	defer k.watches.Wait()
+	another := func() {}
 	for i, death := range k.deaths {
 		before := len(k.healthy.Deliveries())
 		select {
@@ -264,15 +272,37 @@ func (k *killer) run(ctx context.Context, p *progress) error {
 				return err
 			}
 		}
+		another()
+		began := time.Now()
 		if err := death.victim.Kill(); err != nil {
 			return err
 		}
 		close(death.happened)
-		began := time.Now()
 		if err := death.victim.Start(ctx); err != nil {
 			return err
 		}
-		k.recovery = append(k.recovery, time.Since(began))
+		watched, cancel := context.WithCancel(ctx)
+		another = cancel
+		k.watches.Go(func() { k.watch(watched, began) })
 	}
 	return nil
+}
+
+// watch notes how long it is from a death until somebody reads all partitions
+// again, unless another death comes first.
+func (k *killer) watch(ctx context.Context, died time.Time) {
+	if err := k.d.AwaitOwned(ctx); err != nil {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.recovery = append(k.recovery, time.Since(died))
+}
+
+// times are the recoveries that were seen to their ends, sorted.
+func (k *killer) times() latencies {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	slices.Sort(k.recovery)
+	return k.recovery
 }

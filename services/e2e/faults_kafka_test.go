@@ -57,7 +57,7 @@ func faultAlertsDown(t *testing.T, r *rig.Runner) string {
 	const step = 500 // of the fold: it looks at the bound between two
 	bound := int64(times(20, 2000))
 	o := prepare(t, r, rig.Options{Settings: map[string]string{"correlator": fmt.Sprintf("outbox_entries: %d", bound)}})
-	o.without = `"Root"` // stage detect would wait for its own alerts
+	o.without = alone // stage detect would wait for its own alerts
 	o.load(pace)
 	o.progress()
 	c := redis.NewClient(&redis.Options{Addr: o.d.Redis.Addr()})

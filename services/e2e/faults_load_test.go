@@ -59,7 +59,7 @@ func faultHotGroup(t *testing.T, r *rig.Runner) string {
 	done := make(chan error, 1)
 	ctx := within(t, time.Hour)
 	go func() {
-		for range times(50, 300) {
+		for range times(50, 1000) {
 			var events []crashEvent
 			for i := range batch {
 				user := "hot"
@@ -112,7 +112,7 @@ func faultCardinality(t *testing.T, r *rig.Runner) string {
 	d.PushRules(t, crashRules)
 	o := &ordeal{t: t, rules: crashRules, seed: attacked.seed, d: d, healthy: newReceiver(t, ledger.Behave{}), client: newClient(t, d), began: attacked.began}
 	d.Subscribe(t, 0, o.healthy)
-	baseline := o.probeAll(times(10, 100))
+	baseline := o.probeAll(times(10, 1000)) // so that a percentile is not the worst of them
 
 	done := make(chan error, 1)
 	ctx := within(t, 2*time.Hour)

@@ -12,14 +12,17 @@ import (
 	"github.com/stormbell/stormbell/services/e2e/rig"
 )
 
+const refusedWrites = "stormbell_correlator_refused_writes_total"
+
 // faultZombie stops a correlator for longer than its session lasts, until the
 // other one owns everything, and lets it go on. What it then writes is refused.
 // After long stops most have nothing left to write: the call under way has met its
 // time-out. Shorter ones follow until one was refused.
 func faultZombie(t *testing.T, r *rig.Runner) string {
-	o := begin(t, r, rig.Options{})
+	o := prepare(t, r, rig.Options{})
+	o.without = alone
+	o.load(pace)
 	both := o.of("correlator")
-	fleet := program.Fleet{Processes: both}
 	refused, rounds := 0.0, 0
 	least, stop := times(1, 5), time.Duration(times(0, 60))*time.Second
 	for ; rounds < least || refused == 0 && rounds < least+30; rounds++ {
@@ -28,6 +31,8 @@ func faultZombie(t *testing.T, r *rig.Runner) string {
 		}
 		o.progress()
 		stopped, other := both[rounds%2], both[(rounds+1)%2]
+		writes := program.Fleet{Processes: []*rig.Process{stopped}}
+		before := writes.Sum(t.Context(), refusedWrites)
 		began := time.Now()
 		require.NoError(t, stopped.Signal(syscall.SIGSTOP))
 		require.NoError(t, rig.Every(within(t, patience), "the other one owns every partition", func() bool {
@@ -39,15 +44,18 @@ func faultZombie(t *testing.T, r *rig.Runner) string {
 			n, m := len(lags(t, stopped)), len(lags(t, other))
 			return n > 0 && m > 0 && n+m == rig.Partitions
 		}))
-		refused = fleet.Sum(t.Context(), "stormbell_correlator_refused_writes_total")
+		refused += writes.Sum(t.Context(), refusedWrites) - before
 	}
 	require.Positive(t, refused, "no write of a zombie was refused: the run shows nothing")
 	return fmt.Sprintf("%d times; %v writes refused; %s", rounds, refused, o.judge())
 }
 
-// faultJoins has correlators come and go. Something is delivered all the time.
+// faultJoins has correlators come and go. Something that they found together is
+// delivered all the time.
 func faultJoins(t *testing.T, r *rig.Runner) string {
-	o := begin(t, r, rig.Options{})
+	o := prepare(t, r, rig.Options{})
+	o.without = alone
+	o.load(pace)
 	o.progress()
 	n, every := times(4, 30), time.Duration(times(0, 10))*time.Second
 	began := time.Now()
@@ -77,5 +85,5 @@ func faultJoins(t *testing.T, r *rig.Runner) string {
 	if full() {
 		require.Less(t, longest, 10*time.Second)
 	}
-	return fmt.Sprintf("%d joins and leaves in %s; longest time without a webhook %s; %s", n, took.Round(time.Second), longest.Round(time.Millisecond), o.judge())
+	return fmt.Sprintf("%d joins and leaves in %s; longest time without a webhook of a correlation %s; %s", n, took.Round(time.Second), longest.Round(time.Millisecond), o.judge())
 }

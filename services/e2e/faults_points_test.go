@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/stormbell/stormbell/services/e2e/rig"
 	"github.com/stormbell/stormbell/services/gateway"
 	"github.com/stormbell/stormbell/services/notifier"
+	"github.com/stormbell/stormbell/tools/child"
 )
 
 // crashAtEnv is what programs built with the tag fault read.
@@ -78,7 +80,7 @@ func faultPoints(t *testing.T, r *rig.Runner) string {
 	for d := range recovery {
 		most = max(most, d)
 	}
-	return fmt.Sprintf("%d points, %d deaths at each; ready again after %s at most; %s", len(hit), n, most.Round(time.Millisecond), o.judge())
+	return fmt.Sprintf("%d points, %d deaths at each; all partitions read again after %s at most; %s", len(hit), n, most.Round(time.Millisecond), o.judge())
 }
 
 // dieAt has a process die at each of the points n times, and start again.
@@ -95,31 +97,37 @@ func dieAt(ctx context.Context, o *ordeal, p *rig.Process, points []crashPoint, 
 				return err
 			}
 			p.Setenv(fmt.Sprintf("%s=%s:%d", crashAtEnv, point.name, at))
-			took, err := startDeadly(ctx, o, p)
+			last := "crash at " + point.name + "\n"
+			before, err := p.Said(last)
 			if err != nil {
 				return err
 			}
-			recovery <- took
+			if err := startDeadly(ctx, o, p); err != nil {
+				return err
+			}
 			if err := p.AwaitEnd(ctx); err != nil {
 				return fmt.Errorf("at %s: %w", point.name, err)
 			}
+			if said, err := p.Said(last); err != nil || said == before {
+				return errors.Join(fmt.Errorf("it ended before %s:\n%s", point.name, child.Tail(p.LogFile())), err)
+			}
 			died <- point.name
-			if err := recovered(ctx, o, p); err != nil {
+			took, err := recovered(ctx, o, p)
+			if err != nil {
 				return fmt.Errorf("after %s: %w", point.name, err)
 			}
+			recovery <- took
 		}
 	}
 	return nil
 }
 
 // startDeadly starts a process that is to die, which it may do before it is ready.
-func startDeadly(ctx context.Context, o *ordeal, p *rig.Process) (ready time.Duration, err error) {
+func startDeadly(ctx context.Context, o *ordeal, p *rig.Process) error {
 	defer o.hush()()
-	began := time.Now()
 	if err := p.Start(ctx); err != nil && !strings.Contains(err.Error(), "ended before it was ready") {
-		return 0, err
+		return err
 	}
-	ready = time.Since(began)
 	if o.d.Kind == rig.Embedded {
 		alive, cancel := context.WithCancel(ctx)
 		defer cancel()
@@ -129,18 +137,24 @@ func startDeadly(ctx context.Context, o *ordeal, p *rig.Process) (ready time.Dur
 		}()
 		_ = o.d.AwaitDrained(alive) // or it has died, of which the caller waits to hear
 	}
-	return ready, nil
+	return nil
 }
 
 // recovered starts a process that has died and returns once every stage has caught
-// up. A process that dies over and over with one record in hand would bury that.
-func recovered(ctx context.Context, o *ordeal, p *rig.Process) error {
+// up, and how long it took until all partitions were read again. A process that dies
+// over and over with one record in hand would bury that.
+func recovered(ctx context.Context, o *ordeal, p *rig.Process) (took time.Duration, err error) {
 	defer o.hush()()
+	began := time.Now()
 	p.Setenv()
 	if err := p.Start(ctx); err != nil {
-		return err
+		return 0, err
 	}
-	return o.d.AwaitDrained(ctx)
+	if err := o.d.AwaitOwned(ctx); err != nil {
+		return 0, err
+	}
+	took = time.Since(began)
+	return took, o.d.AwaitDrained(ctx)
 }
 
 // hush ends the load until load is called, where whoever starts reads all that

@@ -12,15 +12,16 @@ import (
 )
 
 func faultRedisKills(t *testing.T, r *rig.Runner) string {
-	return losses(t, r, times(1, 20), func(d *rig.Deployment, c *redis.Client, _ *rand.Rand) {
+	figure, _ := losses(t, r, times(1, 20), func(d *rig.Deployment, c *redis.Client, _ *rand.Rand) {
 		await(t, c, "look")
 		require.NoError(t, d.Redis.Kill())
 		require.NoError(t, d.Redis.Restart(t.Context()))
 	})
+	return figure
 }
 
 func faultRedisTails(t *testing.T, r *rig.Runner) string {
-	return losses(t, r, times(1, 20), func(d *rig.Deployment, c *redis.Client, random *rand.Rand) {
+	figure, rebuilt := losses(t, r, times(1, 20), func(d *rig.Deployment, c *redis.Client, random *rand.Rand) {
 		await(t, c, "look")
 		require.NoError(t, d.Redis.Kill())
 		cut, err := d.Redis.CutTail(1 + random.IntN(30))
@@ -28,15 +29,19 @@ func faultRedisTails(t *testing.T, r *rig.Runner) string {
 		require.Positive(t, cut)
 		require.NoError(t, d.Redis.Restart(t.Context()))
 	})
+	require.Positive(t, rebuilt, "nothing was folded again: the run shows nothing")
+	return figure
 }
 
 func faultRedisFlushes(t *testing.T, r *rig.Runner) string {
-	return losses(t, r, times(1, 10), func(_ *rig.Deployment, c *redis.Client, _ *rand.Rand) { await(t, c, "flush") })
+	figure, rebuilt := losses(t, r, times(1, 10), func(_ *rig.Deployment, c *redis.Client, _ *rand.Rand) { await(t, c, "flush") })
+	require.Positive(t, rebuilt, "nothing was rebuilt: the run shows nothing")
+	return figure
 }
 
 // losses loses what Redis holds n times under load, and once more webhooks have
-// come before each.
-func losses(t *testing.T, r *rig.Runner, n int, lose func(*rig.Deployment, *redis.Client, *rand.Rand)) string {
+// come before each. It returns too how many records correlators folded again.
+func losses(t *testing.T, r *rig.Runner, n int, lose func(*rig.Deployment, *redis.Client, *rand.Rand)) (figure string, rebuilt int64) {
 	t.Helper()
 	o := begin(t, r, rig.Options{})
 	// Deliveries to this one are pending whenever something is lost.
@@ -50,9 +55,7 @@ func losses(t *testing.T, r *rig.Runner, n int, lose func(*rig.Deployment, *redi
 		lose(o.d, c, random)
 		o.progress()
 	}
-	judged := o.judge()
-	figure := fmt.Sprintf("%d times; %s", n, judged)
-	rebuilt := int64(0)
+	figure = fmt.Sprintf("%d times; %s", n, o.judge())
 	for _, p := range o.of("correlator") {
 		_, records := rebuiltBy(t, p.LogFile())
 		rebuilt += records
@@ -60,5 +63,5 @@ func losses(t *testing.T, r *rig.Runner, n int, lose func(*rig.Deployment, *redi
 	if rebuilt > 0 {
 		figure += fmt.Sprintf("; %d records rebuilt", rebuilt)
 	}
-	return figure
+	return figure, rebuilt
 }

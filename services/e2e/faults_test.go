@@ -9,6 +9,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/stormbell/stormbell/services/e2e/rig"
 )
 
@@ -24,19 +26,17 @@ type fault struct {
 	// fullOnly leaves it out of the short form: another scenario is that, or it
 	// takes minutes.
 	fullOnly bool
-	// named leaves its short form to whoever names it.
-	named bool
 }
 
 func faults() []fault {
 	both, embedded, cluster := []string{rig.Embedded, rig.Cluster}, []string{rig.Embedded}, []string{rig.Cluster}
-	points := embedded
+	whole := embedded // and short
 	if full() {
-		points = both
+		whole = both
 	}
 	return []fault{
 		{name: "kills", runners: both, run: faultKills, fullOnly: true}, // Crash
-		{name: "points", runners: points, run: faultPoints, named: true},
+		{name: "points", runners: whole, run: faultPoints},
 		{name: "redis-kills", runners: cluster, run: faultRedisKills},
 		{name: "redis-tails", runners: cluster, run: faultRedisTails, fullOnly: true}, // CutTail
 		{name: "redis-flushes", runners: cluster, run: faultRedisFlushes},
@@ -45,7 +45,7 @@ func faults() []fault {
 		{name: "kafka-rolling", runners: cluster, run: faultKafkaRolling, fullOnly: true},
 		{name: "zombie", runners: cluster, run: faultZombie},
 		{name: "joins", runners: cluster, run: faultJoins},
-		{name: "copies", runners: embedded, run: faultCopies},
+		{name: "copies", runners: whole, run: faultCopies},
 		{name: "alerts-down", runners: cluster, run: faultAlertsDown},
 		{name: "cardinality", runners: cluster, run: faultCardinality},
 		{name: "hot-group", runners: cluster, run: faultHotGroup},
@@ -57,9 +57,13 @@ func faults() []fault {
 // a row; `make faults` runs the full one and prints the table.
 func TestFaults(t *testing.T) {
 	var rows []string
+	wanted := strings.FieldsFunc(os.Getenv(faultEnv), func(r rune) bool { return r == ',' })
+	for _, name := range wanted {
+		require.True(t, slices.ContainsFunc(faults(), func(f fault) bool { return f.name == name }), "%s: there is no fault %q", faultEnv, name)
+	}
 	kafkas := map[string]*rig.Runner{}
 	for _, f := range faults() {
-		if one := os.Getenv(faultEnv); one != "" && !slices.Contains(strings.Split(one, ","), f.name) || f.fullOnly && !full() || f.named && one == "" && !full() {
+		if len(wanted) > 0 && !slices.Contains(wanted, f.name) || f.fullOnly && !full() {
 			continue
 		}
 		for _, kind := range f.runners {

@@ -47,6 +47,9 @@ type ordeal struct {
 	probes  int
 }
 
+// alone is in the events of the load that make alerts alone, without stage correlate.
+const alone = `"Root"`
+
 // poisonHeader marks records of `events` that are not events.
 const poisonHeader = "poison"
 
@@ -131,11 +134,21 @@ func (o *ordeal) post(ctx context.Context, events []crashEvent) error {
 	return nil
 }
 
-// progress returns when some more webhooks have come.
+// progress returns when some more webhooks of correlations have come.
 func (o *ordeal) progress() {
 	o.t.Helper()
-	before := len(o.healthy.Deliveries())
-	require.NoError(o.t, o.healthy.Await(within(o.t, patience), func(got []ledger.Delivery) bool { return len(got) >= before+5 }))
+	from := len(o.healthy.Deliveries())
+	require.NoError(o.t, o.healthy.Await(within(o.t, patience), func(got []ledger.Delivery) bool { return correlated(got[from:]) >= 5 }))
+}
+
+// correlated counts the deliveries that stage correlate has a part in.
+func correlated(got []ledger.Delivery) (n int) {
+	for i := range got {
+		if !bytes.Contains(got[i].Body, []byte(`"type":"detection"`)) {
+			n++
+		}
+	}
+	return n
 }
 
 // await returns when so many events are accepted.

@@ -3,6 +3,7 @@ package program
 import (
 	"context"
 	"fmt"
+	"iter"
 	"regexp"
 	"strconv"
 	"strings"
@@ -19,15 +20,19 @@ type Fleet struct {
 // every stage in turn. Ticks keep coming, so the partitions of a stage are not
 // asked to be at their ends all at the same moment, but each at one.
 func (f Fleet) AwaitDrained(ctx context.Context) error {
-	return AwaitDrained(ctx, f.Partitions, func(ctx context.Context) []string {
-		var pages []string
-		for _, p := range f.Processes {
-			if _, text, err := p.Admin(ctx, "/metrics"); err == nil {
-				pages = append(pages, text) // of those that do not answer, others may own all
-			}
+	return AwaitDrained(ctx, f.Partitions, f.scrape)
+}
+
+// scrape reads the metrics of the processes that answer: of the others, those may own
+// all.
+func (f Fleet) scrape(ctx context.Context) []string {
+	var pages []string
+	for _, p := range f.Processes {
+		if _, text, err := p.Admin(ctx, "/metrics"); err == nil {
+			pages = append(pages, text)
 		}
-		return pages
-	})
+	}
+	return pages
 }
 
 // AwaitDrained is Fleet.AwaitDrained for processes whose metrics scrape reads.
@@ -35,7 +40,7 @@ func AwaitDrained(ctx context.Context, partitions int, scrape func(context.Conte
 	// What has been read may still be on its way to the next stage: the second
 	// round sees it there.
 	for range 2 {
-		for _, stage := range []string{`stormbell_correlator_lag_records{*stage="detect"`, `stormbell_correlator_lag_records{*stage="correlate"`, "stormbell_notifier_lag_records{"} {
+		for _, stage := range stages() {
 			if err := awaitStage(ctx, partitions, scrape, stage); err != nil {
 				return err
 			}
@@ -44,21 +49,55 @@ func AwaitDrained(ctx context.Context, partitions int, scrape func(context.Conte
 	return nil
 }
 
-// awaitStage returns once each partition in the lines of a metric was seen at
-// zero. "*" in line stands for other labels.
-func awaitStage(ctx context.Context, partitions int, scrape func(context.Context) []string, line string) error {
-	pattern := `(?m)^` + strings.ReplaceAll(regexp.QuoteMeta(line), `\*`, `[^}]*`) + `[^}]*\} (\S+)$`
-	lagLine, partition := regexp.MustCompile(pattern), regexp.MustCompile(`partition="([0-9]+)"`)
+// stages are the lines of the metrics that say of each partition that it is read
+// here, and how far that has to go. "*" stands for other labels.
+func stages() []string {
+	return []string{`stormbell_correlator_lag_records{*stage="detect"`, `stormbell_correlator_lag_records{*stage="correlate"`, "stormbell_notifier_lag_records{"}
+}
+
+// AwaitOwned returns when some process that lives reads each partition of every
+// stage. What a process that died had owned has none before the group has missed it.
+func (f Fleet) AwaitOwned(ctx context.Context) error {
+	return Every(ctx, "each partition of every stage has an owner", func() bool {
+		pages := f.scrape(ctx)
+		for _, stage := range stages() {
+			owned := map[string]bool{}
+			for partition := range lagsIn(pages, stage) {
+				owned[partition] = true
+			}
+			if len(owned) < f.Partitions {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// awaitStage returns once each partition in the lines of a stage was seen at zero.
+func awaitStage(ctx context.Context, partitions int, scrape func(context.Context) []string, stage string) error {
 	drained := map[string]bool{}
-	return Every(ctx, fmt.Sprintf("each partition of %s is read to its end", line), func() bool {
-		for _, text := range scrape(ctx) {
-			for _, m := range lagLine.FindAllStringSubmatch(text, -1) {
-				lag, err := strconv.ParseFloat(m[1], 64)
-				if at := partition.FindStringSubmatch(m[0]); err == nil && lag == 0 && at != nil {
-					drained[at[1]] = true
-				}
+	return Every(ctx, fmt.Sprintf("each partition of %s is read to its end", stage), func() bool {
+		for partition, lag := range lagsIn(scrape(ctx), stage) {
+			if lag == 0 {
+				drained[partition] = true
 			}
 		}
 		return len(drained) == partitions
 	})
+}
+
+// lagsIn are the partitions in the lines of a stage, and how far each is behind.
+func lagsIn(pages []string, stage string) iter.Seq2[string, float64] {
+	pattern := `(?m)^` + strings.ReplaceAll(regexp.QuoteMeta(stage), `\*`, `[^}]*`) + `[^}]*\} (\S+)$`
+	line, partition := regexp.MustCompile(pattern), regexp.MustCompile(`partition="([0-9]+)"`)
+	return func(yield func(string, float64) bool) {
+		for _, text := range pages {
+			for _, m := range line.FindAllStringSubmatch(text, -1) {
+				lag, err := strconv.ParseFloat(m[1], 64)
+				if at := partition.FindStringSubmatch(m[0]); err == nil && at != nil && !yield(at[1], lag) {
+					return
+				}
+			}
+		}
+	}
 }

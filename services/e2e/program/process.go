@@ -222,6 +222,15 @@ func (p *Process) Rules() (ok, rejected int) {
 	return p.ready.Rules.OK, p.ready.Rules.Rejected
 }
 
+// Said counts how often a text is in all that it printed.
+func (p *Process) Said(text string) (int, error) {
+	b, err := os.ReadFile(p.log)
+	if err != nil {
+		return 0, fmt.Errorf("read log of %s: %w", p.Name, err)
+	}
+	return bytes.Count(b, []byte(text)), nil
+}
+
 // LogFile is the path of all that it printed.
 func (p *Process) LogFile() string { return p.log }
 
@@ -252,16 +261,18 @@ func get(ctx context.Context, url string) (int, string, error) {
 	return resp.StatusCode, string(body), nil
 }
 
-// Every polls ok until it holds, for what has no channel to wait on.
+// Every polls ok until it holds, for what has no channel to wait on. Looking takes
+// a fifth of the time at most, so that who is looked at gets on, and no pause is long.
 func Every(ctx context.Context, what string, ok func() bool) error {
-	tick := time.NewTicker(pollEvery)
-	defer tick.Stop()
-	for !ok() {
+	for {
+		began := time.Now()
+		if ok() {
+			return nil
+		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("wait until %s: %w", what, ctx.Err())
-		case <-tick.C:
+		case <-time.After(min(max(pollEvery, 4*time.Since(began)), 20*pollEvery)):
 		}
 	}
-	return nil
 }

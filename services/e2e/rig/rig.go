@@ -96,6 +96,12 @@ func (d *Deployment) AwaitDrained(ctx context.Context) error {
 	return program.Fleet{Processes: d.Processes, Partitions: Partitions}.AwaitDrained(ctx)
 }
 
+// AwaitOwned returns when some process that lives reads each partition of every
+// stage.
+func (d *Deployment) AwaitOwned(ctx context.Context) error {
+	return program.Fleet{Processes: d.Processes, Partitions: Partitions}.AwaitOwned(ctx)
+}
+
 // A Deployment is one running Stormbell. Its methods are safe for concurrent use
 // unless they say otherwise.
 type Deployment struct {
