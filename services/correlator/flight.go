@@ -31,15 +31,20 @@ func (s *step) write(ctx context.Context, next state.Position) error {
 		f.applied = next
 		return nil
 	}
-	if err := f.launch(ctx, s.finish(next), nil); err != nil {
+	return f.commit(ctx, s.finish(s.batch(next)))
+}
+
+// commit makes a call and waits for it.
+func (f *folder) commit(ctx context.Context, w *write) error {
+	if err := f.launch(ctx, w, nil); err != nil {
 		return err
 	}
 	return f.land()
 }
 
-// finish makes the step's call, and the folder what it is after it. What is in the
-// call changes no more.
-func (s *step) finish(next state.Position) *write {
+// batch is the step's call. What is in it changes no more, and groups have told
+// their changes: the step is finished with it, or rolled back.
+func (s *step) batch(next state.Position) *state.Batch {
 	f := s.f
 	b := &state.Batch{Token: f.token, Prev: f.applied, Next: next, Meta: f.meta.encode(), Outbox: s.entries}
 	b.Changes = make([]state.Change, 0, len(s.dirty)+len(s.tallies))
@@ -51,7 +56,13 @@ func (s *step) finish(next state.Position) *write {
 	for _, t := range s.tallies {
 		b.Changes = append(b.Changes, t.change())
 	}
-	f.applied, f.seq = next, s.seq
+	return b
+}
+
+// finish makes the folder what it is after the step's call.
+func (s *step) finish(b *state.Batch) *write {
+	f := s.f
+	f.applied, f.seq = b.Next, s.seq
 	for i, g := range s.dirty {
 		g.dirty = false
 		g.stored, g.name = true, nil

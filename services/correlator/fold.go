@@ -56,6 +56,8 @@ type folder struct {
 	named   map[string]tenantRule
 	tallies map[string]*tally // by their keys in the store
 	full    *fullest
+	// long is the snapshot that is being written, where one takes several calls.
+	long *longSnapshot
 	// attempts counts how often the fold of a record has failed.
 	attempts map[int64]int
 	// skipped are records that `dlq` has: they are skipped again, silently.
@@ -66,6 +68,7 @@ type folder struct {
 	tries  int
 	gate   *gate
 	alone  bool // nothing else happens in the process
+	limit  int  // bytes of one call of the store
 
 	entities alert.EntityReader // scratch
 }
@@ -90,6 +93,7 @@ func (f *folder) open(ctx context.Context) error {
 			return err //nolint:wrapcheck // the store says what failed
 		}
 	}
+	f.limit = state.MaxBatchBytes
 	f.applied, f.seq, f.first = part.Applied, part.Seq, part.First
 	for level := range f.due {
 		f.due[level] = unseen // not known
@@ -120,6 +124,7 @@ type item struct {
 	level  uint32    // of a signal's chain; 0: of a detection
 	alert  string    // to which a signal's event belongs
 	skip   bool      // as before
+	large  bool      // its effect does not fit into a call of the store
 	hit    *detected // what it is, or was made of, where there is no store
 }
 
@@ -147,6 +152,10 @@ func (f *folder) fold(ctx context.Context, records []Record) (n int, entries []s
 // compute folds the first records of a fetch and returns what is to be written for
 // them. The call before may still be under way: where this needs the store, or
 // fails, it waits for that.
+//
+// What is not written as it comes is bounded by the size of the records. Where it
+// is too large all the same, fewer are taken; and a record that by itself is goes
+// to `dlq`: no repetition makes it smaller.
 func (f *folder) compute(ctx context.Context, records []Record) (n int, w *write, err error) {
 	items, err := f.decode(ctx, records)
 	if err != nil {
@@ -155,6 +164,26 @@ func (f *folder) compute(ctx context.Context, records []Record) (n int, w *write
 	if !f.alone {
 		defer f.gate.share()()
 	}
+	for {
+		n, w, err = f.computeSome(ctx, items)
+		if !errors.Is(err, state.ErrTooLarge) {
+			return n, w, err
+		}
+		if n > 1 {
+			items = items[:n/2]
+			continue
+		}
+		it := &items[0]
+		if it.large { // it is not the record
+			return 0, nil, err
+		}
+		it.bad, it.large = "what it changes does not fit into one write: "+err.Error(), true
+	}
+}
+
+// computeSome is compute. Where its call is too large it says how many records are
+// in it, and leaves the folder where the store is.
+func (f *folder) computeSome(ctx context.Context, items []item) (n int, w *write, err error) {
 	if err := f.load(ctx, items); err != nil {
 		return 0, nil, err
 	}
@@ -180,7 +209,15 @@ func (f *folder) compute(ctx context.Context, records []Record) (n int, w *write
 		// left of many signals, follows in bounded calls at the same offset.
 		next = state.Position{Offset: last, Step: 1}
 	}
-	return n, step.finish(next), nil
+	b := step.batch(next)
+	if err := b.Fits(f.limit); err != nil {
+		if lost := f.land(); lost != nil {
+			return 0, nil, lost
+		}
+		step.rollback()
+		return n, nil, fmt.Errorf("records from offset %d on: %w", items[0].rec.Offset, err)
+	}
+	return n, step.finish(b), nil
 }
 
 // decode reads records and resolves their rules, until the bounds of a batch.
@@ -337,6 +374,10 @@ func (f *folder) drainDue(ctx context.Context, told func(entries []state.Entry) 
 
 func (f *folder) drainSome(ctx context.Context) (done bool, entries []state.Entry, err error) {
 	defer f.gate.share()()
+	if f.long != nil {
+		entries, err = f.snapshotOn(ctx)
+		return false, entries, err
+	}
 	for level := range f.due {
 		w := max(f.watermarkOf(uint32(level)), window.Now)
 		if w < f.due[level] {
@@ -365,13 +406,14 @@ func (f *folder) closeGroups(ctx context.Context, keys []string, w int64) ([]sta
 	if err != nil {
 		return nil, err
 	}
-	s := &step{f: f, seq: f.seq}
-	fields := 0
+	s := &step{f: f, before: f.meta, seq: f.seq}
+	fields, closed := 0, 0
 	var quiet []*group // that say nothing any more, and whose snapshots are due
 	for _, g := range groups {
 		if fields > maxClosedFields || s.full() {
 			break
 		}
+		closed++
 		held := g.win.Held()
 		fired, err := s.advance(ctx, g, w)
 		if err != nil {
@@ -399,7 +441,19 @@ func (f *folder) closeGroups(ctx context.Context, keys []string, w int64) ([]sta
 	if err := s.snapshots(ctx, quiet, w); err != nil {
 		return nil, err
 	}
-	return s.entries, s.write(ctx, state.Position{Offset: f.applied.Offset, Step: f.applied.Step + 1})
+	next := state.Position{Offset: f.applied.Offset, Step: f.applied.Step + 1}
+	if f.local != nil {
+		return nil, s.write(ctx, next)
+	}
+	b := s.batch(next)
+	if err := b.Fits(f.limit); err != nil {
+		s.rollback()
+		if f.long = nil; closed > 1 {
+			return f.closeGroups(ctx, keys[:closed/2], w)
+		}
+		return nil, fmt.Errorf("group %s of partition %d: %w", keys[0], f.partition, err)
+	}
+	return s.entries, f.commit(ctx, s.finish(b))
 }
 
 // Bounds of what one call closes: a group that is not dropped whole loses about
@@ -521,9 +575,9 @@ func (s *step) bury(it *item) error {
 	attempts := max(s.f.attempts[it.rec.Offset], 1)
 	if s.f.passes(it.rec.Offset) {
 		// It may have been folded before: what is passed over is said all the same,
-		// so that the next rebuild knows.
+		// so that the next rebuild knows. So is what is too large.
 		attempts = s.f.tries
-	} else if it.rec.Offset < s.f.silent {
+	} else if it.rec.Offset < s.f.silent && !it.large {
 		return nil
 	}
 	dead, err := bus.DeadLetter(it.rec, stageCorrelate, it.bad, attempts)

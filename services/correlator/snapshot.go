@@ -1,11 +1,13 @@
 package correlator
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"hash/fnv"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,7 +42,7 @@ import (
 const (
 	snapshotField   = "s"
 	snapshotVersion = 1
-	// partBytes is about how large a part of a snapshot is.
+	// partBytes is about how large a part of a snapshot is at most.
 	partBytes = 256 << 10
 )
 
@@ -120,46 +122,103 @@ func (c Config) snapshotEvery(s *window.Spec) int64 {
 
 // snapshots puts groups into the outbox, as many as fit into one call, as the
 // store has them. What the watermark has let them forget it has not written yet:
-// it does so again whenever a group is read.
+// it does so again whenever a group is read. A group that does not fit by itself
+// follows in calls of its own; see longSnapshot.
 func (s *step) snapshots(ctx context.Context, groups []*group, w int64) error {
-	if len(groups) == 0 {
-		return nil
-	}
 	f := s.f
-	keys := make([]string, len(groups))
-	for i, g := range groups {
-		keys[i] = g.key
+	var keys []string
+	for size := int64(0); len(keys) < len(groups) && size <= f.cfg.CacheBytes/4; size += groups[len(keys)-1].bytes {
+		keys = append(keys, groups[len(keys)].key)
+	}
+	if len(keys) == 0 {
+		return nil
 	}
 	stored, err := f.store.Load(ctx, f.partition, keys)
 	if err != nil {
 		return err //nolint:wrapcheck // the store says what failed
 	}
-	for i, g := range groups {
+	for i, fields := range stored {
 		if i > 0 && s.full() {
 			break // the rest stays due
 		}
-		if err := s.snapshot(g, stored[i], w); err != nil {
+		if sizeOf(fields) > f.cfg.BatchBytes {
+			f.long = &longSnapshot{key: groups[i].key, watermark: w}
+			break
+		}
+		parts, err := s.parts(groups[i].key, fields, w)
+		if err != nil {
 			return err
 		}
+		for _, m := range parts {
+			s.say(f.applied.Offset, m)
+		}
+		s.snapshotted(groups[i], int64(len(parts)), w)
 	}
 	return nil
 }
 
-func (s *step) snapshot(g *group, fields []state.Field, w int64) error {
-	parts := split(fields)
-	at := s.f.applied.Offset
-	for i, part := range parts {
-		value, err := marshal(&statev1.Snapshot{Parts: uint32(len(parts)), WatermarkMs: w, Fields: part})
+// longSnapshot is one that takes several calls. They come one after the other, with
+// nothing between them, and the group stays due until the last. It begins behind
+// the call that has found it due, which writes what the watermark has changed: from
+// then on the group is the same for all calls at the offset. So an owner that takes
+// over amid them finds the group due, and begins anew with the same parts.
+type longSnapshot struct {
+	key       string
+	watermark int64
+	parts     []*message // all of them; nil before the first call
+	said      int
+}
+
+// snapshotOn writes as much of a long snapshot as fits into one call, but one part
+// at least.
+func (f *folder) snapshotOn(ctx context.Context) ([]state.Entry, error) {
+	s, l := &step{f: f, seq: f.seq}, f.long
+	if l.parts == nil {
+		stored, err := f.store.Load(ctx, f.partition, []string{l.key})
 		if err != nil {
-			return fmt.Errorf("snapshot of group %s: %w", g.key, err)
+			return nil, err //nolint:wrapcheck // the store says what failed
 		}
-		s.say(at, &message{kind: toState, key: snapshotKey(g.key, at, int64(i)), value: value})
+		if l.parts, err = s.parts(l.key, stored[0], l.watermark); err != nil {
+			return nil, err
+		}
 	}
+	for l.said < len(l.parts) && !s.full() {
+		s.say(f.applied.Offset, l.parts[l.said])
+		l.parts[l.said] = nil
+		l.said++
+	}
+	if l.said == len(l.parts) {
+		groups, err := f.closing(ctx, []string{l.key})
+		if err != nil {
+			return nil, err
+		}
+		s.snapshotted(groups[0], int64(len(l.parts)), l.watermark)
+		f.long = nil
+	}
+	return s.entries, s.write(ctx, state.Position{Offset: f.applied.Offset, Step: f.applied.Step + 1})
+}
+
+// parts are the records of a snapshot of what the store has of a group.
+func (s *step) parts(key string, fields []state.Field, w int64) ([]*message, error) {
+	parts := split(fields, min(partBytes, s.f.cfg.BatchBytes))
+	sum := sumOf(parts)
+	messages := make([]*message, len(parts))
+	for i, part := range parts {
+		value, err := marshal(&statev1.Snapshot{Parts: uint32(len(parts)), WatermarkMs: w, Fields: part, Sum: sum})
+		if err != nil {
+			return nil, fmt.Errorf("snapshot of group %s: %w", key, err)
+		}
+		messages[i] = &message{kind: toState, key: snapshotKey(key, s.f.applied.Offset, int64(i)), value: value}
+	}
+	return messages, nil
+}
+
+// snapshotted notes that the last part of a snapshot is said.
+func (s *step) snapshotted(g *group, parts, w int64) {
 	s.forget(g)
-	g.snap.offset, g.snap.parts, g.snap.asOf, g.snap.changed, g.snap.stale = at, int64(len(parts)), w, state.Never, true
+	g.snap.offset, g.snap.parts, g.snap.asOf, g.snap.changed, g.snap.stale = s.f.applied.Offset, parts, w, state.Never, true
 	s.touch(g)
 	s.f.counts.snapshot(1)
-	return nil
 }
 
 // forget takes the last snapshot of a group away.
@@ -169,20 +228,62 @@ func (s *step) forget(g *group) {
 	}
 }
 
-// split divides fields into parts that fit into records.
-func split(fields []state.Field) (parts [][]*statev1.Field) {
-	size := partBytes
+// split divides fields into parts of about so many bytes. A field that does not fit
+// into a record by itself continues in the next part.
+func split(fields []state.Field, bytes int) (parts [][]*statev1.Field) {
+	size := bytes
+	add := func(name string, value []byte) {
+		if size += len(name) + len(value); size >= bytes {
+			parts, size = append(parts, nil), len(name)+len(value)
+		}
+		last := &parts[len(parts)-1]
+		*last = append(*last, &statev1.Field{Name: name, Value: value})
+	}
 	for _, f := range fields {
 		if f.Name == snapshotField {
 			continue // it is of the snapshot before
 		}
-		if size += len(f.Name) + len(f.Value); size >= partBytes {
-			parts, size = append(parts, nil), len(f.Name)+len(f.Value)
+		rest := f.Value
+		for ; len(rest) > maxDetection; rest = rest[maxDetection:] {
+			add(f.Name, rest[:maxDetection])
 		}
-		last := &parts[len(parts)-1]
-		*last = append(*last, &statev1.Field{Name: f.Name, Value: f.Value})
+		add(f.Name, rest)
 	}
 	return parts
+}
+
+// join adds the fields of a part to those of the parts before it.
+func join(fields []state.Field, part []*statev1.Field) []state.Field {
+	for _, f := range part {
+		if n := len(fields); n > 0 && fields[n-1].Name == f.GetName() {
+			fields[n-1].Value = slices.Concat(fields[n-1].Value, f.GetValue())
+			continue
+		}
+		fields = append(fields, state.Field{Name: f.GetName(), Value: f.GetValue()})
+	}
+	return fields
+}
+
+// sumOf tells snapshots of a group at one offset apart. Where a store that has lost
+// its tail folds the same records in other batches, it may lay them out otherwise:
+// parts of the one are worth nothing to the other.
+func sumOf(parts [][]*statev1.Field) uint64 {
+	h := fnv.New64a()
+	for _, part := range parts {
+		fmt.Fprintf(h, "%d;", len(part))
+		for _, f := range part {
+			fmt.Fprintf(h, "%s:%d:", f.GetName(), len(f.GetValue()))
+			h.Write(f.GetValue()) // it returns no error
+		}
+	}
+	return h.Sum64()
+}
+
+func sizeOf(fields []state.Field) (size int) {
+	for _, f := range fields {
+		size += len(f.Name) + len(f.Value)
+	}
+	return size
 }
 
 func snapshotKey(group string, offset, part int64) []byte {
@@ -205,14 +306,22 @@ const maxParts = 4096
 // restore loads into an empty store what `state` has. It is done in calls at no
 // offset: an owner that dies amid them leaves the store as empty as it was.
 func (s *session) restore(ctx context.Context) error {
-	found, err := s.findSnapshots(ctx)
-	if err != nil || len(found) == 0 {
+	found, gone, err := s.findSnapshots(ctx)
+	if err != nil {
 		return err
 	}
 	began := s.c.clock()
 	r := &restoring{f: s.f, found: found, parts: make(map[string][][]*statev1.Field), again: s.f.applied.Step > 0}
+	if r.again {
+		if err := r.drop(ctx, gone); err != nil {
+			return err
+		}
+	}
+	if len(found) == 0 {
+		return nil
+	}
 	err = s.eachSnapshot(ctx, func(group string, offset, part int64, snap *statev1.Snapshot) error {
-		if c, ok := found[group]; !ok || snap == nil || c.offset != offset {
+		if c, ok := found[group]; !ok || snap == nil || c.offset != offset || c.sum != snap.GetSum() {
 			return nil
 		}
 		return r.take(ctx, group, part, snap)
@@ -229,43 +338,61 @@ func (s *session) restore(ctx context.Context) error {
 }
 
 // latest is the last snapshot of a group that is there whole.
-type latest struct{ offset, parts, asOf int64 }
+type latest struct {
+	offset, parts, asOf int64
+	sum                 uint64
+}
 
-// findSnapshots finds the latest snapshot of each group that is there whole.
-func (s *session) findSnapshots(ctx context.Context) (map[string]latest, error) {
+// findSnapshots finds the latest snapshot of each group that is there whole, and
+// the groups of which none is.
+func (s *session) findSnapshots(ctx context.Context) (found map[string]latest, gone []string, err error) {
+	type name struct {
+		offset int64
+		sum    uint64
+	}
 	type version struct {
 		latest
 		seen map[int64]bool
 	}
-	versions := make(map[string]map[int64]*version)
-	err := s.eachSnapshot(ctx, func(group string, offset, part int64, snap *statev1.Snapshot) error {
-		v := versions[group][offset]
-		switch {
-		case snap == nil && v != nil:
-			if delete(v.seen, part); len(v.seen) == 0 {
-				delete(versions[group], offset)
-			}
-		case snap != nil && v == nil:
-			if versions[group] == nil {
-				versions[group] = make(map[int64]*version, 1)
-			}
-			v = &version{latest: latest{offset, int64(snap.GetParts()), snap.GetWatermarkMs()}, seen: make(map[int64]bool, 1)}
-			versions[group][offset] = v
-			fallthrough
-		case snap != nil:
-			v.seen[part] = true
+	versions := make(map[string]map[name]*version)
+	err = s.eachSnapshot(ctx, func(group string, offset, part int64, snap *statev1.Snapshot) error {
+		if versions[group] == nil {
+			versions[group] = make(map[name]*version, 1)
 		}
+		if snap == nil {
+			for n, v := range versions[group] {
+				if n.offset != offset {
+					continue
+				}
+				if delete(v.seen, part); len(v.seen) == 0 {
+					delete(versions[group], n)
+				}
+			}
+			return nil
+		}
+		n := name{offset, snap.GetSum()}
+		v := versions[group][n]
+		if v == nil {
+			v = &version{latest: latest{offset, int64(snap.GetParts()), snap.GetWatermarkMs(), n.sum}, seen: make(map[int64]bool, 1)}
+			versions[group][n] = v
+		}
+		v.seen[part] = true
 		return nil
 	})
-	found := make(map[string]latest, len(versions))
+	found = make(map[string]latest, len(versions))
 	for group, all := range versions {
-		for offset, v := range all {
-			if best, ok := found[group]; int64(len(v.seen)) == v.parts && (!ok || offset > best.offset) {
+		for _, v := range all {
+			best, ok := found[group]
+			if int64(len(v.seen)) == v.parts && (!ok || cmp.Or(cmp.Compare(v.offset, best.offset), cmp.Compare(v.sum, best.sum)) > 0) {
 				found[group] = v.latest
 			}
 		}
+		if _, ok := found[group]; !ok {
+			gone = append(gone, group)
+		}
 	}
-	return found, err
+	slices.Sort(gone)
+	return found, gone, err
 }
 
 // eachSnapshot reads the partition's snapshots to their end. snap is nil where
@@ -334,9 +461,7 @@ func (r *restoring) take(ctx context.Context, key string, part int64, snap *stat
 		if p == nil {
 			return nil
 		}
-		for _, f := range p {
-			fields = append(fields, state.Field{Name: f.GetName(), Value: f.GetValue()})
-		}
+		fields = join(fields, p)
 	}
 	delete(r.parts, key)
 	delete(r.found, key) // a repetition of it says nothing new
@@ -355,10 +480,7 @@ func (r *restoring) open(ctx context.Context, key string, fields []state.Field, 
 	if g.win.Carries() {
 		r.f.meta.says(g.spec.Level+1, g.spec.Lag())
 	}
-	size := 0
-	for _, f := range fields {
-		size += len(f.Name) + len(f.Value)
-	}
+	size := sizeOf(fields)
 	if len(r.batch) > 0 && (r.bytes+size > r.f.cfg.BatchBytes || r.fields+len(fields) > maxClosedFields || len(r.batch) >= state.MaxBatchChanges/2) {
 		if err := r.write(ctx); err != nil {
 			return err
@@ -386,18 +508,61 @@ func (r *restoring) write(ctx context.Context) error {
 		s.count(f.tallies[g.tally], 1)
 		f.due[g.spec.Level] = min(f.due[g.spec.Level], g.next())
 	}
-	b := &state.Batch{Token: f.token, Prev: f.applied, Next: state.Position{Offset: -1, Step: f.applied.Step + 1}, Meta: f.meta.encode(), Changes: r.changes}
-	for _, t := range s.tallies {
-		b.Changes = append(b.Changes, t.change())
+	if len(r.changes) == 1 { // else they are as many as fit
+		for c := &r.changes[0]; len(c.Fields) > 1 && (sizeOf(c.Fields) > f.cfg.BatchBytes || len(c.Fields) > maxClosedFields); {
+			some := *c
+			some.Fields, c.Fields = cutFields(c.Fields, f.cfg.BatchBytes)
+			if err := r.commit(ctx, []state.Change{some}); err != nil {
+				return err
+			}
+		}
 	}
-	if err := f.store.Commit(ctx, f.partition, b); err != nil {
-		return err //nolint:wrapcheck // the store says what failed
+	for _, t := range s.tallies {
+		r.changes = append(r.changes, t.change())
+	}
+	if err := r.commit(ctx, r.changes); err != nil {
+		return err
 	}
 	for _, t := range s.tallies {
 		t.dirty, t.stored = false, true
 	}
-	f.applied = b.Next
 	r.batch, r.changes, r.bytes, r.fields = nil, nil, 0, 0
+	return nil
+}
+
+// cutFields takes as many of the fields as fit into one call, but one at least.
+func cutFields(fields []state.Field, most int) (some, rest []state.Field) {
+	n := 1
+	for size := sizeOf(fields[:1]); n < len(fields) && n < maxClosedFields; n++ {
+		if size += sizeOf(fields[n : n+1]); size > most {
+			break
+		}
+	}
+	return fields[:n], fields[n:]
+}
+
+func (r *restoring) commit(ctx context.Context, changes []state.Change) error {
+	f := r.f
+	b := &state.Batch{Token: f.token, Prev: f.applied, Next: state.Position{Offset: -1, Step: f.applied.Step + 1}, Meta: f.meta.encode(), Changes: changes}
+	if err := f.store.Commit(ctx, f.partition, b); err != nil {
+		return err //nolint:wrapcheck // the store says what failed
+	}
+	f.applied = b.Next
+	return nil
+}
+
+// drop takes away groups of which an owner that died amid this may have written a
+// part, and whose snapshots are there no more.
+func (r *restoring) drop(ctx context.Context, groups []string) error {
+	for some := range slices.Chunk(groups, state.MaxBatchChanges/2) {
+		changes := make([]state.Change, len(some))
+		for i, key := range some {
+			changes[i] = state.Change{Key: key, Drop: true}
+		}
+		if err := r.commit(ctx, changes); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

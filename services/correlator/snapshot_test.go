@@ -3,6 +3,7 @@ package correlator
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -71,6 +72,7 @@ func TestModelRemembersLong(t *testing.T) {
 func longModel(rt *rapid.T, p *plan, counts *counts, store Store) *model {
 	m := newModel(rt, p, counts, store)
 	m.cfg, m.change = longConfig(), remembersLong
+	m.cfg.BatchBytes = rapid.SampledFrom([]int{64, minBatchBytes}).Draw(rt, "bytes of a call")
 	return m
 }
 
@@ -82,10 +84,13 @@ func TestRebuildNeedsSnapshots(t *testing.T) {
 		spoil func([]bus.Record) []bus.Record
 		want  int
 	}{
-		"as it was":         {func(r []bus.Record) []bus.Record { return r }, 1},
-		"written twice":     {func(r []bus.Record) []bus.Record { return append(r, r...) }, 1},
-		"nothing is there":  {func([]bus.Record) []bus.Record { return nil }, 0},
-		"a part is missing": {func(r []bus.Record) []bus.Record { return r[1:] }, 0},
+		"as it was":                 {func(r []bus.Record) []bus.Record { return r }, 1},
+		"written twice":             {func(r []bus.Record) []bus.Record { return append(r, r...) }, 1},
+		"nothing is there":          {func([]bus.Record) []bus.Record { return nil }, 0},
+		"by an older version":       {func(r []bus.Record) []bus.Record { return resummed(t, r, 0, len(r)) }, 1},
+		"a part is of another":      {func(r []bus.Record) []bus.Record { return resummed(t, r, 0, 1) }, 0},
+		"a part of another follows": {func(r []bus.Record) []bus.Record { return append(r, resummed(t, r[:1:1], 0, 1)...) }, 1},
+		"a part is missing":         {func(r []bus.Record) []bus.Record { return r[1:] }, 0},
 		"an older one follows": {func(r []bus.Record) []bus.Record {
 			old := r[0]
 			old.Key, old.Value = snapshotKey(strings.Split(string(old.Key), ":")[0], 0, 0), []byte{8, 1}
@@ -152,6 +157,22 @@ func TestRebuildNeedsSnapshots(t *testing.T) {
 			require.Equal(t, tc.want, len(log.parts[TopicAlerts][0])-before)
 		})
 	}
+}
+
+// resummed are records of `state` of which some have no sum.
+func resummed(t *testing.T, records []bus.Record, from, to int) []bus.Record {
+	t.Helper()
+	records = slices.Clone(records)
+	for i := range records[from:to] {
+		r, part := &records[from+i], new(statev1.Snapshot)
+		require.NoError(t, proto.Unmarshal(r.Value, part))
+		require.NotZero(t, part.GetSum())
+		part.Sum = 0
+		var err error
+		r.Value, err = marshal(part)
+		require.NoError(t, err)
+	}
+	return records
 }
 
 // TestSnapshots follows one group: some time after it has changed it is in

@@ -87,12 +87,33 @@ func (g *Group) Compact(w int64) {
 	g.settle()
 	held := g.recs.len()
 	if !g.Carries() {
-		if kept := g.needed(w); len(kept) < held {
+		if kept := g.needed(w); len(kept) < held && g.written(kept) <= maxWritten {
 			g.refill(kept)
 		}
 	}
 	g.thresholds(g.exact)
 	g.bulky = max(g.bulky, 2*g.recs.len())
+}
+
+// maxWritten is how many bytes of records Compact stores anew at once. A group of
+// which more is needed stays as it is, up to MaxRecords: one write must not take
+// it all.
+const maxWritten = 8 << 20
+
+// written is about how many bytes it takes to store records anew, with all that is
+// kept whole.
+func (g *Group) written(kept []record) (size int) {
+	for _, whole := range g.pages.keeps {
+		size += len(whole)
+	}
+	const numbers = 24 // times, rules and lengths
+	for i := range kept {
+		size += len(kept[i].id) + numbers
+		if v := kept[i].value; v >= 0 {
+			size += len(g.values.names[v])
+		}
+	}
+	return size
 }
 
 // needed are the records that are not to be dropped, in order.

@@ -1,6 +1,7 @@
 package window
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"runtime"
@@ -226,6 +227,49 @@ func TestHotGroupsCostKilobytes(t *testing.T) {
 			require.Len(t, next, 1)
 			require.Equal(t, name != "few", next[0].AtLeast)
 			runtime.KeepAlive(g)
+		})
+	}
+}
+
+// TestCompactionWritesWhatOneCallTakes compacts groups of which much is needed: what
+// is then to be written is bounded, and the bound is what is known of it before.
+func TestCompactionWritesWhatOneCallTakes(t *testing.T) {
+	for name, tc := range map[string]struct {
+		needed, whole int // records, and bytes of what is kept of each
+		compacted     bool
+	}{
+		"some":                    {20_000, 100, true},
+		"many":                    {60_000, 100, false},
+		"some, some of them long": {20_000, maxWritten / 10, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := New(&Spec{Kind: ValueCount, Timespan: 5 * minute, Min: 60, Rules: 1})
+			g.thresholds(tc.needed)
+			held, whole := tc.needed+tc.needed/2, bytes.Repeat([]byte("x"), tc.whole)
+			for i := range held {
+				g.Add(Record{
+					EventID: fmt.Sprintf("%036d", i), Time: int64(i), Ingest: int64(i), Rules: 1,
+					Value: fmt.Sprintf("%0100d", i), HasValue: true, Keep: whole,
+				})
+			}
+			require.True(t, g.Bulky())
+			g.Changes(nil)
+			want := g.written(g.needed(0))
+			g.Compact(0)
+			size := 0
+			for _, c := range g.Changes(nil) {
+				size += len(c.Value)
+			}
+			if !tc.compacted {
+				require.Equal(t, []int{held, 0}, []int{g.Len(), size})
+				require.Greater(t, want, maxWritten)
+				require.False(t, g.Bulky(), "it is not tried again at once")
+				return
+			}
+			require.Equal(t, tc.needed, g.Len())
+			require.Less(t, want, maxWritten)
+			require.LessOrEqual(t, size, want)
+			require.Greater(t, size, want*8/10)
 		})
 	}
 }

@@ -62,6 +62,7 @@ type Group struct {
 	decider   *decider
 	updates   updates
 	most      int // signals of one call
+	mostTold  int // bytes that they carry
 	// sequence is all of the state of kinds that take events in order.
 	sequence *sequence
 }
@@ -95,11 +96,12 @@ func New(spec *Spec) *Group {
 		return &Group{spec: spec, sequence: newSequence(spec)}
 	}
 	g := &Group{
-		spec:    spec,
-		recs:    newTimeline(),
-		fired:   map[int64]int64{},
-		minDrop: math.MaxInt64,
-		most:    MaxSignals,
+		spec:     spec,
+		recs:     newTimeline(),
+		fired:    map[int64]int64{},
+		minDrop:  math.MaxInt64,
+		most:     MaxSignals,
+		mostTold: maxTold,
 	}
 	g.pages.init()
 	if spec.Numbers() || spec.Expr != "" || !spec.AtOnce() {

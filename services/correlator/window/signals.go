@@ -25,6 +25,9 @@ import (
 const (
 	// MaxSignals is how many signals one call of Add or Advance returns at most.
 	MaxSignals = 256
+	// maxTold is about how many bytes those carry that one call returns; the first
+	// may have more.
+	maxTold = 1 << 20
 	// Now is Next of a group that has signals yet to tell: a time, in milliseconds,
 	// before every watermark that there may be, and one that stores can keep.
 	Now = -1 << 46
@@ -158,7 +161,7 @@ func (g *Group) report(out []Firing, t int64) []Firing {
 // it where they are many.
 func (g *Group) tellSome(out []Firing, look toTell) []Firing {
 	var sw sweep
-	left := g.most
+	left, told := g.most, 0
 	g.pages.meta = g.pages.meta || g.pages.rest.left
 	g.pages.rest = toTell{}
 	for j := g.recs.untold(g.recs.lower(look.from)); j < g.recs.len(); j = g.recs.untold(j) {
@@ -166,7 +169,7 @@ func (g *Group) tellSome(out []Firing, look toTell) []Firing {
 		if r.time > look.to {
 			break
 		}
-		if left == 0 {
+		if left == 0 || told > g.mostTold {
 			g.pages.rest, g.pages.meta = toTell{true, r.time, look.to}, true
 			break
 		}
@@ -174,6 +177,7 @@ func (g *Group) tellSome(out []Firing, look toTell) []Firing {
 		if ok {
 			g.tell(j)
 			left--
+			told += len(g.pages.carried[r.seq])
 			out = append(out, Firing{
 				Signal: true, Bucket: g.spec.Bucket(r.time), EventID: r.id, Time: r.time, Ingest: r.ingest,
 				Start: g.spec.start(r.time), End: g.spec.end(r.time) - 1, Carry: g.pages.carried[r.seq], Keep: g.pages.keeps[r.seq],

@@ -69,6 +69,7 @@ func signals(rt *rapid.T, s *Spec, order []Record) []string {
 	stored := map[string][]byte{}
 	g := New(s)
 	most := rapid.SampledFrom([]int{1, 2, MaxSignals}).Draw(rt, "most")
+	told := rapid.SampledFrom([]int{0, 1, maxTold}).Draw(rt, "bytes") // each of them carries one
 	out := []string{}
 	said := func(fired []Firing) {
 		n := 0
@@ -78,7 +79,7 @@ func signals(rt *rapid.T, s *Spec, order []Record) []string {
 				out = append(out, fmt.Sprintf("%s %d %d %s", f.EventID, f.Time, f.Ingest, f.Carry))
 			}
 		}
-		require.LessOrEqual(rt, n, most)
+		require.LessOrEqual(rt, n, min(most, told+1))
 		if rapid.IntRange(0, 3).Draw(rt, "store") == 0 {
 			g = reread(rt, g, s, stored)
 		}
@@ -91,9 +92,9 @@ func signals(rt *rapid.T, s *Spec, order []Record) []string {
 			}
 			g.Advance(w)
 		}
-		g.most = most
+		g.most, g.mostTold = most, told
 		for said(g.Add(r)); g.Next() == Now; said(g.Advance(Now)) {
-			g.most = most
+			g.most, g.mostTold = most, told
 		}
 	}
 	slices.Sort(out)

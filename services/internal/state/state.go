@@ -107,8 +107,8 @@ const (
 	MaxKeyBytes     = 64
 	MaxBatchChanges = 2000
 	MaxBatchFields  = 20000
-	// MaxBatchBytes is several times what stage correlate aims at: one record
-	// may carry a large group over it.
+	// MaxBatchBytes is several times what stage correlate aims at: one record, or
+	// what the watermark does to one group, may carry a large group over it.
 	MaxBatchBytes = 16 << 20
 )
 
@@ -146,28 +146,34 @@ func (b *Batch) check() error {
 	if !b.Prev.Less(b.Next) {
 		return fmt.Errorf("commit from %s to %s does not advance", b.Prev, b.Next)
 	}
-	if len(b.Changes) > MaxBatchChanges {
-		return fmt.Errorf("%w: %d groups", ErrTooLarge, len(b.Changes))
-	}
-	fields, size := 0, len(b.Meta)
 	for i := range b.Changes {
-		c := &b.Changes[i]
-		if c.Key == "" || len(c.Key) > MaxKeyBytes {
-			return fmt.Errorf("group key of %d bytes: use 1 to %d", len(c.Key), MaxKeyBytes)
-		}
-		fields += len(c.Fields)
-		for _, f := range c.Fields {
-			size += len(f.Name) + len(f.Value)
+		if key := b.Changes[i].Key; key == "" || len(key) > MaxKeyBytes {
+			return fmt.Errorf("group key of %d bytes: use 1 to %d", len(key), MaxKeyBytes)
 		}
 	}
 	for i, e := range b.Outbox {
 		if e.Seq != b.Outbox[0].Seq+int64(i) {
 			return fmt.Errorf("outbox entry %d does not continue %d", e.Seq, b.Outbox[0].Seq)
 		}
-		size += len(e.Body)
 	}
-	if fields > MaxBatchFields || size > MaxBatchBytes {
-		return fmt.Errorf("%w: %d fields, %d bytes", ErrTooLarge, fields, size)
+	return b.Fits(MaxBatchBytes)
+}
+
+// Fits says, with an error that wraps ErrTooLarge, that the batch has more than
+// most bytes, or exceeds another of the limits.
+func (b *Batch) Fits(most int) error {
+	fields, size := 0, len(b.Meta)
+	for i := range b.Changes {
+		fields += len(b.Changes[i].Fields)
+		for _, f := range b.Changes[i].Fields {
+			size += len(f.Name) + len(f.Value)
+		}
+	}
+	for i := range b.Outbox {
+		size += len(b.Outbox[i].Body)
+	}
+	if len(b.Changes) > MaxBatchChanges || fields > MaxBatchFields || size > most {
+		return fmt.Errorf("%w: %d groups, %d fields, %d bytes", ErrTooLarge, len(b.Changes), fields, size)
 	}
 	return nil
 }

@@ -34,8 +34,13 @@ type Snapshot struct {
 	Parts uint32 `protobuf:"varint,1,opt,name=parts,proto3" json:"parts,omitempty"`
 	// No detection of the group that follows the snapshot's offset has an ingest
 	// time below this, copies aside.
-	WatermarkMs   int64    `protobuf:"varint,2,opt,name=watermark_ms,json=watermarkMs,proto3" json:"watermark_ms,omitempty"`
-	Fields        []*Field `protobuf:"bytes,3,rep,name=fields,proto3" json:"fields,omitempty"`
+	WatermarkMs int64 `protobuf:"varint,2,opt,name=watermark_ms,json=watermarkMs,proto3" json:"watermark_ms,omitempty"`
+	// Where its last field does not fit into the part, the next part begins with
+	// the rest of it, by the same name.
+	Fields []*Field `protobuf:"bytes,3,rep,name=fields,proto3" json:"fields,omitempty"`
+	// The same for all parts of one snapshot, and for no others of the same group
+	// and offset: parts are of use only together. 0 where an older version wrote it.
+	Sum           uint64 `protobuf:"fixed64,4,opt,name=sum,proto3" json:"sum,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -89,6 +94,13 @@ func (x *Snapshot) GetFields() []*Field {
 		return x.Fields
 	}
 	return nil
+}
+
+func (x *Snapshot) GetSum() uint64 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
 }
 
 // Field is one field of the group in the store.
@@ -148,11 +160,12 @@ var File_stormbell_state_v1_state_proto protoreflect.FileDescriptor
 
 const file_stormbell_state_v1_state_proto_rawDesc = "" +
 	"\n" +
-	"\x1estormbell/state/v1/state.proto\x12\x12stormbell.state.v1\"v\n" +
+	"\x1estormbell/state/v1/state.proto\x12\x12stormbell.state.v1\"\x88\x01\n" +
 	"\bSnapshot\x12\x14\n" +
 	"\x05parts\x18\x01 \x01(\rR\x05parts\x12!\n" +
 	"\fwatermark_ms\x18\x02 \x01(\x03R\vwatermarkMs\x121\n" +
-	"\x06fields\x18\x03 \x03(\v2\x19.stormbell.state.v1.FieldR\x06fields\"1\n" +
+	"\x06fields\x18\x03 \x03(\v2\x19.stormbell.state.v1.FieldR\x06fields\x12\x10\n" +
+	"\x03sum\x18\x04 \x01(\x06R\x03sum\"1\n" +
 	"\x05Field\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05valueBAZ?github.com/stormbell/stormbell/proto/stormbell/state/v1;statev1b\x06proto3"
