@@ -84,11 +84,18 @@ func TestRebuildNeedsSnapshots(t *testing.T) {
 		spoil func([]bus.Record) []bus.Record
 		want  int
 	}{
-		"as it was":                 {func(r []bus.Record) []bus.Record { return r }, 1},
-		"written twice":             {func(r []bus.Record) []bus.Record { return append(r, r...) }, 1},
-		"nothing is there":          {func([]bus.Record) []bus.Record { return nil }, 0},
-		"by an older version":       {func(r []bus.Record) []bus.Record { return resummed(t, r, 0, len(r)) }, 1},
-		"a part is of another":      {func(r []bus.Record) []bus.Record { return resummed(t, r, 0, 1) }, 0},
+		"as it was":            {func(r []bus.Record) []bus.Record { return r }, 1},
+		"written twice":        {func(r []bus.Record) []bus.Record { return append(r, r...) }, 1},
+		"nothing is there":     {func([]bus.Record) []bus.Record { return nil }, 0},
+		"by an older version":  {func(r []bus.Record) []bus.Record { return resummed(t, r, 0, len(r)) }, 1},
+		"a part is of another": {func(r []bus.Record) []bus.Record { return resummed(t, r, 0, 1) }, 0},
+		"parts of another are among them": {func(r []bus.Record) []bus.Record {
+			other := resummed(t, r, 0, len(r))
+			for i := range other { // of which the last is not there
+				other[i].Value = fmt.Appendf(nil, "\x08%c", len(r))
+			}
+			return append([]bus.Record{r[0], other[0]}, r[1:]...)
+		}, 1},
 		"a part of another follows": {func(r []bus.Record) []bus.Record { return append(r, resummed(t, r[:1:1], 0, 1)...) }, 1},
 		"a part is missing":         {func(r []bus.Record) []bus.Record { return r[1:] }, 0},
 		"an older one follows": {func(r []bus.Record) []bus.Record {
