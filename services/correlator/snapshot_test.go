@@ -87,16 +87,16 @@ func TestRebuildNeedsSnapshots(t *testing.T) {
 		"as it was":            {func(r []bus.Record) []bus.Record { return r }, 1},
 		"written twice":        {func(r []bus.Record) []bus.Record { return append(r, r...) }, 1},
 		"nothing is there":     {func([]bus.Record) []bus.Record { return nil }, 0},
-		"by an older version":  {func(r []bus.Record) []bus.Record { return resummed(t, r, 0, len(r)) }, 1},
-		"a part is of another": {func(r []bus.Record) []bus.Record { return resummed(t, r, 0, 1) }, 0},
+		"by an older version":  {func(r []bus.Record) []bus.Record { return resummed(t, r, len(r)) }, 1},
+		"a part is of another": {func(r []bus.Record) []bus.Record { return resummed(t, r, 1) }, 0},
 		"parts of another are among them": {func(r []bus.Record) []bus.Record {
-			other := resummed(t, r, 0, len(r))
+			other := resummed(t, r, len(r))
 			for i := range other { // of which the last is not there
 				other[i].Value = fmt.Appendf(nil, "\x08%c", len(r))
 			}
 			return append([]bus.Record{r[0], other[0]}, r[1:]...)
 		}, 1},
-		"a part of another follows": {func(r []bus.Record) []bus.Record { return append(r, resummed(t, r[:1:1], 0, 1)...) }, 1},
+		"a part of another follows": {func(r []bus.Record) []bus.Record { return append(r, resummed(t, r[:1:1], 1)...) }, 1},
 		"a part is missing":         {func(r []bus.Record) []bus.Record { return r[1:] }, 0},
 		"an older one follows": {func(r []bus.Record) []bus.Record {
 			old := r[0]
@@ -166,12 +166,12 @@ func TestRebuildNeedsSnapshots(t *testing.T) {
 	}
 }
 
-// resummed are records of `state` of which some have no sum.
-func resummed(t *testing.T, records []bus.Record, from, to int) []bus.Record {
+// resummed are records of `state` of which the first have no sum.
+func resummed(t *testing.T, records []bus.Record, n int) []bus.Record {
 	t.Helper()
 	records = slices.Clone(records)
-	for i := range records[from:to] {
-		r, part := &records[from+i], new(statev1.Snapshot)
+	for i := range records[:n] {
+		r, part := &records[i], new(statev1.Snapshot)
 		require.NoError(t, proto.Unmarshal(r.Value, part))
 		require.NotZero(t, part.GetSum())
 		part.Sum = 0
