@@ -256,7 +256,7 @@ func newKiller(d *rig.Deployment, seed uint64, size crashSize, healthy *ledger.R
 
 // run kills each victim once the load is there and, but for the first, a webhook
 // has arrived since the death before: so each hits a pipeline that works, though
-// maybe not yet all of it.
+// maybe not yet all of it. In full every other one is given the time to recover.
 func (k *killer) run(ctx context.Context, p *progress) error {
 	defer k.watches.Wait()
 	another := func() {}
@@ -280,6 +280,10 @@ func (k *killer) run(ctx context.Context, p *progress) error {
 		close(death.happened)
 		if err := death.victim.Start(ctx); err != nil {
 			return err
+		}
+		if full() && i%2 == 0 {
+			k.watch(ctx, began)
+			continue
 		}
 		watched, cancel := context.WithCancel(ctx)
 		another = cancel
