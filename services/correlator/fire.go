@@ -51,11 +51,14 @@ func (s *step) detection(ctx context.Context, it *item) (err error) {
 	if len(it.cor.Field) > 0 {
 		r.Value, r.HasValue = it.cor.valueOf(d.GetValues()), len(d.GetValues()) > 0
 	}
-	if reason := it.cor.spec.Judge(&r); reason != window.Counts {
+	g, spec := s.f.group(it), it.cor.spec
+	if g != nil {
+		spec = g.spec // the lateness of a source may have changed since the group began
+	}
+	if reason := spec.Judge(&r); reason != window.Counts {
 		s.leaveOut(it, reason)
 		return nil
 	}
-	g := s.f.group(it)
 	if (g == nil || !g.counted) && s.f.tallies[s.f.tallyKey(it)].groups >= s.f.groups {
 		return s.overflow(ctx, it)
 	}

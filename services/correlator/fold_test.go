@@ -518,6 +518,43 @@ func TestOwnLatenessIsInPlaceOfTheSources(t *testing.T) {
 	require.True(t, alerts[0].GetEvents()[0].GetLate(), "it says so all the same")
 }
 
+// TestRaisedLatenessIsOfGroupsThatBeginThen: a group keeps the lateness with which
+// it began. What that leaves out is counted, what a shorter one would is not.
+func TestRaisedLatenessIsOfGroupsThatBeginThen(t *testing.T) {
+	for name, tc := range map[string]struct{ before, since time.Duration }{
+		"raised":  {10 * time.Minute, 30 * time.Minute},
+		"lowered": {30 * time.Minute, 10 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg, store := DefaultConfig(), state.NewMemory()
+			open := func(lateness time.Duration) (*folder, *feed) {
+				cfg.Lateness = lateness
+				p := compile(t, cfg, upperRules)
+				return openFolder(t, cfg, p, 10, store), &feed{p: p}
+			}
+			f, l := open(tc.before)
+			l.detect("t", "few", "old", "e", t0, t0)
+			require.Empty(t, foldAll(t, f, l))
+			records := l.records
+			f, l = open(tc.since)
+			l.records = records
+			l.detect("t", "few", "old", "f", t0+20_000, t0+20_000+20*60_000)
+			l.detect("t", "few", "new", "g", t0+20_000, t0+20_000+20*60_000)
+			l.watermark(t0 + 2*3_600_000)
+			fired := make(map[string]int)
+			for _, a := range foldAll(t, f, l) {
+				fired[a.GetGroup()[0].GetValue()]++
+			}
+			want := map[string]int{"old": 1, "new": 1}
+			if tc.before > tc.since {
+				want = map[string]int{"old": 2}
+			}
+			require.Equal(t, want, fired)
+			require.EqualValues(t, 1, f.counts.board.Tenant("t").Rule("few").Late.Value())
+		})
+	}
+}
+
 // TestDecidedAlertNamesItsRuleAndTrace has all that an alert at once has.
 func TestDecidedAlertNamesItsRuleAndTrace(t *testing.T) {
 	cfg := modelConfig()
