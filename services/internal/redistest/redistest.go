@@ -58,12 +58,21 @@ type Server struct {
 	CAFile string
 	opts   Options
 	admin  string // password of adminUser
+	bus    string // the port by which nodes of a cluster talk; empty where there is none
 	cmd    *exec.Cmd
 	output *bytes.Buffer
 }
 
 // Start starts a server and stops it at the end of the test.
 func Start(tb testing.TB, opts Options) *Server {
+	tb.Helper()
+	s := prepare(tb, opts)
+	s.Up(tb)
+	tb.Cleanup(func() { s.Kill(tb) })
+	return s
+}
+
+func prepare(tb testing.TB, opts Options) *Server {
 	tb.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		if os.Getenv("STORMBELL_REQUIRE_REAL") == "1" {
@@ -76,8 +85,6 @@ func Start(tb testing.TB, opts Options) *Server {
 		s.certificate(tb)
 	}
 	s.Addr = freeAddr(tb)
-	s.Up(tb)
-	tb.Cleanup(func() { s.Kill(tb) })
 	return s
 }
 
@@ -160,6 +167,12 @@ func (s *Server) config(tb testing.TB) []byte {
 		}
 		fmt.Fprintf(&b, "user default off\nuser %s on >%s ~* &* +@all\nuser %s on >%s %s\n", adminUser, s.admin, s.opts.User, s.opts.Password, rules)
 	}
+	if s.bus != "" {
+		fmt.Fprintf(&b, "cluster-enabled yes\ncluster-port %s\ncluster-node-timeout 2000\nrepl-diskless-sync-delay 0\nrepl-ping-replica-period 1\n", s.bus)
+		if s.opts.TLS {
+			b.WriteString("tls-cluster yes\n")
+		}
+	}
 	for _, line := range s.opts.Config {
 		b.WriteString(line + "\n")
 	}
@@ -176,7 +189,7 @@ func (s *Server) certificate(tb testing.TB) {
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		IsCA: true, BasicConstraintsValid: true,
 		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, // nodes of a cluster are both
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)

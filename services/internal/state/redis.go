@@ -7,63 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/redis/go-redis/v9"
-
-	"github.com/stormbell/stormbell/services/internal/follow"
 )
-
-// Config says where Redis is.
-type Config struct {
-	// Addrs are host:port. Several are the nodes of a Redis Cluster.
-	Addrs []string
-	// Username and Password belong to an ACL user; without a Username the
-	// password is the default user's.
-	Username, Password string
-	// TLS encrypts connections and verifies the server.
-	TLS bool
-	// CAFile holds the PEM certificates to trust instead of the system's.
-	CAFile string
-	// PasswordFile holds the password in place of Password.
-	PasswordFile string
-	// Files has CAFile and PasswordFile followed; nil reads them once.
-	Files *follow.Watch
-	// Timeout bounds one call, connecting included.
-	Timeout time.Duration
-	// Prefix begins every key. It must not contain braces.
-	Prefix string
-}
-
-// DefaultConfig returns a Redis on this machine.
-func DefaultConfig() Config {
-	return Config{Addrs: []string{"127.0.0.1:6379"}, Timeout: 5 * time.Second, Prefix: "sb"}
-}
-
-// Validate reports the first setting that cannot work.
-func (c Config) Validate() error {
-	switch {
-	case len(c.Addrs) == 0 || slices.Contains(c.Addrs, ""):
-		return errors.New("redis: no address: set redis.addrs to host:port")
-	case c.Timeout <= 0:
-		return fmt.Errorf("redis: timeout of %s: use more than 0", c.Timeout)
-	case c.Prefix == "" || strings.ContainsAny(c.Prefix, "{}"):
-		return fmt.Errorf("redis: prefix %q: use a short name without braces", c.Prefix)
-	case c.CAFile != "" && !c.TLS:
-		return errors.New("redis: ca_file without tls: set tls, or remove ca_file")
-	}
-	return nil
-}
-
-// LogValue shows the settings without the password.
-func (c Config) LogValue() slog.Value {
-	return slog.GroupValue(slog.Any("addrs", c.Addrs), slog.String("username", c.Username), slog.Bool("tls", c.TLS))
-}
 
 var (
 	//go:embed commit.lua
@@ -101,61 +51,6 @@ type Redis struct {
 	trim    *redis.Script
 }
 
-// ErrNoAnswer is returned by Connect where there is no server, or not yet.
-var ErrNoAnswer = errors.New("does not answer")
-
-// Ping asks whether the server answers.
-func (r *Redis) Ping(ctx context.Context) error {
-	if err := r.client.Ping(ctx).Err(); err != nil {
-		return fmt.Errorf("redis: %w", err)
-	}
-	return nil
-}
-
-// OpenRedis returns a store behind a client that Connect made.
-func OpenRedis(ctx context.Context, cfg Config, log *slog.Logger) (*Redis, error) {
-	client, err := Connect(ctx, cfg, log)
-	if err != nil {
-		return nil, err
-	}
-	return NewRedis(client, cfg.Prefix), nil
-}
-
-// Connect connects, and checks that the server is new enough and never evicts
-// keys. It reports what would survive a restart of the server. An error names
-// the setting to change. The caller closes the client.
-func Connect(ctx context.Context, cfg Config, log *slog.Logger) (redis.UniversalClient, error) {
-	if err := cfg.Validate(); err != nil {
-		return nil, err
-	}
-	opts := &redis.UniversalOptions{
-		Addrs:       cfg.Addrs,
-		DialTimeout: cfg.Timeout, ReadTimeout: cfg.Timeout, WriteTimeout: cfg.Timeout,
-		// Deadlines of contexts reach the socket only with this.
-		ContextTimeoutEnabled: true,
-		// A call whose reply was lost is repeated: Commit recognises it.
-		MaxRetries: 3, MinRetryBackoff: 10 * time.Millisecond, MaxRetryBackoff: 250 * time.Millisecond,
-		DisableIdentity: true,
-	}
-	if err := secure(cfg, opts); err != nil {
-		return nil, err
-	}
-	redis.SetLogger(clientLog{log}) // it has one for all clients, and writes lines of its own form without
-	client := redis.NewUniversalClient(opts)
-	if err := checkServer(ctx, client, cfg, log); err != nil {
-		return nil, errors.Join(err, client.Close())
-	}
-	return client, nil
-}
-
-// clientLog takes what the client says of its connections.
-type clientLog struct{ log *slog.Logger }
-
-// Printf implements the client's logger.
-func (l clientLog) Printf(ctx context.Context, format string, args ...any) {
-	l.log.WarnContext(ctx, "redis client", "said", fmt.Sprintf(format, args...))
-}
-
 // NewRedis returns a store behind a client that the caller has configured; it
 // checks nothing. OpenRedis is for everyone else. Close closes the client.
 func NewRedis(client redis.UniversalClient, prefix string) *Redis {
@@ -165,63 +60,15 @@ func NewRedis(client redis.UniversalClient, prefix string) *Redis {
 	}
 }
 
+// Ping asks whether the server answers: of a cluster, each that holds keys.
+func (r *Redis) Ping(ctx context.Context) error { return Ping(ctx, r.client) }
+
 // Close ends all connections.
 func (r *Redis) Close() error {
 	if err := r.client.Close(); err != nil && !errors.Is(err, redis.ErrClosed) {
 		return fmt.Errorf("close redis: %w", err)
 	}
 	return nil
-}
-
-const minRedisMajor = 7
-
-func checkServer(ctx context.Context, client redis.UniversalClient, cfg Config, log *slog.Logger) error {
-	where := strings.Join(cfg.Addrs, ",")
-	text, err := client.Info(ctx).Result()
-	switch {
-	case err != nil && isAuth(err):
-		return fmt.Errorf("redis at %s refuses the credentials of user %q: check redis.username and redis.password", where, cmpOr(cfg.Username, "default"))
-	case err != nil && strings.HasPrefix(err.Error(), "NOPERM"):
-		return fmt.Errorf("redis at %s: user %q may not run INFO: give it the commands that docs/operations.md lists, on keys ~{%s:*: %w", where, cfg.Username, cfg.Prefix, err)
-	case err != nil:
-		return fmt.Errorf("redis at %s %w: check redis.addrs and redis.tls: %w", where, ErrNoAnswer, err)
-	}
-	info := parseInfo(text)
-	major, _, _ := strings.Cut(info["redis_version"], ".")
-	if n, err := strconv.Atoi(major); err != nil || n < minRedisMajor {
-		return fmt.Errorf("redis at %s is version %q: use %d or newer", where, info["redis_version"], minRedisMajor)
-	}
-	if policy := info["maxmemory_policy"]; policy != "noeviction" {
-		return fmt.Errorf("redis at %s has maxmemory-policy %q, which drops open windows: set it to noeviction", where, policy)
-	}
-	log.Info("redis is ready", "redis", cfg, "version", info["redis_version"], "appendonly", info["aof_enabled"] == "1",
-		"last_snapshot", info["rdb_last_save_time"], "maxmemory", info["maxmemory"])
-	if info["aof_enabled"] != "1" {
-		log.Warn("redis does not persist with appendonly: its restart causes a rebuild from the log")
-	}
-	return nil
-}
-
-func isAuth(err error) bool {
-	msg := err.Error()
-	return strings.Contains(msg, "WRONGPASS") || strings.Contains(msg, "NOAUTH") || strings.Contains(msg, "invalid username-password")
-}
-
-func cmpOr(a, b string) string {
-	if a == "" {
-		return b
-	}
-	return a
-}
-
-func parseInfo(text string) map[string]string {
-	info := make(map[string]string)
-	for line := range strings.Lines(text) {
-		if name, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
-			info[name] = value
-		}
-	}
-	return info
 }
 
 // keys names the keys of a partition.

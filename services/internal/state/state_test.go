@@ -62,20 +62,25 @@ func config(server *redistest.Server, opts redistest.Options) state.Config {
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// save dumps every key, and returns what brings exactly those back.
-func save(t *testing.T, c *redis.Client) func() {
+// save dumps every key of servers, and returns what brings exactly those back.
+func save(t *testing.T, servers ...*redis.Client) func() {
 	t.Helper()
-	dump := make(map[string]string)
-	names, err := c.Keys(t.Context(), "*").Result()
-	require.NoError(t, err)
-	for _, k := range names {
-		dump[k], err = c.Dump(t.Context(), k).Result()
+	dumps := make([]map[string]string, len(servers))
+	for i, c := range servers {
+		dumps[i] = make(map[string]string)
+		names, err := c.Keys(t.Context(), "*").Result()
 		require.NoError(t, err)
+		for _, k := range names {
+			dumps[i][k], err = c.Dump(t.Context(), k).Result()
+			require.NoError(t, err)
+		}
 	}
 	return func() {
-		require.NoError(t, c.FlushAll(t.Context()).Err())
-		for k, v := range dump {
-			require.NoError(t, c.Restore(t.Context(), k, 0, v).Err())
+		for i, c := range servers {
+			require.NoError(t, c.FlushAll(t.Context()).Err())
+			for k, v := range dumps[i] {
+				require.NoError(t, c.Restore(t.Context(), k, 0, v).Err())
+			}
 		}
 	}
 }

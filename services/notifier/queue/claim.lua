@@ -1,6 +1,8 @@
 -- Leases due tasks, the longest waiting endpoints first.
 --
--- KEYS: meta, bodies, open, ready, tasks, fences.
+-- KEYS: meta, bodies, open, ready, tasks, fences. The queues are found in ready;
+-- where a cluster that is moving the slot fails the call at one of them, those
+-- before it are leased to nobody until their leases end.
 -- ARGV: token, applied, now, lease, fence, limit, default room, prefix of
 -- queues, rooms, then per room endpoint, room, not before.
 local state = redis.call('HMGET', KEYS[1], 'owner', 'applied', 'depth')

@@ -1,7 +1,7 @@
 -- The tasks of one batch: check first, write last.
 --
--- KEYS: meta, bodies, left, open, ready, tasks; the queues stand under the
--- same hash tag, their names made of KEYS[1]'s prefix in ARGV.
+-- KEYS: meta, bodies, left, open, ready, tasks, then each queue of the batch, so
+-- that a cluster that is moving the slot refuses the whole call, not its middle.
 -- ARGV: token, prev, next, prefix of queues, messages, then per message:
 -- alert, body, written, number of tasks, and per task endpoint, due, state.
 local now = redis.call('HMGET', KEYS[1], 'owner', 'applied')

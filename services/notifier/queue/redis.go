@@ -71,12 +71,9 @@ func (r *Redis) Close() error {
 	return nil
 }
 
-// Ping asks whether the server answers.
+// Ping asks whether the server answers: of a cluster, each that holds keys.
 func (r *Redis) Ping(ctx context.Context) error {
-	if err := r.client.Ping(ctx).Err(); err != nil {
-		return fmt.Errorf("redis: %w", err)
-	}
-	return nil
+	return state.Ping(ctx, r.client) //nolint:wrapcheck // it names the server
 }
 
 // NewRedis returns a store on a client, which Close closes. Prefix begins
@@ -159,7 +156,8 @@ func verdict(partition int, call string, reply []any, err error) error {
 func (r *Redis) Create(ctx context.Context, partition int, b *Batch) error {
 	k := r.keys(partition)
 	args := []any{b.Token, offset(b.Prev), offset(b.Next), k.queue, 0}
-	messages := 0
+	keys := []string{k.meta, k.bodies, k.left, k.open, k.ready, k.tasks}
+	messages, queues := 0, make(map[string]bool)
 	for i := range b.Messages {
 		m := &b.Messages[i]
 		if len(m.Tasks) == 0 {
@@ -169,10 +167,14 @@ func (r *Redis) Create(ctx context.Context, partition int, b *Batch) error {
 		args = append(args, m.Alert, m.Body, m.WrittenMS, len(m.Tasks))
 		for _, t := range m.Tasks {
 			args = append(args, t.Endpoint, t.DueMS, t.State)
+			if !queues[t.Endpoint] {
+				queues[t.Endpoint] = true
+				keys = append(keys, k.queue+t.Endpoint)
+			}
 		}
 	}
 	args[4] = messages
-	reply, err := r.create.Run(ctx, r.client, []string{k.meta, k.bodies, k.left, k.open, k.ready, k.tasks}, args...).Slice()
+	reply, err := r.create.Run(ctx, r.client, keys, args...).Slice()
 	return verdict(partition, "create tasks", reply, err)
 }
 
@@ -220,8 +222,8 @@ func whole(v any) int64 {
 // Settle is Memory.Settle.
 func (r *Redis) Settle(ctx context.Context, partition int, t *Settlement) error {
 	k := r.keys(partition)
-	reply, err := r.settle.Run(ctx, r.client, []string{k.meta, k.bodies, k.left, k.open, k.ready, k.tasks, k.fences, k.outbox},
-		t.Applied, t.Endpoint, t.Alert, t.Fence, t.DueMS, flag(t.State != nil), t.State, flag(t.Record != nil), t.Record, nonce(), k.queue).Slice()
+	reply, err := r.settle.Run(ctx, r.client, []string{k.meta, k.bodies, k.left, k.open, k.ready, k.tasks, k.fences, k.outbox, k.queue + t.Endpoint},
+		t.Applied, t.Endpoint, t.Alert, t.Fence, t.DueMS, flag(t.State != nil), t.State, flag(t.Record != nil), t.Record, nonce()).Slice()
 	return verdict(partition, "settle task", reply, err)
 }
 

@@ -1,12 +1,12 @@
 -- Ends a lease whose fence is current.
 --
--- KEYS: meta, bodies, left, open, ready, tasks, fences, outbox.
+-- KEYS: meta, bodies, left, open, ready, tasks, fences, outbox, queue.
 -- ARGV: applied, endpoint, alert, fence, due (0: done), state is given (0, 1),
--- state, record is given (0, 1), record, nonce, prefix of queues.
+-- state, record is given (0, 1), record, nonce.
 local applied = redis.call('HGET', KEYS[1], 'applied') or ''
 if applied == '' or tonumber(applied) < tonumber(ARGV[1]) then return {'applied', applied} end
 local endpoint, alert = ARGV[2], ARGV[3]
-local field, queue = endpoint .. '\n' .. alert, ARGV[11] .. endpoint
+local field, queue = endpoint .. '\n' .. alert, KEYS[9]
 if redis.call('HGET', KEYS[7], field) ~= ARGV[4] then return {'stale'} end
 
 if ARGV[8] == '1' then

@@ -44,7 +44,8 @@ type Settings struct {
 
 // Redis says where the state of correlators and notifiers is.
 type Redis struct {
-	// Addrs are host:port. Several are the nodes of a Redis Cluster.
+	// Addrs are host:port: a server, or nodes of a Redis Cluster, of which one is
+	// enough to find the others.
 	Addrs []string `yaml:"addrs" env:"ADDRS"`
 	// Username of an ACL user; without it the password is the default user's.
 	Username string `yaml:"username" env:"USERNAME"`
