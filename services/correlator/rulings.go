@@ -141,16 +141,25 @@ func readRuled(text string) map[string]*ruled {
 // is open where the upstream's events are still stamped with it.
 type reign struct {
 	scope, manifest string
-	// upstream is the partition of an open one; those that are over are of all.
+	// upstream is the partition of an open one; those below say what others are.
 	upstream    int32
 	from, until int64
 }
 
 const (
 	open        = math.MaxInt64
-	noUpstream  = -1
 	maxReigns   = 1024
 	maxManifest = 64
+
+	// noUpstream has one that is over, in whatever partition.
+	noUpstream = -1
+	// several has one that is open in partitions that are no longer told apart:
+	// from is when it began in the first, until when in the last of them.
+	several = -2
+	// fewer is several where some may be over since: it ends no other.
+	fewer = -3
+	// forgotten is no reign, but until when those of a scope are not known.
+	forgotten = -4
 )
 
 // reigns are the changes of rules that a window may still be cut by. They are
@@ -159,31 +168,30 @@ const (
 type reigns []reign
 
 // tell takes what detect has told. The caller has made sure that it is news.
-func (rs reigns) tell(r *detectionv1.Ruling) reigns {
+func (rs reigns) tell(r *detectionv1.Ruling) reigns { return rs.told(r).bounded(maxReigns) }
+
+func (rs reigns) told(r *detectionv1.Ruling) reigns {
 	p, scope := r.GetUpstreamPartition(), r.GetTenant()
 	if until := r.GetPreviousUntilMs(); until != 0 {
 		over := reign{scope, string(r.GetPrevious()), noUpstream, unseen, until}
 		if i := rs.open(scope, over.manifest, p); i >= 0 {
 			over.from = rs[i].from
 			rs = slices.Delete(rs, i, i+1)
+		} else if i := rs.bundle(scope, over.manifest); i >= 0 {
+			rs[i].upstream = fewer
 		}
 		rs = rs.merge(over)
 	}
+	from := r.GetFromIngestMs()
 	if i := rs.open(scope, string(r.GetManifest()), p); i >= 0 {
-		rs[i].from = min(rs[i].from, r.GetFromIngestMs())
+		rs[i].from = min(rs[i].from, from)
 		return rs
 	}
-	if len(rs) >= maxReigns {
-		// Far more changes than rules have in a day: the one longest over goes.
-		i := 0
-		for k := range rs {
-			if cmp.Or(cmp.Compare(rs[k].until, rs[i].until), cmp.Compare(rs[k].from, rs[i].from)) < 0 {
-				i = k
-			}
-		}
-		rs = slices.Delete(rs, i, i+1)
+	if i := rs.bundle(scope, string(r.GetManifest())); i >= 0 {
+		rs[i].from, rs[i].until = min(rs[i].from, from), max(rs[i].until, from)
+		return rs
 	}
-	return append(rs, reign{scope, string(r.GetManifest()), p, r.GetFromIngestMs(), open})
+	return append(rs, reign{scope, string(r.GetManifest()), p, from, open})
 }
 
 func (rs reigns) open(scope, manifest string, p int32) int {
@@ -192,11 +200,88 @@ func (rs reigns) open(scope, manifest string, p int32) int {
 	})
 }
 
+func (rs reigns) bundle(scope, manifest string) int {
+	return slices.IndexFunc(rs, func(x reign) bool { return x.bundled() && x.scope == scope && x.manifest == manifest })
+}
+
+func (x *reign) bundled() bool { return x.upstream == several || x.upstream == fewer }
+
+// bounded keeps at most so many. What it gives up has more windows cut, never
+// fewer: first, which of the partitions with a manifest it rules in; where that
+// is not enough, all that is known of the scope that is told most of; and with
+// more scopes than that, of all.
+func (rs reigns) bounded(most int) reigns {
+	for len(rs) > most {
+		opened, all := make(map[ruling]int), make(map[string]int)
+		var widest ruling
+		var loudest string
+		for _, x := range rs {
+			if all[x.scope]++; all[x.scope] > all[loudest] {
+				loudest = x.scope
+			}
+			if k := (ruling{x.scope, x.manifest}); x.until == open {
+				if opened[k]++; opened[k] > opened[widest] {
+					widest = k
+				}
+			}
+		}
+		switch {
+		case opened[widest] > 1:
+			rs = rs.join(widest)
+		case all[loudest] > 1:
+			rs = rs.lose(loudest, func(x reign) bool { return x.scope == loudest })
+		default:
+			rs = rs.lose(allTenants, func(reign) bool { return true })
+		}
+	}
+	return rs
+}
+
+// join makes one of all reigns of a manifest that are open. What is told of the
+// manifest later goes into it, too.
+func (rs reigns) join(k ruling) reigns {
+	one := reign{k.scope, k.manifest, several, open, unseen}
+	rs = slices.DeleteFunc(rs, func(x reign) bool {
+		if x.until != open || x.scope != k.scope || x.manifest != k.manifest {
+			return false
+		}
+		one.from, one.until = min(one.from, x.from), max(one.until, x.from)
+		return true
+	})
+	return append(rs, one)
+}
+
+// lose gives up some, and notes until when nothing is known of their scope.
+func (rs reigns) lose(scope string, which func(reign) bool) reigns {
+	note := reign{scope, "", forgotten, unseen, unseen}
+	rs = slices.DeleteFunc(rs, func(x reign) bool {
+		if !which(x) {
+			return false
+		}
+		note.until = max(note.until, x.last())
+		return true
+	})
+	return append(rs, note)
+}
+
+// last is when something is known to have happened last.
+func (x *reign) last() int64 {
+	if x.until == open {
+		return x.from
+	}
+	return x.until
+}
+
+// unknown reports whether reigns that a tenant's windows may be cut by are not known.
+func (rs reigns) unknown(tenant string) bool {
+	return slices.ContainsFunc(rs, func(x reign) bool { return x.upstream == forgotten && (x.scope == tenant || x.scope == allTenants) })
+}
+
 // merge adds one that is over to those of its manifest that it touches.
 func (rs reigns) merge(over reign) reigns {
 	for i := 0; i < len(rs); i++ {
 		x := &rs[i]
-		if x.until != open && x.scope == over.scope && x.manifest == over.manifest && x.from <= over.until && over.from <= x.until {
+		if x.upstream == noUpstream && x.scope == over.scope && x.manifest == over.manifest && x.from <= over.until && over.from <= x.until {
 			over.from, over.until = min(x.from, over.from), max(x.until, over.until)
 			rs = slices.Delete(rs, i, i+1)
 			i = -1
@@ -208,6 +293,11 @@ func (rs reigns) merge(over reign) reigns {
 // forget drops what no window can be cut by any more: reigns that have ended,
 // and changes that lie, before a horizon.
 func (rs reigns) forget(horizon int64) reigns {
+	for i := range rs {
+		if x := &rs[i]; x.upstream == several && x.from < horizon {
+			x.upstream = fewer // the first is
+		}
+	}
 	return slices.DeleteFunc(rs, func(x reign) bool { return x.until < horizon || x.until == open && x.from < horizon })
 }
 
@@ -235,9 +325,12 @@ func (rs reigns) within(scope string, manifest []byte, start, end int64) []reign
 // without events since is over where another manifest began after it: else that
 // partition would cut windows until its next event.
 func (rs reigns) end(x reign) int64 {
-	end := x.until
+	if x.until != open && !x.bundled() {
+		return x.until
+	}
+	end := int64(open)
 	for _, y := range rs {
-		if x.until == open && y.until == open && y.scope == x.scope && y.manifest != x.manifest && y.from > x.from {
+		if (y.until == open || y.upstream == several) && y.scope == x.scope && y.manifest != x.manifest && y.from > x.last() {
 			end = min(end, y.from)
 		}
 	}
@@ -251,6 +344,9 @@ func (rs reigns) end(x reign) int64 {
 func (f *folder) cut(ctx context.Context, d *detectionv1.Detection, startMS, endMS int64) (bool, error) {
 	if len(f.meta.reigns) == 0 {
 		return false, nil
+	}
+	if f.meta.reigns.unknown(d.GetTenant()) {
+		return true, nil
 	}
 	p, err := f.plans.Get(ctx, d.GetManifestAll(), d.GetManifestTenant())
 	if err != nil {
