@@ -59,6 +59,32 @@ func (m *absence) pass(t int64) *Firing {
 	return f
 }
 
+// superfluous is a heartbeat, or an event that is waited for, between two others
+// that lie at most T apart. Nothing is said of it, nor otherwise of another for want
+// of it:
+//
+// Let b lie between a and c. b is not the last before a silence, since c follows
+// within T. Whatever of x < b the silence is that b ends (a heartbeat x, or a trigger,
+// with b in (x, x+T]): if x < a then a ends it as well, since a lies in (x, b]; if not
+// then c does, since x ≥ a and c ≤ a+T. The same holds of what is let go later: its
+// neighbours then lie at most T apart, and so do those of what was let go between
+// them before.
+//
+// A trigger is, too, that does not end a wait itself, and is followed within T by
+// what it waits for.
+func (m *absence) superfluous(before, e, after *entry) bool {
+	switch t := m.spec.Timespan; {
+	case after == nil:
+		return false
+	case !m.spec.triggered():
+		return before != nil && after.time-before.time <= t
+	case e.rules == 1:
+		return after.rules&2 != 0 && e.time < after.time && after.time-e.time <= t
+	default:
+		return e.rules == 2 && before != nil && before.rules&after.rules&2 != 0 && after.time-before.time <= t
+	}
+}
+
 func (m *absence) forget() int64 { return max(m.spec.Extension.Forget, m.spec.Timespan) }
 
 func (m *absence) due() int64 {

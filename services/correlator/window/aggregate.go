@@ -258,7 +258,7 @@ func (a *aggregate) judge(g *Group, c *condition, e *record, lo, hi int) verdict
 	case TemporalOrdered:
 		recs := g.listed(lo, hi)
 		if g.spec.Expr != "" {
-			count = g.orderedBy(recs)
+			count = g.orderedBy(recs, 0)
 			return verdict{count > 0, count}
 		}
 		count = g.longest(recs)

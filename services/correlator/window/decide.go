@@ -26,6 +26,7 @@ type decider struct {
 	lo, hi int
 	sum    aggregate
 	session
+	missing missing
 	// cut, where it is there, says of a firing that it must not be.
 	cut func(*Firing) bool
 }
@@ -42,7 +43,7 @@ const (
 )
 
 func newDecider(s *Spec, c *condition) *decider {
-	return &decider{cond: c, closed: never, traces: map[uint64]string{}, sum: newAggregate(s), session: session{run: never, last: never}}
+	return &decider{cond: c, closed: never, traces: map[uint64]string{}, sum: newAggregate(s), session: session{run: never, last: never}, missing: missing{floor: never}}
 }
 
 // inserted takes notice of a new record.
@@ -98,6 +99,7 @@ func (d *decider) dropped(r *record, beforeLo bool) {
 
 // shed takes notice that the group's first record goes, because it is full.
 func (d *decider) shed(g *Group, r *record) {
+	d.lose(g, r)
 	switch {
 	case d.lo > 0 || !d.begun:
 		d.dropped(r, d.lo > 0)
@@ -163,8 +165,17 @@ func (d *decider) at(g *Group, j int, f Firing, out []Firing) []Firing {
 	if fired && !signals {
 		return out
 	}
+	lacks := d.missing.lacks(f.Start)
+	if lacks && (d.missing.blurred || e.time <= d.missing.floor || g.spec.measures()) {
+		g.lost.Cut++
+		return out
+	}
 	v := d.sum.judge(g, d.cond, e, d.lo, d.hi)
-	if !v.ok {
+	switch {
+	case lacks && (!v.ok || !d.sum.sure(g, d.cond, v.count, d.lo, d.hi)):
+		g.lost.Cut++
+		return out
+	case !v.ok:
 		return out
 	}
 	f.EventID, f.Time, f.Ingest, f.Trace, f.Near = e.id, e.time, e.ingest, d.traces[e.seq], d.near(g, e.seq)
@@ -174,7 +185,7 @@ func (d *decider) at(g *Group, j int, f Firing, out []Firing) []Firing {
 	if !fired {
 		said := g.firing(e, g.listed(d.lo, d.hi), v.count)
 		said.Bucket, said.Start, said.End, said.Trace, said.Near = f.Bucket, f.Start, f.End, f.Trace, f.Near
-		said.Measured = d.sum.measured(g, d.cond, e)
+		said.Measured, said.AtLeast = d.sum.measured(g, d.cond, e), lacks
 		g.fired[f.Bucket] = e.ingest
 		out = append(out, said)
 	}
@@ -256,6 +267,7 @@ func (d *decider) decided(g *Group, from int, limit int64) {
 		delete(d.traces, r.seq)
 	}
 	d.forget(g, limit)
+	d.mend(g)
 }
 
 // forget forgets the marks of buckets in which nothing is decided any more.
@@ -326,6 +338,7 @@ func (d *decider) decode(from *decoder) {
 
 // opened takes notice of the group's decoded records.
 func (d *decider) opened(g *Group) {
+	d.missing.opened(g)
 	for seq := range g.pages.keeps {
 		d.kept = append(d.kept, seq)
 	}

@@ -24,6 +24,9 @@ type Change struct {
 
 const (
 	stateVersion = 1
+	// floorVersion is that of a group that knows of records that have gone: a
+	// correlator that knows nothing of that must not read it.
+	floorVersion = 2
 	pageRecords  = 64
 )
 
@@ -233,7 +236,11 @@ func (p *pages) changes(dst []Change) []Change {
 }
 
 func (g *Group) appendMeta(b []byte) []byte {
-	b = append(b, stateVersion)
+	version := byte(stateVersion)
+	if g.decider != nil && g.decider.missing.some() {
+		version = floorVersion
+	}
+	b = append(b, version)
 	b = binary.AppendUvarint(b, g.pages.next)
 	if g.overflow {
 		b = append(b, 1)
@@ -252,6 +259,9 @@ func (g *Group) appendMeta(b []byte) []byte {
 	}
 	if g.decider != nil {
 		b = g.decider.append(b)
+		if version == floorVersion {
+			b = g.decider.missing.append(b)
+		}
 	}
 	if g.spec.Updates {
 		b = g.updates.append(b)
@@ -360,8 +370,8 @@ func Decode(spec *Spec, fields []Change) (*Group, error) {
 }
 
 func (g *Group) decodeMeta(b []byte) error {
-	if len(b) == 0 || b[0] != stateVersion {
-		return fmt.Errorf("%w: version is not %d", errCorrupt, stateVersion)
+	if len(b) == 0 || b[0] != stateVersion && b[0] != floorVersion {
+		return fmt.Errorf("%w: version is not %d or %d", errCorrupt, stateVersion, floorVersion)
 	}
 	d := decoder{b: b[1:]}
 	g.pages.next = d.uvarint()
@@ -377,6 +387,9 @@ func (g *Group) decodeMeta(b []byte) error {
 	}
 	if g.decider != nil {
 		g.decider.decode(&d)
+		if b[0] == floorVersion {
+			g.decider.missing.decode(&d)
+		}
 	}
 	if g.spec.Updates {
 		g.updates.decode(&d)

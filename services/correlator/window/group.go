@@ -49,6 +49,8 @@ type Group struct {
 	// that touched it.
 	fired    map[int64]int64
 	overflow bool
+	lost     Lost
+	room     int   // MaxRecords
 	sheds    int   // since the last reindex
 	minDrop  int64 // watermark at which a drop is due
 	// exact is from which count on a firing says "at least", bulky from how many
@@ -102,6 +104,7 @@ func New(spec *Spec) *Group {
 		minDrop:  math.MaxInt64,
 		most:     MaxSignals,
 		mostTold: maxTold,
+		room:     MaxRecords,
 	}
 	g.pages.init()
 	if spec.Numbers() || spec.Expr != "" || !spec.AtOnce() {
@@ -156,8 +159,10 @@ func (g *Group) Add(r Record) []Firing {
 		if g.spec.AnyAge {
 			rec.ingest = rec.time // it only says when the record is dropped
 		}
-		if r.Time >= d.closed { // else the watermark has broken its promise
+		if r.Time >= d.closed {
 			g.insert(rec, &r)
+		} else {
+			d.overtaken(g, r.Time)
 		}
 		return nil
 	}
@@ -212,10 +217,11 @@ func (g *Group) Held() int {
 	return g.recs.len() + len(g.pending.recs)
 }
 
-// Overflowed reports whether records were dropped because the group was full.
+// Overflowed reports whether records were dropped because the group was full: where
+// the watermark decides, such as something may still depend on.
 func (g *Group) Overflowed() bool {
 	g.settle()
-	return g.overflow || g.sequence != nil && g.sequence.full
+	return g.overflow || g.sequence != nil && g.sequence.lacking()
 }
 
 // Advance decides what the watermark, now that it has come to w, lets decide,
@@ -362,9 +368,10 @@ func (g *Group) insert(r record, of *Record) bool {
 		g.index(&r, at)
 		g.keepAround(at, of)
 	}
-	if g.recs.len() > MaxRecords {
+	if g.recs.len() > g.room {
 		g.overflow = true
 		g.pages.meta = true
+		g.lost.Shed++
 		g.shed()
 	}
 	return true

@@ -20,6 +20,12 @@ type novelty struct {
 	oldest     int64 // time of the value shown longest ago, or before it
 	dirty      map[int]struct{}
 	aged       bool // born or last have changed
+	// muted is the time up to which values may be known only by an event that was
+	// taken before its turn, and of which nothing was said.
+	muted int64
+	// unknown has of each value that waits and is not known the first and the last
+	// event that do.
+	unknown map[string][2]*entry
 }
 
 type shownValue struct {
@@ -31,7 +37,7 @@ type shownValue struct {
 const slotsPerPage = 64
 
 func newNovelty(q *sequence) *novelty {
-	return &novelty{sequence: q, at: map[string]int{}, dirty: map[int]struct{}{}, born: math.MaxInt64, last: math.MinInt64, oldest: math.MaxInt64}
+	return &novelty{sequence: q, at: map[string]int{}, dirty: map[int]struct{}{}, unknown: map[string][2]*entry{}, muted: never, born: math.MaxInt64, last: math.MinInt64, oldest: math.MaxInt64}
 }
 
 // knows reports whether an event's value is known already, so that it will not
@@ -44,27 +50,120 @@ func (m *novelty) knows(e *entry) bool {
 func (m *novelty) take(e *entry) *Firing {
 	history := m.spec.Extension.History
 	defer m.release(e)
-	if len(m.at) == 0 {
-		m.born = e.time
-	}
-	m.last, m.aged = e.time, true
+	delete(m.unknown, e.value)
+	m.shows(e.time)
 	if m.knows(e) {
+		m.mute(e)
 		m.show(e)
 		return nil
 	}
-	if !m.show(e) || e.time-m.born < m.spec.Extension.Learn {
+	if !m.show(e) {
+		return nil
+	}
+	if e.time < m.born { // of which something was taken before its turn
+		m.lost.Cut++
+		return nil
+	}
+	if e.time-m.born < m.spec.Extension.Learn {
 		return nil
 	}
 	return m.firing(e, max(m.born, e.time-history), e.time, e)
 }
 
-// show notes an event's value; false where there is no room for it.
+// shows notes that the group shows something.
+func (m *novelty) shows(t int64) {
+	history := m.spec.Extension.History
+	if m.born == math.MaxInt64 || m.last < t-history || t < m.born && m.born-t <= history {
+		m.born = t
+	}
+	m.last, m.aged, m.pages.meta = max(m.last, t), true, true
+}
+
+// early takes an event before its turn where its value is known, so that the group
+// need not keep it. That makes no difference: it does not fire, and what comes before
+// it with its value does not either. For of the events by which a value stays known
+// each lies within the history of the one before, and the first of them was taken in
+// its turn; one that is still to be taken comes between two of these, or behind.
+// Nor has the group been silent for so long before it.
+func (m *novelty) early(e *entry) bool {
+	if !m.knows(e) {
+		return false
+	}
+	m.mute(e)
+	m.shows(e.time)
+	m.show(e)
+	return true
+}
+
+// mute counts an event that may be known by another only of which nothing was said.
+func (m *novelty) mute(e *entry) {
+	if e.time <= m.muted {
+		m.lost.Cut++
+	}
+}
+
+// between is, now that e waits, whose value is not known, an event that waits between
+// two others of its value that lie within the history of each other; nil if there is
+// none. It does not fire, since the first of the two is shown by then, and whatever
+// knows its value, or that the group was not silent, by it knows so by one of the two.
+func (m *novelty) between(e *entry) (mid *entry) {
+	at := m.unknown[e.value]
+	first, last := at[0], at[1]
+	switch {
+	case first == nil:
+		at = [2]*entry{e, e}
+	case compareEntries(e, first) < 0:
+		if at[0] = e; first != last && last.time-e.time <= m.spec.Extension.History {
+			mid = first
+		}
+	case compareEntries(e, last) > 0:
+		if at[1] = e; first != last && e.time-first.time <= m.spec.Extension.History {
+			mid = last
+		}
+	case last.time-first.time <= m.spec.Extension.History:
+		mid = e
+	}
+	m.unknown[e.value] = at
+	return mid
+}
+
+// remember takes an event before its turn for want of room: nothing is said of it,
+// nor, since its value is known from then on, of another in its place.
+func (m *novelty) remember(e *entry) {
+	delete(m.unknown, e.value)
+	m.muted = max(m.muted, e.time)
+	m.shows(e.time)
+	m.show(e)
+}
+
+// review lets go of what need not wait, as it did when it came.
+func (m *novelty) review() {
+	left := m.waiting[:0]
+	for _, e := range m.waiting {
+		if m.early(e) {
+			m.letGo(e)
+			continue
+		}
+		left = append(left, e)
+		if mid := m.between(e); mid != nil {
+			i, _ := slices.BinarySearchFunc(left, mid, compareEntries)
+			m.letGo(mid)
+			left = slices.Delete(left, i, i+1)
+		}
+	}
+	m.waiting = left
+}
+
+// show notes an event's value; false where there is no room for it: then nothing is
+// said for as long as it might have been known.
 func (m *novelty) show(e *entry) bool {
 	i, ok := m.at[e.value]
-	if !ok && len(m.at) >= MaxValues {
+	if !ok && len(m.at) >= m.room {
 		m.expire(e.time - m.spec.Extension.History)
-		if len(m.at) >= MaxValues {
-			m.full = true
+		if len(m.at) >= m.room {
+			m.lost.Shed++
+			m.lost.Cut++
+			m.lose(e.time)
 			return false
 		}
 	}
@@ -76,7 +175,11 @@ func (m *novelty) show(e *entry) bool {
 		}
 		m.at[e.value] = i
 	}
-	m.slots[i] = shownValue{e.value, e.time}
+	last := e.time
+	if ok { // it may have been shown before its turn
+		last = max(last, m.slots[i].last)
+	}
+	m.slots[i] = shownValue{e.value, last}
 	m.oldest = min(m.oldest, e.time)
 	m.dirty[i/slotsPerPage] = struct{}{}
 	return true
@@ -99,7 +202,6 @@ func (m *novelty) expire(t int64) {
 	}
 	if len(m.at) == 0 {
 		m.slots, m.free = nil, nil
-		m.born, m.last, m.aged = math.MaxInt64, math.MinInt64, true
 	}
 }
 
@@ -117,6 +219,7 @@ func (m *novelty) pass(t int64) *Firing {
 	switch history := m.spec.Extension.History; {
 	case m.last+history < t:
 		m.expire(math.MaxInt64)
+		m.born, m.last, m.aged = math.MaxInt64, math.MinInt64, true
 	case m.purgeAt() <= t:
 		m.expire(t - history)
 	}
@@ -156,7 +259,11 @@ func (m *novelty) changes(dst []Change) []Change {
 	clear(m.dirty)
 	if m.aged {
 		m.aged = false
-		dst = append(dst, Change{Field: "sn", Value: binary.AppendVarint(binary.AppendVarint(nil, m.born), m.last)})
+		b := binary.AppendVarint(binary.AppendVarint(nil, m.born), m.last)
+		if m.muted > never {
+			b = binary.AppendVarint(b, m.muted)
+		}
+		dst = append(dst, Change{Field: "sn", Value: b})
 	}
 	return dst
 }
@@ -164,7 +271,9 @@ func (m *novelty) changes(dst []Change) []Change {
 func (m *novelty) load(field string, value []byte) error {
 	d := decoder{b: value}
 	if field == "sn" {
-		m.born, m.last = d.varint(), d.varint()
+		if m.born, m.last = d.varint(), d.varint(); len(d.b) > 0 {
+			m.muted = d.varint()
+		}
 		return d.end("field sn")
 	}
 	p, err := strconv.Atoi(field[2:])

@@ -19,7 +19,7 @@ func (g *Group) ordered(recs []*record) int {
 	byTime := slices.Clone(recs)
 	slices.SortFunc(byTime, compare)
 	if g.spec.Expr != "" {
-		return g.orderedBy(byTime)
+		return g.orderedBy(byTime, 0)
 	}
 	if g.spec.Min == g.spec.Rules {
 		if g.walk(byTime, allRules(g.spec.Rules)) {
@@ -47,14 +47,14 @@ func (g *Group) longestOf(byTime []*record, least int) int {
 
 // orderedBy is how many rules are met in listed order so that the condition over
 // rules holds; zero where it does not. What must not be there must not be there
-// in any order.
-func (g *Group) orderedBy(byTime []*record) int {
+// in any order; there has the rules of which there may be more than these.
+func (g *Group) orderedBy(byTime []*record, there uint64) int {
 	var all uint64
 	for _, r := range byTime {
 		all |= r.rules
 	}
 	for set := uint64(0); set < 1<<g.spec.Rules; set++ {
-		if set&^all != 0 || !exprHolds(g.spec.Expr, set, all) {
+		if set&^all != 0 || !exprHolds(g.spec.Expr, set, all|there) {
 			continue
 		}
 		order := make([]int, 0, g.spec.Rules)

@@ -38,7 +38,7 @@ const (
 // and evaluate would have.
 func (g *Group) putOff(r *record, of *Record) bool {
 	n, p := g.recs.len(), &g.pending
-	if !g.pages.unstored || n < pendingShare || n+len(p.recs) >= MaxRecords || len(of.Carry) > 0 || len(g.pages.carried) > 0 {
+	if !g.pages.unstored || n < pendingShare || n+len(p.recs) >= g.room || len(of.Carry) > 0 || len(g.pages.carried) > 0 {
 		return false
 	}
 	latest := g.recs.latest()

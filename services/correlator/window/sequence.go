@@ -30,7 +30,9 @@ type sequence struct {
 	carries bool     // an event has carried something
 	basis   []byte   // what is kept of one that has gone, while others have nothing
 	rebased bool
-	full    bool
+	hole    hole
+	lost    Lost
+	room    int // MaxRecords
 	next    int64
 }
 
@@ -75,7 +77,7 @@ const (
 )
 
 func newSequence(s *Spec) *sequence {
-	q := &sequence{spec: s, taken: &entry{}, frontier: math.MinInt64, bucket: noBucket, next: math.MaxInt64}
+	q := &sequence{spec: s, taken: &entry{}, frontier: math.MinInt64, bucket: noBucket, next: math.MaxInt64, hole: noHole(), room: MaxRecords}
 	q.pages.init()
 	switch s.Kind {
 	case Absence:
@@ -113,12 +115,8 @@ func (q *sequence) add(r *Record) {
 		q.again(at, e)
 		return
 	}
-	if len(q.waiting) >= MaxRecords {
-		q.full, q.pages.meta = true, true
+	if q.needless(at, e) {
 		return
-	}
-	if n, ok := q.machine.(*novelty); ok {
-		e.settled = n.knows(e)
 	}
 	q.store(e)
 	q.waiting = slices.Insert(q.waiting, at, e)
@@ -129,6 +127,10 @@ func (q *sequence) add(r *Record) {
 	q.next = min(q.next, q.wake(e))
 	if len(q.waiting) > maxWhole { // take them in bulk, before they are many
 		q.next = min(q.next, q.watermarkOf(q.waiting[0].time+1))
+	}
+	q.thin(at)
+	if len(q.waiting)+len(q.held) > q.room {
+		q.shed()
 	}
 }
 
@@ -241,6 +243,7 @@ func (q *sequence) advance(cut func(*Firing) bool, w int64) []Firing {
 	if q.bucket != noBucket && q.bucketEnd() <= q.frontier {
 		q.bucket = noBucket
 	}
+	q.mend()
 	q.pages.meta = true
 	q.schedule()
 	return out
@@ -273,9 +276,14 @@ func (q *sequence) say(f *Firing, cut func(*Firing) bool, out []Firing) []Firing
 	if fired && len(f.Carry) == 0 {
 		return out
 	}
+	from := min(f.Start, f.since)
+	if q.unsure(f) {
+		q.lost.Cut++
+		return out
+	}
 	if cut != nil {
 		whole := *f
-		whole.Start = min(f.Start, f.since)
+		whole.Start = from
 		if cut(&whole) {
 			return out
 		}
@@ -307,6 +315,11 @@ func (q *sequence) release(e *entry) {
 		i := slices.Index(q.held, e)
 		q.held = slices.Delete(q.held, i, i+1)
 	}
+	q.letGo(e)
+}
+
+// letGo drops what pages have of an event that is neither held nor waits any more.
+func (q *sequence) letGo(e *entry) {
 	if keep, ok := q.pages.keeps[e.seq]; ok {
 		q.whole = slices.DeleteFunc(q.whole, func(x *entry) bool { return x == e })
 		if len(q.whole) == 0 {
@@ -321,7 +334,7 @@ func (q *sequence) release(e *entry) {
 func (q *sequence) firing(e *entry, start, end int64, shown ...*entry) *Firing {
 	f := &Firing{
 		EventID: e.id, Time: e.time, Ingest: e.ingest, Start: start, End: end, Count: len(shown), Total: len(shown),
-		ByEvent: true, AtLeast: q.full, Trace: e.trace, Near: q.pages.keeps[e.seq], since: start,
+		ByEvent: true, Trace: e.trace, Near: q.pages.keeps[e.seq], since: start,
 		Carry: e.carry, Keep: q.pages.keeps[e.seq],
 	}
 	for _, x := range shown {

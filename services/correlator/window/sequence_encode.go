@@ -17,6 +17,9 @@ import (
 const (
 	sequenceVersion = 1
 	carryingVersion = 2
+	// The flags in its second byte.
+	wasFull = 1 // of which nothing more is known
+	hasHole = 2
 )
 
 func (q *sequence) changes(dst []Change) []Change {
@@ -43,8 +46,8 @@ func (q *sequence) changes(dst []Change) []Change {
 
 func (q *sequence) appendMeta(b []byte) []byte {
 	flags := byte(0)
-	if q.full {
-		flags = 1
+	if q.lacking() {
+		flags = hasHole
 	}
 	version := byte(sequenceVersion)
 	if q.carries {
@@ -54,7 +57,11 @@ func (q *sequence) appendMeta(b []byte) []byte {
 	b = binary.AppendUvarint(b, q.pages.next)
 	b = binary.AppendVarint(b, q.frontier)
 	b = binary.AppendVarint(b, q.bucket)
-	return appendEntry(b, q.taken)
+	b = appendEntry(b, q.taken)
+	if q.lacking() {
+		b = binary.AppendVarint(binary.AppendVarint(b, q.hole.from), q.hole.to)
+	}
+	return b
 }
 
 func decodeSequence(s *Spec, fields []Change) (*sequence, error) {
@@ -93,17 +100,19 @@ func decodeSequence(s *Spec, fields []Change) (*sequence, error) {
 }
 
 func (q *sequence) decodeMeta(b []byte) error {
-	if len(b) < 2 || b[0] != sequenceVersion && b[0] != carryingVersion || b[1] > 1 {
+	if len(b) < 2 || b[0] != sequenceVersion && b[0] != carryingVersion || b[1] > wasFull|hasHole {
 		return fmt.Errorf("%w: version is not %d or %d", errCorrupt, sequenceVersion, carryingVersion)
 	}
 	q.carries = b[0] == carryingVersion
 	d := decoder{b: b[2:]}
-	q.full = b[1] == 1
 	q.pages.next = d.uvarint()
 	q.pages.stored = q.pages.next
 	q.frontier = d.varint()
 	q.bucket = d.varint()
 	q.taken = d.entry()
+	if b[1]&hasHole != 0 {
+		q.hole = hole{d.varint(), d.varint()}
+	}
 	return d.end("field m")
 }
 
@@ -202,7 +211,7 @@ func (q *sequence) restore(entries map[uint64]*entry, held []byte) error {
 		q.held = append(q.held, e)
 	}
 	for seq, e := range entries {
-		if q.hasTaken(e) {
+		if q.hasTaken(e) || e.time < q.frontier { // or it has gone before its turn
 			q.pages.drop(seq)
 			continue
 		}
@@ -219,12 +228,11 @@ func (q *sequence) restore(entries map[uint64]*entry, held []byte) error {
 	if d.bad || !q.spec.triggered() && len(q.held) > 1 {
 		return fmt.Errorf("%w: field sh", errCorrupt)
 	}
+	q.thinAll()
 	switch m := q.machine.(type) {
 	case *novelty:
 		m.loaded()
-		for _, e := range q.waiting {
-			e.settled = m.knows(e)
-		}
+		m.review()
 	case *rate:
 		return m.loaded()
 	}

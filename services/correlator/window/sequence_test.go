@@ -144,13 +144,14 @@ func TestSequenceCases(t *testing.T) {
 		require.Equal(t, append(slices.Repeat([]int{MaxFirings}, 15), 10), sizes)
 		require.True(t, g.Empty())
 	})
-	t.Run("a full group takes no more and says so", func(t *testing.T) {
-		g := New(&Spec{Kind: Absence, Timespan: minute, Rules: 1})
+	t.Run("a full group lets go of the oldest and says so", func(t *testing.T) {
+		g := New(&Spec{Kind: Absence, Timespan: minute, Rules: 2})
 		for i := range MaxRecords + 1 {
 			g.Add(Record{EventID: fmt.Sprintf("%06d", i), Time: int64(i), Ingest: int64(i), Rules: 1})
 		}
 		require.Equal(t, MaxRecords, g.Len())
 		require.True(t, g.Overflowed())
+		require.Equal(t, Lost{Shed: 1, Cut: 1}, g.Lost())
 	})
 	t.Run("a full history says nothing of what it does not know", func(t *testing.T) {
 		s := &Spec{Kind: NewValue, Timespan: minute, Rules: 1, Extension: Extension{History: minute, Learn: 1}}

@@ -38,13 +38,7 @@ func (d *decider) sessions(g *Group, limit int64) (out []Firing, done bool) {
 				break
 			}
 		}
-		if !d.open {
-			d.open, d.start = true, t
-			if t-d.last > g.spec.Gap {
-				d.run = t
-			}
-		}
-		d.last = t
+		d.join(g.spec, t)
 		d.slide(g, d.start, g.recs.upper(t))
 	}
 	if d.open && d.until(g.spec) <= limit && len(out) < MaxFirings {
@@ -55,7 +49,24 @@ func (d *decider) sessions(g *Group, limit int64) (out []Firing, done bool) {
 		limit = min(limit, d.start)
 	}
 	d.forget(g, limit)
+	d.mend(g)
 	return out, len(out) < MaxFirings
+}
+
+// join puts the next event time into the open session, or begins one with it.
+func (d *decider) join(s *Spec, t int64) {
+	if !d.open {
+		d.open, d.start = true, t
+		// A run that has lasted so long by the event before is cut at the multiples of
+		// the timespan, wherever it began until its start as it is known.
+		if t-d.last > s.Gap || d.last > d.run+s.Timespan {
+			d.missing.blurred = false
+		}
+		if t-d.last > s.Gap {
+			d.run = t
+		}
+	}
+	d.last = t
 }
 
 // finish decides the open session. Where it says too much for one call it stays
