@@ -38,6 +38,7 @@ type counts struct {
 	refused  metric.Int64Counter
 	gaps     metric.Int64Counter
 	over     metric.Int64Counter
+	shed     metric.Int64Counter
 	snaps    metric.Int64Counter
 	restores metric.Int64Counter
 
@@ -84,6 +85,7 @@ func newCounts(m metric.Meter, clock func() time.Time) (*counts, error) {
 		{&c.poisoned, "stormbell_correlator_poison_total", "Records that could not be processed."},
 		{&c.refused, "stormbell_correlator_refused_writes_total", "Writes that the store refused."},
 		{&c.over, "stormbell_correlator_overflow_total", "Detections not counted because their correlation has as many groups as it may have."},
+		{&c.shed, "stormbell_correlator_shed_total", "Records that groups have let go, or not taken, because they were full."},
 		{&c.snaps, "stormbell_correlator_snapshots_total", "Snapshots of groups with a long memory."},
 		{&c.restores, "stormbell_correlator_restored_total", "Groups that were restored from snapshots."},
 		{&c.gaps, "stormbell_correlator_gaps_total", "Times that the log lacked records that had not been read."},
@@ -174,6 +176,7 @@ func (c *counts) raised(n int64)    { c.late.Add(c.ctx, n) }
 func (c *counts) copied(n int64)    { c.copies.Add(c.ctx, n) }
 func (c *counts) signaled(n int64)  { c.signals.Add(c.ctx, n) }
 func (c *counts) overflow(n int64)  { c.over.Add(c.ctx, n) }
+func (c *counts) shedding(n int64)  { c.shed.Add(c.ctx, n) }
 func (c *counts) snapshot(n int64)  { c.snaps.Add(c.ctx, n) }
 func (c *counts) restored(n int64)  { c.restores.Add(c.ctx, n) }
 func (c *counts) fired(n int64)     { c.alerts.Add(c.ctx, n) }

@@ -98,6 +98,9 @@ func (s *step) detection(ctx context.Context, it *item) (err error) {
 		fired = append(fired, g.win.Advance(window.Now)...)
 	}
 	s.drain = s.drain || g.win.Next() == window.Now
+	if err := s.fullGroup(ctx, it, g); err != nil {
+		return err
+	}
 	if g.win.Bulky() {
 		s.compact(g)
 	}
@@ -264,12 +267,18 @@ func (s *step) found(it *item, firing *window.Firing) *alert.Finding {
 	if firing.Update {
 		finding.Type = alert.TypeUpdated
 	}
-	for i, v := range d.GetGroup() {
+	finding.Group = c.valuesIn(d.GetGroup())
+	return finding
+}
+
+// valuesIn are the values of a group with the fields that they are of.
+func (c *correlation) valuesIn(group []string) (out []*alertv1.GroupValue) {
+	for i, v := range group {
 		if i < len(c.GroupBy) {
-			finding.Group = append(finding.Group, &alertv1.GroupValue{Field: c.GroupBy[i], Value: v})
+			out = append(out, &alertv1.GroupValue{Field: c.GroupBy[i], Value: v})
 		}
 	}
-	return finding
+	return out
 }
 
 func (s *step) finding(it *item, firing *window.Firing, kept []kept, sc trace.SpanContext) *alert.Finding {

@@ -308,7 +308,14 @@ func (f *folder) load(ctx context.Context, items []item) error {
 	asked := make(map[string]bool)
 	for i := range items {
 		it := &items[i]
-		if it.key == "" || asked[it.key] || f.cache.use(it.key) != nil {
+		if it.key == "" || asked[it.key] {
+			continue
+		}
+		if g := f.cache.use(it.key); g != nil {
+			if f.tallies[g.tally] == nil && !asked[g.tally] && g.win.Crowded(len(items)) { // of which something may be said
+				asked[g.tally] = true
+				tallies = append(tallies, g.tally)
+			}
 			continue
 		}
 		asked[it.key] = true
@@ -326,7 +333,7 @@ func (f *folder) loadKeys(ctx context.Context, groups, tallies []string) error {
 		return nil
 	}
 	for _, key := range tallies {
-		f.tallies[key] = &tally{key: key, said: unseen}
+		f.tallies[key] = newTally(key)
 	}
 	if err := f.land(); err != nil { // it may be of the same groups
 		return err
@@ -418,6 +425,9 @@ func (f *folder) closeGroups(ctx context.Context, keys []string, w int64) ([]sta
 		fired, err := s.advance(ctx, g, w)
 		if err != nil {
 			return nil, err
+		}
+		if lost := g.win.Lost(); lost != (window.Lost{}) {
+			s.lost(f.applied.Offset, tenantRule{g.of.tenant, g.of.correlation}, lost)
 		}
 		fields += fieldsPerGroup + (held-g.win.Held())/recordsPerField
 		f.cache.lost(g, held, g.win.Held())

@@ -128,7 +128,7 @@ func (f *folder) group(it *item) *group {
 	if g == nil || !g.counted {
 		it.key = stateKey(it.det, it.cor.Shadow)
 		if key := f.tallyKey(it); f.tallies[key] == nil {
-			f.tallies[key] = &tally{key: key, said: unseen}
+			f.tallies[key] = newTally(key)
 		}
 	}
 	return g

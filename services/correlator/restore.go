@@ -214,7 +214,7 @@ func (r *restoring) write(ctx context.Context) error {
 	s := &step{f: f, seq: f.seq}
 	for _, g := range r.batch {
 		if f.tallies[g.tally] == nil { // what an owner that died amid this has counted does not count
-			f.tallies[g.tally] = &tally{key: g.tally, said: unseen}
+			f.tallies[g.tally] = newTally(g.tally)
 		}
 		s.count(f.tallies[g.tally], 1)
 		f.due[g.spec.Level] = min(f.due[g.spec.Level], g.next())

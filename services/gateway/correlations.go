@@ -31,13 +31,15 @@ type correlationBody struct {
 	OpenGroups int64     `json:"open_groups"`
 	// Left out are: late and early events, where the watermark decides; events
 	// without a field of group-by, or with a value that cannot be taken; events of
-	// groups that would have been too many. Cut are windows in which other rules
-	// ruled.
+	// groups that would have been too many, and those that full groups have let go.
+	// Cut are windows in which other rules ruled, or of which a full group lacked
+	// events.
 	Late      countBody `json:"late"`
 	Early     countBody `json:"early"`
 	Ungrouped countBody `json:"ungrouped"`
 	Skipped   countBody `json:"skipped"`
 	Refused   countBody `json:"refused"`
+	Shed      countBody `json:"shed"`
 	Cut       countBody `json:"cut"`
 }
 
@@ -109,6 +111,7 @@ func (b *correlationBody) count(r *status.RuleCount) {
 	b.Fired, b.OpenGroups = showCount(r.Hits), r.OpenGroups
 	b.Late, b.Early, b.Ungrouped = showCount(r.Late), showCount(r.Early), showCount(r.Ungrouped)
 	b.Skipped, b.Refused, b.Cut = showCount(r.Skipped), showCount(r.Refused), showCount(r.Cut)
+	b.Shed = showCount(r.Shed)
 }
 
 // watermark is that of stage correlate, as it was told.

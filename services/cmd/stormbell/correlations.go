@@ -40,6 +40,7 @@ type correlation struct {
 	Ungrouped  count    `json:"ungrouped"`
 	Skipped    count    `json:"skipped"`
 	Refused    count    `json:"refused"`
+	Shed       count    `json:"shed"`
 	Cut        count    `json:"cut"`
 }
 
@@ -78,7 +79,8 @@ func newCorrelationsList(env *environment, conn *connection) *cobra.Command {
 		Use:   "list",
 		Short: "List the correlations in force: how often they fired, what they hold, what they left out",
 		Long: "List the correlations in force. Left out are late and early events where the watermark decides, events without a field\n" +
-			"of group-by or with a value that cannot be taken, and events of groups that would have been too many.\n" +
+			"of group-by or with a value that cannot be taken, events of groups that would have been too many, and those that full\n" +
+			"groups have let go. Cut are windows in which other rules ruled, or of which a full group lacks events.\n" +
 			"Figures are up to ten seconds old.",
 		Example: "  stormbell correlations list\n  stormbell correlations list -o json",
 		Args:    arguments(0, 0),
@@ -118,7 +120,7 @@ func (all *correlations) write(out io.Writer) {
 
 // leftOut is how many events it has left out, for whatever reason.
 func (c *correlation) leftOut() int64 {
-	return c.Late.Count + c.Early.Count + c.Ungrouped.Count + c.Skipped.Count + c.Refused.Count
+	return c.Late.Count + c.Early.Count + c.Ungrouped.Count + c.Skipped.Count + c.Refused.Count + c.Shed.Count
 }
 
 // seconds is a time span in short.

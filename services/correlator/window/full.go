@@ -27,6 +27,9 @@ type Lost struct {
 	Shed int
 	// Cut are the windows of events that it has left undecided for that.
 	Cut int
+	// Full: it will have no room for what a record has shown, unless something else
+	// is forgotten.
+	Full bool
 }
 
 // Lost is what the group has lost since it was asked last. It is not stored.
@@ -37,6 +40,15 @@ func (g *Group) Lost() (l Lost) {
 	}
 	l, *from = *from, Lost{}
 	return l
+}
+
+// Crowded reports whether Lost may have something to say after so many more records.
+func (g *Group) Crowded(n int) bool {
+	if q := g.sequence; q != nil {
+		m, ok := q.machine.(*rate)
+		return q.lacking() || q.len()+n > q.room || ok && m.ahead.last.id != ""
+	}
+	return g.overflow || g.Held()+n > g.room
 }
 
 // missing is what a decider knows of records that have gone.

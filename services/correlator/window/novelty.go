@@ -87,6 +87,7 @@ func (m *novelty) shows(t int64) {
 // Nor has the group been silent for so long before it.
 func (m *novelty) early(e *entry) bool {
 	if !m.knows(e) {
+		m.lost.Full = m.lost.Full || len(m.at) >= m.room
 		return false
 	}
 	m.mute(e)

@@ -24,6 +24,10 @@ const (
 // groups than it may have: from then on alerts may be missing.
 const OverflowRule = "stormbell-groups-overflow"
 
+// FullRule is the rule of the alert that says that a group of a correlation holds as
+// much as it may: from then on alerts of it may be missing.
+const FullRule = "stormbell-group-full"
+
 const (
 	idLabel         = "stormbell-alert-1"
 	occurrenceLabel = "stormbell-occurrence-1"

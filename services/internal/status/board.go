@@ -236,10 +236,13 @@ type Rule struct {
 	// Late and Early are events that a rule which the watermark decides left out,
 	// Skipped those whose value is none that it can take.
 	Late, Early, Skipped Counter
-	// Cut are windows left undecided because other rules ruled within them.
+	// Cut are windows left undecided because other rules ruled within them, or their
+	// group was full.
 	Cut Counter
 	// Refused are detections of groups that would have been too many.
 	Refused Counter
+	// Shed are records that groups had no room for.
+	Shed Counter
 	// Shadowed are its alerts that went to nobody.
 	Shadowed Counter
 

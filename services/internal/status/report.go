@@ -112,7 +112,7 @@ func (t *Tenant) report(id string, open map[tenantRule]int64, full map[tenantRul
 		r := rules[rule].report(rule)
 		r.OpenGroups, r.Groups = open[tenantRule{id, rule}], full[tenantRule{id, rule}]
 		if r.Hits == nil && r.Ungrouped == nil && r.OpenGroups == 0 && len(r.Groups) == 0 && len(r.Lacking) == 0 &&
-			r.Late == nil && r.Early == nil && r.Skipped == nil && r.Cut == nil && r.Refused == nil {
+			r.Late == nil && r.Early == nil && r.Skipped == nil && r.Cut == nil && r.Refused == nil && r.Shed == nil {
 			continue
 		}
 		if *left--; *left >= 0 {
@@ -132,7 +132,7 @@ func (r *Rule) report(id string) *statusv1.Rule {
 	out := &statusv1.Rule{
 		Id: id, Hits: r.Hits.report(), Ungrouped: r.Ungrouped.report(), Shadowed: r.Shadowed.report(),
 		Late: r.Late.report(), Early: r.Early.report(), Skipped: r.Skipped.report(), Cut: r.Cut.report(),
-		Refused: r.Refused.report(),
+		Refused: r.Refused.report(), Shed: r.Shed.report(),
 	}
 	if out.Hits != nil {
 		return out // it works: what it lacked elsewhere says nothing

@@ -51,8 +51,9 @@ type RuleCount struct {
 	Hits, Ungrouped, Shadowed Count
 	// Late, Early and Skipped are events, Cut windows, that a rule left out.
 	Late, Early, Skipped, Cut Count
-	// Refused are detections of groups that would have been too many.
-	Refused          Count
+	// Refused are detections of groups that would have been too many, Shed records
+	// that groups had no room for.
+	Refused, Shed    Count
 	OpenGroups, Near int64
 	Lacking          []string
 	// Groups are the fullest, the fullest first, as live processes tell.
@@ -177,6 +178,7 @@ func (s *Summary) rules(t *statusv1.Tenant, live bool) {
 		c.Skipped.add(r.GetSkipped())
 		c.Cut.add(r.GetCut())
 		c.Refused.add(r.GetRefused())
+		c.Shed.add(r.GetShed())
 		if live {
 			c.OpenGroups += r.GetOpenGroups()
 			c.groups(r.GetGroups())

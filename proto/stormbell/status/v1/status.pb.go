@@ -560,12 +560,15 @@ type Rule struct {
 	Late    *Count `protobuf:"bytes,8,opt,name=late,proto3" json:"late,omitempty"`
 	Early   *Count `protobuf:"bytes,9,opt,name=early,proto3" json:"early,omitempty"`
 	Skipped *Count `protobuf:"bytes,10,opt,name=skipped,proto3" json:"skipped,omitempty"`
-	// Windows left undecided because other rules ruled within them.
+	// Windows left undecided because other rules ruled within them, or their group
+	// was full.
 	Cut *Count `protobuf:"bytes,11,opt,name=cut,proto3" json:"cut,omitempty"`
 	// Detections of groups that were refused since there were too many.
 	Refused *Count `protobuf:"bytes,12,opt,name=refused,proto3" json:"refused,omitempty"`
 	// Of the open groups the fullest, as of the last time that they changed.
-	Groups        []*Group `protobuf:"bytes,13,rep,name=groups,proto3" json:"groups,omitempty"`
+	Groups []*Group `protobuf:"bytes,13,rep,name=groups,proto3" json:"groups,omitempty"`
+	// Records that groups had no room for.
+	Shed          *Count `protobuf:"bytes,14,opt,name=shed,proto3" json:"shed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -687,6 +690,13 @@ func (x *Rule) GetRefused() *Count {
 func (x *Rule) GetGroups() []*Group {
 	if x != nil {
 		return x.Groups
+	}
+	return nil
+}
+
+func (x *Rule) GetShed() *Count {
+	if x != nil {
+		return x.Shed
 	}
 	return nil
 }
@@ -929,7 +939,7 @@ const file_stormbell_status_v1_status_proto_rawDesc = "" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x1a\n" +
 	"\bcategory\x18\x03 \x01(\tR\bcategory\x12\x16\n" +
 	"\x06strict\x18\x04 \x01(\bR\x06strict\x122\n" +
-	"\x06events\x18\x05 \x01(\v2\x1a.stormbell.status.v1.CountR\x06events\"\xb7\x04\n" +
+	"\x06events\x18\x05 \x01(\v2\x1a.stormbell.status.v1.CountR\x06events\"\xe7\x04\n" +
 	"\x04Rule\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x04hits\x18\x02 \x01(\v2\x1a.stormbell.status.v1.CountR\x04hits\x12\x1f\n" +
@@ -945,7 +955,8 @@ const file_stormbell_status_v1_status_proto_rawDesc = "" +
 	" \x01(\v2\x1a.stormbell.status.v1.CountR\askipped\x12,\n" +
 	"\x03cut\x18\v \x01(\v2\x1a.stormbell.status.v1.CountR\x03cut\x124\n" +
 	"\arefused\x18\f \x01(\v2\x1a.stormbell.status.v1.CountR\arefused\x122\n" +
-	"\x06groups\x18\r \x03(\v2\x1a.stormbell.status.v1.GroupR\x06groups\"\xcf\x01\n" +
+	"\x06groups\x18\r \x03(\v2\x1a.stormbell.status.v1.GroupR\x06groups\x12.\n" +
+	"\x04shed\x18\x0e \x01(\v2\x1a.stormbell.status.v1.CountR\x04shed\"\xcf\x01\n" +
 	"\x05Group\x12\x16\n" +
 	"\x06values\x18\x01 \x03(\tR\x06values\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x03R\x05count\x12\x16\n" +
@@ -1014,14 +1025,15 @@ var file_stormbell_status_v1_status_proto_depIdxs = []int32{
 	1,  // 25: stormbell.status.v1.Rule.cut:type_name -> stormbell.status.v1.Count
 	1,  // 26: stormbell.status.v1.Rule.refused:type_name -> stormbell.status.v1.Count
 	6,  // 27: stormbell.status.v1.Rule.groups:type_name -> stormbell.status.v1.Group
-	1,  // 28: stormbell.status.v1.Webhook.delivered:type_name -> stormbell.status.v1.Count
-	1,  // 29: stormbell.status.v1.Webhook.failed:type_name -> stormbell.status.v1.Count
-	1,  // 30: stormbell.status.v1.Webhook.parked:type_name -> stormbell.status.v1.Count
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	1,  // 28: stormbell.status.v1.Rule.shed:type_name -> stormbell.status.v1.Count
+	1,  // 29: stormbell.status.v1.Webhook.delivered:type_name -> stormbell.status.v1.Count
+	1,  // 30: stormbell.status.v1.Webhook.failed:type_name -> stormbell.status.v1.Count
+	1,  // 31: stormbell.status.v1.Webhook.parked:type_name -> stormbell.status.v1.Count
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_stormbell_status_v1_status_proto_init() }
