@@ -1,7 +1,6 @@
 package window
 
 import (
-	"bytes"
 	"cmp"
 	"math"
 )
@@ -43,6 +42,7 @@ type Group struct {
 	// front is the index of the first record in the window that ends at the
 	// latest one.
 	front  int
+	swept  *sweep // nil where none is begun
 	values values
 	rules  ruleTimes
 	// fired holds the buckets that have fired, each with the latest ingest time
@@ -280,6 +280,7 @@ func (g *Group) drop(least int64) {
 	if g.recs.oldest() >= least {
 		return
 	}
+	g.swept = nil
 	counts := g.spec.tallied()
 	latest, front, lo := g.recs.latest().seq, g.front, 0
 	if g.decider != nil {
@@ -359,6 +360,10 @@ func (g *Group) insert(r record, of *Record) bool {
 		return false
 	}
 	r.seq, r.untold = g.pages.append(&r, of), len(of.Carry) > 0
+	if i, ok := g.superseded(at, &r); ok {
+		g.supersede(i, r)
+		return true
+	}
 	g.recs.insert(at, r)
 	g.ids.add(r.hash)
 	g.minDrop = min(g.minDrop, g.dropAt(r.ingest))
@@ -396,6 +401,7 @@ func (g *Group) shed() {
 	case g.spec.tallied():
 		g.values.leaveFront(r.value)
 	}
+	g.swept.shed(g, r)
 	g.recs.shift()
 	if g.sheds++; g.worn() {
 		g.reindex()
@@ -406,67 +412,12 @@ func (g *Group) shed() {
 // lets go of the values and times that no record has any more.
 func (g *Group) worn() bool { return g.sheds >= 4096+2*g.recs.len() }
 
-// copied reports whether a group that the watermark decides has a copy of a
-// record, to be put at an index, that makes it superfluous. There the ingest time
-// makes no difference, but for whose is told: of the copies that carry something
-// that of the one that was received first.
-func (g *Group) copied(at int, r *record, carry []byte) bool {
-	lo, hi := g.copies(at, r)
-	if lo == hi || len(carry) == 0 {
-		return lo < hi
-	}
-	for _, c := range g.recs.each(lo, hi) {
-		if first := g.pages.carried[c.seq]; len(first) > 0 && cmp.Or(cmp.Compare(c.ingest, r.ingest), bytes.Compare(first, carry)) <= 0 {
-			return true
-		}
-	}
-	return false
-}
-
-// copies are the records about an index that differ from r in ingest time only.
-func (g *Group) copies(at int, r *record) (lo, hi int) {
-	lo, hi = at, at
-	for lo > 0 && sameButIngest(g.recs.at(lo-1), r) {
-		lo--
-	}
-	for hi < g.recs.len() && sameButIngest(g.recs.at(hi), r) {
-		hi++
-	}
-	return lo, hi
-}
-
-// redundant reports whether copies that differ in ingest time only make r
-// superfluous. A copy between two others that lie at most R apart is: a stretch
-// of ingest times of length R that contains it contains one of the two. One that
-// is to be reported is not, but for its equal: the others may not qualify.
-func (g *Group) redundant(at int, r *record, carry []byte) bool {
-	lo, hi := g.copies(at, r)
-	var before, after bool
-	var b, a int64
-	for _, c := range g.recs.each(lo, hi) {
-		switch x := c.ingest; {
-		case x == r.ingest:
-			if g.pages.same(c.seq, carry) {
-				return true
-			}
-		case x < r.ingest:
-			before, b = true, x
-		case !after:
-			after, a = true, x
-		}
-	}
-	counted := before && g.spec.onTime(r.time, b) || after && g.spec.onTime(r.time, a)
-	if g.spec.Updates && g.spec.onTime(r.time, r.ingest) && !counted {
-		return false // an update would leave the others out
-	}
-	return before && after && a-b <= g.spec.Reach() && len(carry) == 0
-}
-
 // index counts the record that has just been put at an index.
 func (g *Group) index(r *record, at int) {
 	if g.spec.temporal() {
 		g.rules.insert(r, at == g.recs.len()-1)
 	}
+	g.swept.inserted(g, r, at)
 	counts := g.spec.tallied()
 	if counts {
 		g.values.enterTotal(r.value)
@@ -490,7 +441,7 @@ func (g *Group) index(r *record, at int) {
 
 // reindex rebuilds what else is derived from recs, after records were dropped.
 func (g *Group) reindex() {
-	g.sheds = 0
+	g.sheds, g.swept = 0, nil
 	counts := g.spec.tallied()
 	if counts {
 		g.values.rebuild(&g.recs)
@@ -558,8 +509,4 @@ func compare(a, b *record) int {
 		return cmp.Compare(a.value, b.value)
 	}
 	return cmp.Compare(a.ingest, b.ingest)
-}
-
-func sameButIngest(a, b *record) bool {
-	return a.time == b.time && a.hash == b.hash && a.id == b.id && a.rules == b.rules && a.value == b.value
 }

@@ -134,6 +134,7 @@ func (g *Group) merge(order []*record, whole []waiting) (rest []*record) {
 		all = append(all, *r)
 	}
 	g.recs.fill(all)
+	g.swept = nil
 	start := g.spec.start(g.recs.latest().time)
 	for _, r := range fresh {
 		g.entered(r, start)

@@ -87,7 +87,6 @@ func (g *Group) evaluate(t, ingest int64) []Firing {
 		}
 	}
 	var out []Firing
-	var sw sweep
 	for j := g.recs.lower(t); j < g.recs.len() && g.recs.at(j).time <= t+g.spec.Timespan; {
 		b := g.spec.Bucket(g.recs.at(j).time)
 		if last, ok := g.fired[b]; ok {
@@ -95,7 +94,7 @@ func (g *Group) evaluate(t, ingest int64) []Firing {
 			j = g.recs.lower((b + 1) * g.spec.Width())
 			continue
 		}
-		f, next := g.qualifies(j, &sw)
+		f, next := g.qualifies(j)
 		if next > 0 {
 			j = max(next, j+1)
 			continue
@@ -105,7 +104,6 @@ func (g *Group) evaluate(t, ingest int64) []Firing {
 		g.touch(b, ingest, f.Ingest)
 		j = g.recs.lower((b + 1) * g.spec.Width())
 	}
-	sw.close(g)
 	return out
 }
 
@@ -123,9 +121,7 @@ func (g *Group) evaluateOne(t, ingest int64) []Firing {
 			return nil // the group was full, and the newcomer has gone
 		}
 	}
-	var sw sweep
-	f, next := g.qualifies(j, &sw)
-	sw.close(g)
+	f, next := g.qualifies(j)
 	if next > 0 {
 		return nil
 	}
@@ -157,10 +153,10 @@ func (g *Group) touch(bucket, last, ingest int64) {
 // contains the one at j satisfies the condition, with all event times in [t−T, t]
 // and all ingest times within R of each other. Where it does not, next is the
 // first later record that could qualify instead, above zero; else it is zero.
-func (g *Group) qualifies(j int, sw *sweep) (f Firing, next int) {
+func (g *Group) qualifies(j int) (f Firing, next int) {
 	e := g.recs.at(j)
 	lo, hi := g.window(e)
-	if next := g.impossible(lo, hi, sw); next > 0 {
+	if next := g.impossible(lo, hi); next > 0 {
 		return Firing{}, next
 	}
 	best, count := g.stretch(lo, hi, e)
@@ -184,12 +180,15 @@ func (g *Group) least() int { return max(g.spec.Min, 1) }
 // impossible refuses cheaply the window of records lo to hi for which the condition
 // can't hold, ingest times left aside. It returns the first record at which it
 // could, above zero, or zero where the window must be looked at.
-func (g *Group) impossible(lo, hi int, sw *sweep) int {
+//
+// That window and all later ones lie in what is left from lo on: the latest window,
+// and the records from lo to front. Where these do not suffice together, none does.
+func (g *Group) impossible(lo, hi int) int {
 	switch g.spec.Kind {
 	case EventCount:
 		n := hi - lo
 		if n >= g.spec.Min && g.ids.repeated > 0 && n-g.ids.repeated < g.spec.Min {
-			n = sw.ids(g, lo, hi)
+			n = len(g.sweep(lo, hi).ids)
 		}
 		return g.further(hi, n)
 	case ValueCount:
@@ -199,17 +198,20 @@ func (g *Group) impossible(lo, hi int, sw *sweep) int {
 		if hi == g.recs.len() {
 			return g.further(hi, g.values.front.distinct)
 		}
-		return g.further(hi, sw.values(g, lo, hi))
+		if g.values.front.distinct+g.front-lo < g.spec.Min { // a value for each record that front lacks
+			return g.recs.len()
+		}
+		return g.further(hi, g.sweep(lo, hi).values.distinct)
 	case ValueSum:
-		return g.sumImpossible(lo, hi, sw)
+		return g.sumImpossible(lo, hi)
 	case Risk:
-		return g.riskImpossible(lo, hi, sw)
+		return g.riskImpossible(lo, hi)
 	default:
 		if t, ok := g.rules.enoughAt(g, g.recs.at(lo).time, g.recs.at(hi-1).time); !ok {
 			return g.recs.lower(t)
 		}
-		if g.spec.Kind == TemporalOrdered && g.spec.Min == g.spec.Rules && !sw.ordered(g, lo, hi) {
-			return hi
+		if g.rules.climb != nil {
+			return g.outOfOrder(hi)
 		}
 		return 0
 	}
@@ -316,14 +318,18 @@ func (g *Group) measure(recs []*record) int {
 
 // sumImpossible is impossible for sums: each further record adds at most the
 // greatest number.
-func (g *Group) sumImpossible(lo, hi int, sw *sweep) int {
+func (g *Group) sumImpossible(lo, hi int) int {
 	n, b := g.values.numbers, g.condition.bounds[0]
 	if !b.op.holds(n.total.Cmp(b.number)) {
 		return g.recs.len()
 	}
 	sum := &n.front
 	if hi < g.recs.len() {
-		sum = sw.sum(g, lo, hi)
+		most := new(big.Int).Mul(n.most, big.NewInt(int64(g.front-lo)))
+		if !b.op.holds(most.Add(most, sum).Cmp(b.number)) {
+			return g.recs.len()
+		}
+		sum = &g.sweep(lo, hi).total
 	}
 	switch {
 	case b.op.holds(sum.Cmp(b.number)):

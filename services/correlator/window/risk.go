@@ -159,14 +159,17 @@ func (w *weight) suffices(s *Spec) bool {
 
 // riskImpossible is impossible for Risk: each further record adds at most the
 // greatest score.
-func (g *Group) riskImpossible(lo, hi int, sw *sweep) int {
+func (g *Group) riskImpossible(lo, hi int) int {
 	x := g.values.scores
 	if !x.total.suffices(g.spec) {
 		return g.recs.len()
 	}
 	w := &x.front
 	if hi < g.recs.len() {
-		w = sw.scored(g, lo, hi)
+		if w.points+int64(g.front-lo)*x.most < int64(g.spec.Min) {
+			return g.recs.len()
+		}
+		w = &g.sweep(lo, hi).weight
 	}
 	switch {
 	case w.suffices(g.spec):
@@ -176,28 +179,6 @@ func (g *Group) riskImpossible(lo, hi int, sw *sweep) int {
 	}
 	further := (int64(g.spec.Min) - w.points + x.most - 1) / x.most
 	return hi - 1 + int(min(max(further, 1), int64(g.recs.len())))
-}
-
-// scored is what recs[lo:hi] add up to.
-func (w *sweep) scored(g *Group, lo, hi int) *weight {
-	if w.weight == nil {
-		w.weight, w.lo, w.hi = new(weight), lo, lo
-		g.values.scratch = slices.Grow(g.values.scratch[:0], len(g.values.names))[:len(g.values.names)]
-		clear(g.values.scratch)
-	}
-	all := g.values.scores.all
-	for _, r := range g.recs.each(w.hi, hi) {
-		if g.values.scratch[r.value]++; g.values.scratch[r.value] == 1 {
-			w.weight.enter(&all[r.value])
-		}
-	}
-	for _, r := range g.recs.each(w.lo, lo) {
-		if g.values.scratch[r.value]--; g.values.scratch[r.value] == 0 {
-			w.weight.leave(&all[r.value])
-		}
-	}
-	w.lo, w.hi = lo, hi
-	return w.weight
 }
 
 // risk is what a set adds up to, or zero where its tactics are too few.

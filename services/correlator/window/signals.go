@@ -160,7 +160,6 @@ func (g *Group) report(out []Firing, t int64) []Firing {
 // tellSome adds the carriers that qualify in a stretch, and notes what is left of
 // it where they are many.
 func (g *Group) tellSome(out []Firing, look toTell) []Firing {
-	var sw sweep
 	left, told := g.most, 0
 	g.pages.meta = g.pages.meta || g.pages.rest.left
 	g.pages.rest = toTell{}
@@ -173,7 +172,7 @@ func (g *Group) tellSome(out []Firing, look toTell) []Firing {
 			g.pages.rest, g.pages.meta = toTell{true, r.time, look.to}, true
 			break
 		}
-		ok, next := g.meets(j, &sw)
+		ok, next := g.meets(j)
 		if ok {
 			g.tell(j)
 			left--
@@ -184,23 +183,22 @@ func (g *Group) tellSome(out []Firing, look toTell) []Firing {
 			})
 		}
 		if j++; next > j && next < g.recs.len() {
-			next = g.recs.lower(g.recs.at(next).time) // those of its millisecond are in one window
+			next = g.firstOf(g.recs.at(next).time) // those of its millisecond are in one window
 		}
 		j = max(next, j)
 	}
-	sw.close(g)
 	return out
 }
 
 // meets reports whether the record at j qualifies; where not, next is the first
 // later one that could instead.
-func (g *Group) meets(j int, sw *sweep) (ok bool, next int) {
+func (g *Group) meets(j int) (ok bool, next int) {
 	e := g.recs.at(j)
 	lo, hi := g.window(e)
 	if few := 4*g.spec.Min + 16; few <= chunkRecords && g.nearest(e, max(lo, hi-few), hi) { // of a busy group these do
 		return true, 0
 	}
-	if next := g.impossible(lo, hi, sw); next > 0 {
+	if next := g.impossible(lo, hi); next > 0 {
 		return false, next
 	}
 	if (g.spec.Kind == EventCount || g.spec.Kind == ValueCount) && g.recs.spread(lo, hi) <= g.spec.Reach() {

@@ -9,11 +9,10 @@ import (
 )
 
 // ruleTimes holds, for the temporal kinds, the times of each rule's records in
-// order, and the ladder of the window that ends at the latest record.
+// order, and how far all records climb.
 type ruleTimes struct {
 	times [][]int64
-	front ladder
-	stale bool // a record came out of order: front must be climbed anew
+	climb *climb // nil where it does not say anything
 }
 
 func (x *ruleTimes) insert(r *record, last bool) {
@@ -27,11 +26,9 @@ func (x *ruleTimes) insert(r *record, last bool) {
 		}
 		x.times[i] = slices.Insert(x.times[i], at, r.time)
 	}
-	if !last || x.stale {
-		x.stale = true
-		return
+	if x.climb != nil {
+		x.climb.insert(r, last)
 	}
-	x.front.push(r)
 }
 
 // shed forgets the first record. The ladder keeps its start: it may promise too
@@ -51,10 +48,16 @@ func (x *ruleTimes) trim(t int64) {
 		// Moving the rest down costs less than memory that is only ever left behind.
 		x.times[i] = slices.Delete(times, 0, sort.Search(len(times), func(k int) bool { return times[k] >= t }))
 	}
+	if x.climb != nil {
+		x.climb.trim(t)
+	}
 }
 
 func (x *ruleTimes) rebuild(s *Spec, recs *timeline) {
-	*x = ruleTimes{times: make([][]int64, s.Rules), front: newLadder(s.Rules)}
+	*x = ruleTimes{times: make([][]int64, s.Rules)}
+	if s.climbs() {
+		x.climb = newClimb(s)
+	}
 	for _, r := range recs.all() {
 		x.insert(r, true)
 	}
@@ -124,129 +127,94 @@ func (x *ruleTimes) holdsAt(program string, start, end int64) (t int64, ok bool)
 	return math.MaxInt64, false
 }
 
-// A ladder climbs records by time: rung i is the latest start of a chain that
-// meets the first i+1 rules in order. It lets one event stand for two rules and
-// ties in any order, so it may promise too much, never too little.
-type ladder struct {
-	rungs []int64
-	time  int64
-	tied  uint64
-}
-
-func newLadder(rules int) ladder {
-	l := ladder{rungs: make([]int64, rules), time: math.MinInt64}
-	for i := range l.rungs {
-		l.rungs[i] = math.MinInt64
-	}
-	return l
-}
-
-func (l *ladder) push(r *record) {
-	if r.time != l.time {
-		l.time, l.tied = r.time, 0
-	}
-	l.tied |= r.rules
-	for i := range l.rungs {
-		switch {
-		case l.tied&(1<<i) == 0:
-		case i == 0:
-			l.rungs[0] = r.time
-		default:
-			l.rungs[i] = max(l.rungs[i], l.rungs[i-1])
-		}
-	}
-}
-
-func (l *ladder) top() int64 { return l.rungs[len(l.rungs)-1] }
-
-// A sweep carries what one evaluation learns from window to window, so that a
-// newcomer out of order costs one pass over its surroundings and not one each
-// for the windows that contain it. Windows come in order of time.
+// A sweep is what the records of one stretch, recs[lo:hi], come to. It goes from
+// window to window, in either direction, and stays where it is until the next
+// newcomer out of order: so that costs what lies between it and the one before,
+// and not its whole window.
 type sweep struct {
-	begun    bool
-	lo, hi   int
-	distinct int
-	total    big.Int
-	ladder   ladder
-	weight   *weight
-	copies   map[string]int
+	lo, hi int
+	ids    map[string]int // records by event id
+	values tally          // records by value
+	total  big.Int        // copies of an event included
+	weight weight
 }
 
-// ids is how many distinct events recs[lo:hi] holds.
-func (w *sweep) ids(g *Group, lo, hi int) int {
-	if !w.begun {
-		w.begun, w.lo, w.hi, w.copies = true, lo, lo, make(map[string]int, hi-lo)
-	}
-	for _, r := range g.recs.each(w.hi, hi) {
-		w.copies[r.id]++
-	}
-	for _, r := range g.recs.each(w.lo, lo) {
-		if w.copies[r.id]--; w.copies[r.id] == 0 {
-			delete(w.copies, r.id)
+// sweep brings the sweep to the records lo to hi.
+func (g *Group) sweep(lo, hi int) *sweep {
+	w := g.swept
+	if w == nil || lo >= w.hi || hi <= w.lo || max(lo-w.lo, w.lo-lo)+max(hi-w.hi, w.hi-hi) > hi-lo {
+		w = &sweep{lo: lo, hi: lo}
+		if g.swept = w; g.spec.Kind == EventCount {
+			w.ids = map[string]int{}
 		}
 	}
-	w.lo, w.hi = lo, hi
-	return len(w.copies)
-}
-
-// values is how many distinct values recs[lo:hi] holds.
-func (w *sweep) values(g *Group, lo, hi int) int {
-	if !w.begun {
-		w.begun, w.lo, w.hi = true, lo, lo
-		g.values.scratch = slices.Grow(g.values.scratch[:0], len(g.values.names))[:len(g.values.names)]
-		clear(g.values.scratch)
+	for _, r := range g.recs.each(lo, w.lo) {
+		w.enter(g, r)
 	}
 	for _, r := range g.recs.each(w.hi, hi) {
-		v := r.value
-		if g.values.scratch[v]++; g.values.scratch[v] == 1 {
-			w.distinct++
-		}
+		w.enter(g, r)
 	}
 	for _, r := range g.recs.each(w.lo, lo) {
-		v := r.value
-		if g.values.scratch[v]--; g.values.scratch[v] == 0 {
-			w.distinct--
+		w.leave(g, r)
+	}
+	for _, r := range g.recs.each(hi, w.hi) {
+		w.leave(g, r)
+	}
+	w.lo, w.hi = lo, hi
+	return w
+}
+
+func (w *sweep) enter(g *Group, r *record) {
+	if g.spec.Kind == EventCount {
+		w.ids[r.id]++
+		return
+	}
+	w.values.grow(len(g.values.names))
+	first := w.values.enter(r.value)
+	switch {
+	case g.values.numbers != nil:
+		w.total.Add(&w.total, g.values.numbers.all[r.value])
+	case g.values.scores != nil && first:
+		w.weight.enter(&g.values.scores.all[r.value])
+	}
+}
+
+func (w *sweep) leave(g *Group, r *record) {
+	if g.spec.Kind == EventCount {
+		if w.ids[r.id]--; w.ids[r.id] == 0 {
+			delete(w.ids, r.id)
 		}
+		return
 	}
-	w.lo, w.hi = lo, hi
-	return w.distinct
+	last := w.values.leave(r.value)
+	switch {
+	case g.values.numbers != nil:
+		w.total.Sub(&w.total, g.values.numbers.all[r.value])
+	case g.values.scores != nil && last:
+		w.weight.leave(&g.values.scores.all[r.value])
+	}
 }
 
-// sum is what recs[lo:hi] add up to, copies of an event included.
-func (w *sweep) sum(g *Group, lo, hi int) *big.Int {
-	all := g.values.numbers.all
-	if !w.begun {
-		w.begun, w.lo, w.hi = true, lo, lo
+// inserted takes notice of a record that has come to an index.
+func (w *sweep) inserted(g *Group, r *record, at int) {
+	switch {
+	case w == nil || at >= w.hi:
+	case at < w.lo:
+		w.lo, w.hi = w.lo+1, w.hi+1
+	default:
+		w.enter(g, r)
+		w.hi++
 	}
-	for _, r := range g.recs.each(w.hi, hi) {
-		w.total.Add(&w.total, all[r.value])
-	}
-	for _, r := range g.recs.each(w.lo, lo) {
-		w.total.Sub(&w.total, all[r.value])
-	}
-	w.lo, w.hi = lo, hi
-	return &w.total
 }
 
-// ordered reports whether recs[lo:hi] may meet all rules in order.
-func (w *sweep) ordered(g *Group, lo, hi int) bool {
-	start := g.spec.start(g.recs.at(hi - 1).time)
-	if hi == g.recs.len() && !g.rules.stale {
-		return g.rules.front.top() >= start
-	}
-	if !w.begun {
-		w.begun, w.hi, w.ladder = true, lo, newLadder(g.spec.Rules)
-	}
-	for _, r := range g.recs.each(w.hi, hi) {
-		w.ladder.push(r)
-	}
-	w.hi = hi
-	return w.ladder.top() >= start
-}
-
-// close hands a ladder that has come to the end to the group.
-func (w *sweep) close(g *Group) {
-	if w.begun && g.spec.Kind == TemporalOrdered && w.hi == g.recs.len() && g.rules.stale {
-		g.rules.front, g.rules.stale = w.ladder, false
+// shed takes notice that the first record goes.
+func (w *sweep) shed(g *Group, r *record) {
+	switch {
+	case w == nil || w.hi == 0:
+	case w.lo > 0:
+		w.lo, w.hi = w.lo-1, w.hi-1
+	default:
+		w.leave(g, r)
+		w.hi--
 	}
 }

@@ -163,6 +163,14 @@ func (l *timeline) told(i int) {
 	l.chunks[c].untold--
 }
 
+// put puts a record in the place of one that carried nothing and is equal to it in
+// order, but for its ingest time.
+func (l *timeline) put(i int, r record) {
+	c, o := l.locate(i)
+	l.chunks[c].recs[o] = r
+	l.chunks[c].enter(&r)
+}
+
 // untold is the index of the first record from an index on that carries what has
 // not been reported, or the end. Most have been, so that most chunks are passed
 // over.

@@ -249,13 +249,13 @@ type meter struct {
 	rules  [MaxRules]int
 	seen   uint64
 	sum    big.Int
-	ladder ladder
+	ladder *ladder // nil where there is none
 }
 
 func newMeter(g *Group) *meter {
 	m := &meter{g: g, events: map[string][]int32{}, values: map[int32]int{}}
-	if g.spec.Kind == TemporalOrdered {
-		m.ladder = newLadder(g.spec.Rules)
+	if g.spec.climbs() {
+		m.ladder = newLadder(g.spec)
 	}
 	return m
 }
@@ -275,7 +275,7 @@ func (m *meter) enter(r *record) {
 			m.rules[i]++
 			m.seen |= 1 << i
 		}
-		if m.ladder.rungs != nil {
+		if m.ladder != nil {
 			m.ladder.push(r)
 		}
 	}
@@ -346,7 +346,7 @@ func (m *meter) met(recs []*record, start int64) bool {
 		if s.Expr != "" && !exprHolds(s.Expr, m.seen, m.seen) || bits.OnesCount64(m.seen) < m.g.least() {
 			return false
 		}
-		if s.Expr == "" && s.Min == s.Rules && m.ladder.top() < start {
+		if m.ladder != nil && m.ladder.top() < start {
 			return false
 		}
 		return m.g.measure(recs) >= m.g.least()

@@ -9,7 +9,6 @@ type values struct {
 	ids          map[string]int32
 	names        []string
 	total, front tally
-	scratch      []int32  // of a sweep
 	numbers      *numbers // where values are numbers
 	scores       *scores  // where they are scores
 }

@@ -574,3 +574,32 @@ func FuzzDecodeSequence(f *testing.F) {
 		g.Advance(1 << 50)
 	})
 }
+
+// TestCopiesAreFew holds that a group knows of an event, however often and in
+// whatever order it comes, few copies, and yet in which stretches of ingest times it
+// has come.
+func TestCopiesAreFew(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		s := &Spec{Kind: EventCount, Timespan: 1000, Min: 2, Rules: 1}
+		g, stored, reach := New(s), map[string][]byte{}, s.Reach()
+		var all []int64
+		span := rapid.SampledFrom([]int64{10, reach, 5 * reach}).Draw(rt, "span")
+		for range rapid.IntRange(1, 60).Draw(rt, "copies") {
+			all = append(all, rapid.Int64Range(0, span).Draw(rt, "ingest"))
+			g.Add(Record{EventID: "e", Time: 0, Ingest: all[len(all)-1], Rules: 1, Keep: []byte("e")})
+		}
+		require.LessOrEqual(rt, int64(g.Len()), 2+3*(span/reach), "%v", all)
+		if rapid.Bool().Draw(rt, "store") {
+			g = reread(rt, g, s, stored)
+		}
+		for _, x := range all {
+			for _, from := range []int64{x, x - reach} {
+				in := func(ingest int64) bool { return from <= ingest && ingest <= from+reach }
+				require.Equal(rt, slices.ContainsFunc(all, in), slices.ContainsFunc(g.listed(0, g.recs.len()), func(r *record) bool { return in(r.ingest) }))
+			}
+		}
+		f := g.Add(Record{EventID: "other", Time: 0, Ingest: all[0], Rules: 1})
+		require.Len(rt, f, 1)
+		require.Equal(rt, []byte("e"), f[0].Events[0].Keep)
+	})
+}
