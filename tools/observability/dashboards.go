@@ -133,6 +133,7 @@ func services() Dashboard {
 				chart("Not as it should be", "cps",
 					Query{Expr: rate("sum by (reason)", "stormbell_correlator_refused_writes_total"+of), Legend: "refused: {{reason}}"},
 					Query{Expr: rate("sum", "stormbell_correlator_overflow_total"+of), Legend: "groups overflow"},
+					Query{Expr: rate("sum", "stormbell_correlator_shed_total"+of), Legend: "full groups shed"},
 					Query{Expr: rate("sum", "stormbell_correlator_gaps_total"+of), Legend: "gaps in the log"},
 					Query{Expr: rate("sum", "stormbell_correlator_copies_total"+of), Legend: "copies"}),
 			}},

@@ -164,6 +164,8 @@ func symptoms() []Rule {
 			"Records could not be processed and lie in dlq.", "dead-letters"),
 		symptom("StormbellGroupsOverflow", "ticket", "0m", happened("stormbell_correlator_overflow_total"),
 			"A correlation has as many groups as it may have; further ones are not counted.", "groups-overflow"),
+		symptom("StormbellGroupFull", "ticket", "0m", happened("stormbell_correlator_shed_total"),
+			"A group of a correlation holds as many records as it may and lets go of the oldest: alerts may be missing.", "group-full"),
 		symptom("StormbellStoreRefuses", "ticket", "15m",
 			`sum(rate(stormbell_correlator_refused_writes_total[10m]) or vector(0)) + sum(rate(stormbell_notifier_refused_writes_total[10m]) or vector(0)) > 0`,
 			"Redis refuses writes again and again: it loses data, or a partition has two owners.", "store-refuses"),
