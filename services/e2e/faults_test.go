@@ -76,7 +76,11 @@ func TestFaults(t *testing.T) {
 				}
 				figure = f.run(st, kafkas[kind])
 				st.Log(figure)
-				rows = append(rows, fmt.Sprintf("%s\t%s\tpass\t%s\t%s", f.name, kind, time.Since(began).Round(time.Second), figure))
+				result := "pass"
+				if st.Failed() {
+					result = "FAIL"
+				}
+				rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s", f.name, kind, result, time.Since(began).Round(time.Second), figure))
 			})
 			if figure == "" && t.Failed() {
 				rows = append(rows, fmt.Sprintf("%s\t%s\tFAIL\t%s\t", f.name, kind, time.Since(began).Round(time.Second)))
