@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/stormbell/stormbell/services/e2e/rig"
@@ -134,7 +133,9 @@ func faultCardinality(t *testing.T, r *rig.Runner) string {
 	}
 	if full() {
 		require.Less(t, resident, int64(1<<30))
-		assert.LessOrEqual(t, meanwhile.p99(), 2*baseline.p99(), "the neighbour's p99") // the rest is worth knowing
+		if now, before := meanwhile.p99(), baseline.p99(); now > 2*before {
+			t.Errorf("the neighbour's p99 is %s, and was %s", now, before) // the rest is worth knowing
+		}
 	}
 	return fmt.Sprintf("%d groups tried, quota %d/s, %d kept (limit %d); Redis %d MiB, correlator %d MiB at most; neighbour before %s, meanwhile %s",
 		attack, quota, groups, limit, held>>20, resident>>20, baseline, meanwhile)
