@@ -93,7 +93,6 @@ func (s *step) hit(ctx context.Context, it *item) error {
 		r.Object = d.of
 	}
 	fired := g.win.Add(r)
-	_ = g.win.Lost() // an alert says "at least"; nobody reads counters
 	if g.win.Bulky() {
 		s.compact(g)
 	}

@@ -115,9 +115,6 @@ func (s *step) overflow(ctx context.Context, it *item) error {
 	}
 	t.said = hour
 	s.changed(t)
-	if it.rec.Offset < s.f.silent {
-		return nil
-	}
 	return s.meta(ctx, it, hour, &alert.Finding{
 		Count: int(s.f.groups),
 		Rule:  &alertv1.Rule{Id: alert.OverflowRule, Title: "Too many groups"},
@@ -127,8 +124,12 @@ func (s *step) overflow(ctx context.Context, it *item) error {
 	})
 }
 
-// meta says something of a correlation, as of an hour of ingest time.
+// meta says something of a correlation, as of an hour of ingest time, unless it has
+// been said before.
 func (s *step) meta(ctx context.Context, it *item, hour int64, f *alert.Finding) error {
+	if it.rec.Offset < s.f.silent {
+		return nil
+	}
 	d := it.det
 	ctx, span := s.f.tracer.Start(telemetry.Extract(ctx, it.rec.Headers), "correlate overflow",
 		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(attribute.String("stormbell.correlation_id", it.cor.ID)))
@@ -173,9 +174,6 @@ func (s *step) fullGroup(ctx context.Context, it *item, g *group) error {
 	}
 	t.saidFull = hour
 	s.changed(t)
-	if it.rec.Offset < s.f.silent {
-		return nil
-	}
 	return s.meta(ctx, it, hour, &alert.Finding{
 		Count: window.MaxRecords,
 		Rule:  &alertv1.Rule{Id: alert.FullRule, Title: "A group is full"},

@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"fmt"
 	"net/http"
-	"strings"
 	"testing"
 	"time"
 
@@ -111,29 +110,6 @@ func committedOf(t *testing.T, r *rig.Runner, o *ordeal) int64 {
 	sum, err := r.Kafka.Committed(t.Context(), o.d.Topic("correlate"), o.d.Topic(bus.TopicDetections), rig.Partitions)
 	require.NoError(t, err)
 	return sum
-}
-
-// lags are the partitions of `detections` that a process owns and how far it is
-// behind in each.
-func lags(t *testing.T, p *rig.Process) map[string]float64 {
-	t.Helper()
-	out := map[string]float64{}
-	_, text, err := p.Admin(t.Context(), "/metrics")
-	if err != nil {
-		return out // it is away
-	}
-	for line := range strings.Lines(text) {
-		if !strings.HasPrefix(line, "stormbell_correlator_lag_records{") || !strings.Contains(line, `stage="correlate"`) {
-			continue
-		}
-		_, rest, _ := strings.Cut(line, `partition="`)
-		partition, _, _ := strings.Cut(rest, `"`)
-		var lag float64
-		_, err := fmt.Sscan(line[strings.LastIndexByte(strings.TrimSpace(line), ' '):], &lag)
-		require.NoError(t, err)
-		out[partition] = lag
-	}
-	return out
 }
 
 // faultPoison appends records that are none to `events` and `detections`, one

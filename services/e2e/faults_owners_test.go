@@ -14,6 +14,12 @@ import (
 
 const refusedWrites = "stormbell_correlator_refused_writes_total"
 
+// owned is how many partitions of `detections` a process owns; none where it is away.
+func owned(t *testing.T, p *rig.Process) int {
+	t.Helper()
+	return len(program.Fleet{Processes: []*rig.Process{p}}.Correlated(t.Context()))
+}
+
 // faultZombie stops a correlator for longer than its session lasts, until the
 // other one owns everything, and lets it go on. What it then writes is refused.
 // After long stops most have nothing left to write: the call under way has met its
@@ -36,12 +42,12 @@ func faultZombie(t *testing.T, r *rig.Runner) string {
 		began := time.Now()
 		require.NoError(t, stopped.Signal(syscall.SIGSTOP))
 		require.NoError(t, rig.Every(within(t, patience), "the other one owns every partition", func() bool {
-			return len(lags(t, other)) == rig.Partitions && time.Since(began) > stop
+			return owned(t, other) == rig.Partitions && time.Since(began) > stop
 		}))
 		o.progress()
 		require.NoError(t, stopped.Signal(syscall.SIGCONT))
 		require.NoError(t, rig.Every(within(t, patience), "both own partitions", func() bool {
-			n, m := len(lags(t, stopped)), len(lags(t, other))
+			n, m := owned(t, stopped), owned(t, other)
 			return n > 0 && m > 0 && n+m == rig.Partitions
 		}))
 		refused += writes.Sum(t.Context(), refusedWrites) - before
@@ -65,7 +71,7 @@ func faultJoins(t *testing.T, r *rig.Runner) string {
 		require.NoError(t, rig.Every(within(t, patience), "it is time", func() bool { return time.Now().After(due) }))
 		if guest == nil {
 			guest = o.d.Join(t, "correlator", fmt.Sprintf("guest-%d", i))
-			require.NoError(t, rig.Every(within(t, patience), "the guest owns a partition", func() bool { return len(lags(t, guest)) > 0 }))
+			require.NoError(t, rig.Every(within(t, patience), "the guest owns a partition", func() bool { return owned(t, guest) > 0 }))
 		} else {
 			if i%4 == 1 {
 				require.NoError(t, guest.Stop(patience))

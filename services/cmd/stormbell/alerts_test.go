@@ -109,3 +109,12 @@ func TestDeadLettersOfNone(t *testing.T) {
 	require.Equal(t, result{exitOK, "", "0 replayed, 0 not\n"}, r)
 	require.Equal(t, exitFailed, i.cli("", "dlq", "show", "events-0-1").code)
 }
+
+// TestAlertsShowWhy has an event's line name its rule, where that is not the alert's
+// own, and that it came late.
+func TestAlertsShowWhy(t *testing.T) {
+	e := alertEvent{Time: "2026-01-02T03:04:05Z", ID: "e1", RuleID: "r1", Late: true, Event: json.RawMessage(`{"a":1}`)}
+	require.Equal(t, `2026-01-02T03:04:05Z  e1  rule r1  late  {"a":1}`, e.text("r2"))
+	e.Late, e.Event = false, nil
+	require.Equal(t, "2026-01-02T03:04:05Z  e1", e.text("r1"))
+}

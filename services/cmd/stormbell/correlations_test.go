@@ -122,3 +122,14 @@ func TestEvalCorrelations(t *testing.T) {
 		})
 	}
 }
+
+// TestGroupsOfFormerRevisions says so of groups that count by another condition.
+func TestGroupsOfFormerRevisions(t *testing.T) {
+	var out strings.Builder
+	(&openGroups{Title: "Corr", Condition: "gte 2", Revision: "new", OpenGroups: 2, Groups: []openGroup{
+		{Group: map[string]string{"user": "a"}, Count: 1, Revision: "new"}, {Group: map[string]string{"user": "b"}, Count: 2, Revision: "old"},
+	}}).write(&out)
+	require.Contains(t, out.String(), "Corr gte 2: 2 open groups\n")
+	require.Contains(t, out.String(), "user=a\n")
+	require.Contains(t, out.String(), "user=b (former revision)\n")
+}

@@ -3,10 +3,9 @@ package program
 import (
 	"context"
 	"fmt"
-	"iter"
 	"regexp"
+	"slices"
 	"strconv"
-	"strings"
 )
 
 // A Fleet is the processes of one deployment, with the number of partitions
@@ -37,11 +36,12 @@ func (f Fleet) scrape(ctx context.Context) []string {
 
 // AwaitDrained is Fleet.AwaitDrained for processes whose metrics scrape reads.
 func AwaitDrained(ctx context.Context, partitions int, scrape func(context.Context) []string) error {
+	all := stages()
 	// What has been read may still be on its way to the next stage: the second
 	// round sees it there.
 	for range 2 {
-		for _, stage := range stages() {
-			if err := awaitStage(ctx, partitions, scrape, stage); err != nil {
+		for _, s := range all {
+			if err := s.awaitEnd(ctx, partitions, scrape); err != nil {
 				return err
 			}
 		}
@@ -49,35 +49,47 @@ func AwaitDrained(ctx context.Context, partitions int, scrape func(context.Conte
 	return nil
 }
 
-// stages are the lines of the metrics that say of each partition that it is read
-// here, and how far that has to go. "*" stands for other labels.
-func stages() []string {
-	return []string{`stormbell_correlator_lag_records{*stage="detect"`, `stormbell_correlator_lag_records{*stage="correlate"`, "stormbell_notifier_lag_records{"}
-}
-
 // AwaitOwned returns when some process that lives reads each partition of every
 // stage. What a process that died had owned has none before the group has missed it.
 func (f Fleet) AwaitOwned(ctx context.Context) error {
+	all := stages()
 	return Every(ctx, "each partition of every stage has an owner", func() bool {
 		pages := f.scrape(ctx)
-		for _, stage := range stages() {
-			owned := map[string]bool{}
-			for partition := range lagsIn(pages, stage) {
-				owned[partition] = true
-			}
-			if len(owned) < f.Partitions {
-				return false
-			}
-		}
-		return true
+		return !slices.ContainsFunc(all, func(s stage) bool { return len(s.lags(pages)) < f.Partitions })
 	})
 }
 
-// awaitStage returns once each partition in the lines of a stage was seen at zero.
-func awaitStage(ctx context.Context, partitions int, scrape func(context.Context) []string, stage string) error {
+// Correlated are the partitions that stage correlate of the processes owns, and how
+// far it is behind in each.
+func (f Fleet) Correlated(ctx context.Context) map[string]float64 {
+	return stages()[1].lags(f.scrape(ctx))
+}
+
+// A stage has lines in the metrics that say of each partition that it is read here,
+// and how far that has to go.
+type stage struct {
+	name string
+	line *regexp.Regexp // matches partition and lag
+}
+
+// stages are those that an event goes through.
+func stages() []stage {
+	const partition = `[^}]*partition="([0-9]+)"[^}]*`
+	line := func(metric, labels string) *regexp.Regexp {
+		return regexp.MustCompile(`(?m)^` + metric + `\{` + labels + `\} (\S+)$`)
+	}
+	return []stage{
+		{"detect", line("stormbell_correlator_lag_records", partition+`stage="detect"[^}]*`)},
+		{"correlate", line("stormbell_correlator_lag_records", partition+`stage="correlate"[^}]*`)},
+		{"notify", line("stormbell_notifier_lag_records", partition)},
+	}
+}
+
+// awaitEnd returns once each partition was seen at its end.
+func (s stage) awaitEnd(ctx context.Context, partitions int, scrape func(context.Context) []string) error {
 	drained := map[string]bool{}
-	return Every(ctx, fmt.Sprintf("each partition of %s is read to its end", stage), func() bool {
-		for partition, lag := range lagsIn(scrape(ctx), stage) {
+	return Every(ctx, fmt.Sprintf("each partition of stage %s is read to its end", s.name), func() bool {
+		for partition, lag := range s.lags(scrape(ctx)) {
 			if lag == 0 {
 				drained[partition] = true
 			}
@@ -86,18 +98,17 @@ func awaitStage(ctx context.Context, partitions int, scrape func(context.Context
 	})
 }
 
-// lagsIn are the partitions in the lines of a stage, and how far each is behind.
-func lagsIn(pages []string, stage string) iter.Seq2[string, float64] {
-	pattern := `(?m)^` + strings.ReplaceAll(regexp.QuoteMeta(stage), `\*`, `[^}]*`) + `[^}]*\} (\S+)$`
-	line, partition := regexp.MustCompile(pattern), regexp.MustCompile(`partition="([0-9]+)"`)
-	return func(yield func(string, float64) bool) {
-		for _, text := range pages {
-			for _, m := range line.FindAllStringSubmatch(text, -1) {
-				lag, err := strconv.ParseFloat(m[1], 64)
-				if at := partition.FindStringSubmatch(m[0]); err == nil && at != nil && !yield(at[1], lag) {
-					return
-				}
+// lags are the partitions that are read, and how far each is behind: the least, where
+// two say so while one takes over from the other.
+func (s stage) lags(pages []string) map[string]float64 {
+	out := map[string]float64{}
+	for _, text := range pages {
+		for _, m := range s.line.FindAllStringSubmatch(text, -1) {
+			lag, err := strconv.ParseFloat(m[2], 64)
+			if least, ok := out[m[1]]; err == nil && (!ok || lag < least) {
+				out[m[1]] = lag
 			}
 		}
 	}
+	return out
 }

@@ -175,6 +175,7 @@ func TestHostSummaries(t *testing.T) {
 	)
 	require.Equal(t, "dana did login on bastion-1 from 203.0.113.9: T.", say("detection", host("bastion-1", "success")))
 	require.Equal(t, "dana failed at login on bastion-1 from 203.0.113.9, 2 times within 5m: T.", say("event_count", host("bastion-1", "failure"), host("bastion-1", "failure")))
+	require.Equal(t, "dana failed at login on bastion-1 from 203.0.113.9: T.", say("event_count", host("bastion-1", "failure")), "not \"1 times\"")
 	require.Equal(t, "dana did login on a and b from 203.0.113.9, 2 times within 5m: T.", say("event_count", host("a", "failure"), host("b", "success")))
 	require.Equal(t, "root did process_creation on bastion-1: T.", say("detection", process))
 	require.Equal(t, "dana did ConsoleLogin, login on bastion-1 from 203.0.113.9, 2 steps within 5m: T.", say("temporal", trail, host("bastion-1", "success")))
